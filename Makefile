@@ -1,0 +1,32 @@
+# Each target sets up .venv on first use and re-uses it until pyproject.toml changes.
+# Extra options go through ARGS: make test ARGS="-k losses".
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test lab lint clean
+
+demo: $(READY)
+	$(BIN)/cascadeclip demo $(ARGS)
+
+test: $(READY)
+	$(BIN)/python -m pytest --cov --cov-fail-under=90 $(ARGS)
+
+lab: $(READY)
+	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv build dist *.egg-info .coverage .pytest_cache .ruff_cache .hypothesis
+
+# One pip call for everything, so that torch, torchvision and open_clip_torch are chosen to fit each other.
+$(READY): pyproject.toml
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
+		{ echo "$(PYTHON) is missing or older than Python 3.11: try 'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[all]"
+	@touch $@

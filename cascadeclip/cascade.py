@@ -1,0 +1,213 @@
+"""From tapped layers and class words to mask logits: aggregation, descriptor, text-image decoder, cascade.
+
+The method of Li et al., "Cascade-CLIP", ICML 2024; its equations stand beside the lines that compute them.
+Symbols: B images, C classes, N = h * w patches, E joint image-text width, d blocks in a stage.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from open_clip.transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cascadeclip.config import ModelConfig
+from cascadeclip.encoder import PromptedEncoder, build_tower
+from cascadeclip.errors import InputError
+
+
+def nga_weights(blocks: int, sigma: float = 1.0) -> Tensor:
+    """Initial weights (d,) of Neighborhood Gaussian Aggregation: w_l = exp(-(d - l)^2 / (2 sigma^2)), l = 1..d.
+
+    The paper prints (d - l + 1)^2; its code uses (d - l)^2, so that the deepest block starts at 1. Not normalised.
+    """
+    distance = torch.arange(blocks - 1, -1, -1, dtype=torch.float32)
+    return torch.exp(-(distance**2) / (2 * sigma**2))
+
+
+class Aggregation(nn.Module):
+    """The d blocks of a stage become one set of patch tokens; a stage of one block is that block.
+
+    Args:
+        blocks: d.
+        width: E.
+        kind: `nga`, `sum`, `mean`, `concat` or `attention`, see `ModelConfig`.
+        sigma: of NGA's Gaussian.
+    """
+
+    def __init__(self, blocks: int, width: int, *, kind: str = "nga", sigma: float = 1.0):
+        super().__init__()
+        self.kind = kind if blocks > 1 else "single"
+        if self.kind == "nga":
+            self.weights = nn.Parameter(nga_weights(blocks, sigma))
+        elif self.kind == "concat":
+            self.mix = nn.Linear(blocks * width, width)
+        elif self.kind == "attention":
+            self.query = nn.Parameter(torch.zeros(width))  # starts as the mean of the blocks
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """d tensors (B, N, E) -> (B, N, E)."""
+        if self.kind == "single":
+            return features[0]
+        if self.kind == "concat":
+            return self.mix(torch.cat(features, dim=-1))
+        stacked = torch.stack(features)  # (d, B, N, E)
+        if self.kind == "nga":  # Z_s = sum_l w_l H_l
+            return torch.einsum("l,lbne->bne", self.weights, stacked)
+        if self.kind == "attention":
+            return ((stacked @ self.query).softmax(0)[..., None] * stacked).sum(0)
+        return stacked.sum(0) if self.kind == "sum" else stacked.mean(0)
+
+
+class RelationshipDescriptor(nn.Module):
+    """Text embeddings seen in the light of one image: q = Linear([T * g, T]), one such layer per stage."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear = nn.Linear(2 * width, width)
+
+    def forward(self, text: Tensor, image_embedding: Tensor) -> Tensor:
+        """text T (C, E), image_embedding g (B, E) -> queries (B, C, E)."""
+        text = text.expand(len(image_embedding), -1, -1)
+        return self.linear(torch.cat([text * image_embedding[:, None], text], dim=-1))
+
+
+class DecoderLayer(nn.Module):
+    """Queries look at patch tokens, then a feed-forward: post-norm, no self-attention between the queries."""
+
+    def __init__(self, width: int, heads: int, dropout: float):
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.norm_attention, self.norm_feed_forward = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.expand, self.contract = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
+
+    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """queries (B, C, E), tokens (B, N, E) -> queries (B, C, E)."""
+        q, k, v = (
+            x.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # (B, heads, C or N, E / heads)
+            for x in (self.query(queries), self.key(tokens), self.value(tokens))
+        )
+        drop = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=drop)
+        mixed = self.out(mixed.transpose(1, 2).flatten(2))
+        queries = self.norm_attention(queries + F.dropout(mixed, drop))
+        hidden = F.dropout(self.expand(queries).relu(), drop)
+        return self.norm_feed_forward(queries + F.dropout(self.contract(hidden), drop))
+
+
+class MaskLayer(nn.Module):
+    """The decoder's last layer, of which only the attention scores are used: they are the mask logits."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        # mean over heads of (q_h . k_h) / sqrt(E / heads) is one product over the whole width
+        self.scale = 1 / (heads * math.sqrt(width / heads))
+
+    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """queries (B, C, E), tokens (B, N, E) -> mask logits (B, C, N)."""
+        return self.query(queries) * self.scale @ self.key(tokens).transpose(1, 2)
+
+
+class TextImageDecoder(nn.Module):
+    """Layers of queries that look at patch tokens, ending in mask logits."""
+
+    def __init__(self, width: int, *, heads: int = 8, layers: int = 3, dropout: float = 0.1):
+        super().__init__()
+        self.layers = nn.ModuleList(DecoderLayer(width, heads, dropout) for _ in range(layers - 1))
+        self.mask = MaskLayer(width, heads)
+
+    def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
+        """queries (B, C, E), tokens (B, N, E) -> mask logits (B, C, N)."""
+        for layer in self.layers:
+            queries = layer(queries, tokens)
+        return self.mask(queries, tokens)
+
+
+@dataclass
+class CascadeOutput:
+    """What the model computed for a batch, piece by piece.
+
+    Attributes:
+        mask_logits: (B, C, h, w) float, sum of the stages; a sigmoid makes probabilities of it.
+        stage_logits: one (B, C, h, w) per stage.
+        stage_queries: one (B, C, E) per stage.
+        stage_tokens: one (B, N, E) per stage, after aggregation.
+        layer_features: one (B, E, h, w) per tapped block and one for the last block, L2-normed over E.
+        image_embedding: g (B, E), L2-normed.
+    """
+
+    mask_logits: Tensor
+    stage_logits: list[Tensor]
+    stage_queries: list[Tensor]
+    stage_tokens: list[Tensor]
+    layer_features: list[Tensor]
+    image_embedding: Tensor
+
+
+class CascadeCLIP(nn.Module):
+    """Cascade-CLIP: a frozen CLIP image tower with prompts, read by one decoder per stage; the masks are added.
+
+    Args:
+        config: which blocks form which stages, and everything else.
+        visual: open_clip image tower to build on, of `config.tower`'s sizes; one with random weights if None.
+
+    Example:
+        >>> model = CascadeCLIP(ModelConfig())
+        >>> model(torch.randn(2, 3, 96, 96), torch.randn(5, 128)).mask_logits.shape
+        torch.Size([2, 5, 12, 12])
+    """
+
+    def __init__(self, config: ModelConfig, visual: VisionTransformer | None = None):
+        super().__init__()
+        self.config, width = config, config.tower.embed_dim
+        self.encoder = PromptedEncoder(
+            build_tower(config.tower) if visual is None else visual,
+            taps=config.taps,
+            prompt_tokens=config.prompt_tokens,
+            dropout=config.dropout,
+            class_embedding_twice=config.class_embedding_twice,
+            train_taps=config.train_taps,
+        )
+        self.aggregations = nn.ModuleList(
+            Aggregation(len(stage), width, kind=config.aggregation, sigma=config.sigma) for stage in config.stages
+        )
+        self.descriptors = nn.ModuleList(RelationshipDescriptor(width) for _ in config.stages)
+        self.decoders = nn.ModuleList(
+            TextImageDecoder(width, heads=config.decoder_heads, layers=config.decoder_layers, dropout=config.dropout)
+            for _ in config.stages
+        )
+
+    def forward(self, images: Tensor, text: Tensor) -> CascadeOutput:
+        """Mask logits of every class on every image.
+
+        Args:
+            images: (B, 3, H, W) float, normalised.
+            text: T (C, E) float, one text embedding per class, L2-normed.
+
+        Raises:
+            InputError: another shape, or text of another width.
+        """
+        width = self.config.tower.embed_dim
+        if text.ndim != 2 or text.shape[1] != width or not len(text):
+            raise InputError(f"text has shape {tuple(text.shape)}; expected (classes, {width}), at least one class")
+        encoded = self.encoder(images)
+        tokens = [
+            aggregate([encoded.features[block] for block in stage])
+            for aggregate, stage in zip(self.aggregations, self.config.stages, strict=True)
+        ]
+        queries = [describe(text, encoded.image_embedding) for describe in self.descriptors]
+        logits = [
+            decode(q, z).unflatten(-1, encoded.grid)
+            for decode, q, z in zip(self.decoders, queries, tokens, strict=True)
+        ]
+        return CascadeOutput(
+            mask_logits=torch.stack(logits).sum(0),  # the cascade: M = sum_s M_s
+            stage_logits=logits,
+            stage_queries=queries,
+            stage_tokens=tokens,
+            layer_features=[f.transpose(1, 2).unflatten(-1, encoded.grid) for f in encoded.features.values()],
+            image_embedding=encoded.image_embedding,
+        )

@@ -1,0 +1,175 @@
+"""Settings as dataclasses. One `ModelConfig` states every variant of the model; presets live in `presets.py`."""
+
+from dataclasses import asdict, dataclass, field, fields
+
+from cascadeclip.errors import InputError
+
+AGGREGATIONS = ("nga", "sum", "mean", "concat", "attention")
+
+
+@dataclass(frozen=True)
+class TowerConfig:
+    """Sizes of the frozen image tower (Mini-CLIP's by default).
+
+    Attributes:
+        image_size: px; side of the pictures that the position embedding is stored for.
+        patch_size: px.
+        width: D, width of the tokens.
+        layers: L, number of blocks.
+        heads: attention heads per block.
+        embed_dim: E, width of the joint image-text space.
+        quick_gelu: x * sigmoid(1.702 x) instead of GELU, as in OpenAI's weights.
+    """
+
+    image_size: int = 96
+    patch_size: int = 8
+    width: int = 192
+    layers: int = 12
+    heads: int = 3
+    embed_dim: int = 128
+    quick_gelu: bool = False
+
+    def __post_init__(self):
+        for name in ("image_size", "patch_size", "width", "layers", "heads", "embed_dim"):
+            _require(getattr(self, name) >= 1, f"tower.{name}={getattr(self, name)} must be at least 1")
+        _require(self.width % self.heads == 0, f"tower.width={self.width} does not split into {self.heads} heads")
+        _require(
+            self.image_size % self.patch_size == 0,
+            f"tower.image_size={self.image_size} is not a multiple of tower.patch_size={self.patch_size}",
+        )
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a `CascadeCLIP` is made of.
+
+    Attributes:
+        stages: blocks of each stage, numbered 1..L. `((12,),)` is ZegCLIP.
+        aggregation: how a stage of several blocks becomes one: `nga` (the paper's), `sum`, `mean`, `concat`
+            (followed by a linear layer) or `attention` (a softmax over the blocks at each patch).
+        sigma: width of NGA's Gaussian at initialisation, in blocks.
+        prompt_tokens: P, prompt tokens per block; 0 leaves CLIP frozen as it is.
+        decoder_layers, decoder_heads: of each text-image decoder.
+        dropout: on prompts, attention and feed-forward while training.
+        tower: sizes of the image tower.
+        class_embedding_twice: quirk of the authors' code: the class token is class embedding + class embedding +
+            position, where CLIP adds the class embedding once.
+        train_taps: False is a quirk of the authors' code: LayerNorm and projection of the tapped blocks keep their
+            random initial values. True trains them.
+        upsample_through_training_size: quirk of the authors' code: at inference the mask logits are brought to
+            `tower.image_size` squared first, whatever the picture's size, and from there to the picture.
+    """
+
+    stages: tuple[tuple[int, ...], ...] = ((6, 7, 8), (9, 10, 11), (12,))
+    aggregation: str = "nga"
+    sigma: float = 1.0
+    prompt_tokens: int = 10
+    decoder_layers: int = 3
+    decoder_heads: int = 8
+    dropout: float = 0.1
+    tower: TowerConfig = field(default_factory=TowerConfig)
+    class_embedding_twice: bool = True
+    train_taps: bool = False
+    upsample_through_training_size: bool = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "stages", tuple(tuple(stage) for stage in self.stages))
+        layers, width = self.tower.layers, self.tower.embed_dim
+        _require(self.stages and all(self.stages), f"stages={self.stages}: name at least one block in every stage")
+        for stage in self.stages:
+            missing = [block for block in stage if not 1 <= block <= layers]
+            _require(not missing, f"stages={self.stages}: the tower has blocks 1..{layers}, not {missing}")
+            _require(len(set(stage)) == len(stage), f"stages={self.stages}: a block stands twice in {stage}")
+        _require(
+            self.aggregation in AGGREGATIONS,
+            f"aggregation={self.aggregation!r}: choose from {', '.join(AGGREGATIONS)}",
+        )
+        _require(self.sigma > 0, f"sigma={self.sigma} must be positive")
+        _require(self.prompt_tokens >= 0, f"prompt_tokens={self.prompt_tokens} must not be negative")
+        _require(self.decoder_layers >= 1, f"decoder_layers={self.decoder_layers} must be at least 1")
+        _require(0 <= self.dropout < 1, f"dropout={self.dropout} must be in [0, 1)")
+        _require(
+            self.decoder_heads >= 1 and width % self.decoder_heads == 0,
+            f"decoder_heads={self.decoder_heads}: the joint width {width} does not split into so many heads",
+        )
+
+    @property
+    def taps(self) -> tuple[int, ...]:
+        """Blocks below the last one that some stage reads, ascending."""
+        return tuple(sorted({block for stage in self.stages for block in stage} - {self.tower.layers}))
+
+    def to_dict(self) -> dict:
+        """JSON-ready; `from_dict` reads it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> "ModelConfig":
+        """Strict: an unknown or missing setting is an `InputError`."""
+        tower = _strict(TowerConfig, values.get("tower", {}))
+        return _strict(cls, {**values, "tower": tower})
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained. Defaults are the authors', but for the length of the run.
+
+    Attributes:
+        steps: optimiser steps.
+        batch_size: pictures per step and process.
+        learning_rate, weight_decay: of AdamW, the same for everything trainable.
+        warmup: steps of linear warm-up, from `warmup_factor` of the learning rate.
+        power, min_learning_rate: of the polynomial decay that follows.
+        clip_norm: the gradient's norm is cut to this; None leaves it.
+        focal_weight, dice_weight: of the two parts of the loss.
+        ignored_are_negatives: quirk of the authors' code, see `losses.segmentation_loss`.
+        transductive: self-training, see `training.train`.
+        loss_size: px; labels are reduced to this side before the loss. None: full resolution.
+        seed: fixes initial weights, data order and dropout.
+        bf16: autocast to bfloat16.
+        validate_every, checkpoint_every: steps; 0 for only at the end.
+    """
+
+    steps: int = 20_000
+    batch_size: int = 16
+    learning_rate: float = 2e-4
+    weight_decay: float = 0.01
+    warmup: int = 1500
+    warmup_factor: float = 1e-6
+    power: float = 0.9
+    min_learning_rate: float = 1e-6
+    clip_norm: float | None = None
+    focal_weight: float = 100.0
+    dice_weight: float = 1.0
+    ignored_are_negatives: bool = True
+    transductive: bool = False
+    loss_size: int | None = None
+    seed: int = 0
+    bf16: bool = True
+    validate_every: int = 0
+    checkpoint_every: int = 0
+
+    def __post_init__(self):
+        for name in ("steps", "batch_size", "learning_rate"):
+            _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
+        for name in ("weight_decay", "warmup", "validate_every", "checkpoint_every"):
+            _require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+
+    def learning_rate_at(self, step: int) -> float:
+        """Polynomial decay over the whole run; the first `warmup` steps are scaled up linearly."""
+        low, high = self.min_learning_rate, self.learning_rate
+        rate = (high - low) * (1 - step / self.steps) ** self.power + low
+        if step < self.warmup:
+            rate *= 1 - (1 - step / self.warmup) * (1 - self.warmup_factor)
+        return rate
+
+
+def _strict(kind, values: dict):
+    names = {f.name for f in fields(kind)}
+    unknown, missing = sorted(set(values) - names), sorted(names - set(values))
+    _require(not unknown and not missing, f"{kind.__name__}: unknown settings {unknown}, missing settings {missing}")
+    return kind(**values)
+
+
+def _require(condition, message: str) -> None:
+    if not condition:
+        raise InputError(message)

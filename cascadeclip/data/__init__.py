@@ -1,0 +1,1 @@
+"""Data: EmojiScenes and its textures."""

@@ -1,0 +1,88 @@
+"""The demo: train the cascade and the last-layer-only model on seen classes, score both, draw what they see."""
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.checkpoint import replace_file
+from cascadeclip.clip import Clip
+from cascadeclip.experiment import fit, last_layer_only, open_clip_of, score, summarise
+from cascadeclip.plots import plot_predictions, plot_scores
+from cascadeclip.presets import MINI, Preset
+from cascadeclip.segmenter import load
+
+COLUMNS = {
+    "pAcc": "pAcc",
+    "mIoU_seen": "mIoU(S)",
+    "mIoU_unseen": "mIoU(U)",
+    "mIoU_unseen_things": "of it things",
+    "mIoU_unseen_stuff": "of it stuff",
+    "hIoU": "hIoU",
+}
+
+
+def run_demo(
+    out: str | Path = "runs/demo", *, steps: int | None = None, seed: int = 0, limit: int | None = None
+) -> dict:
+    """Train, evaluate and draw; everything lands in `out`.
+
+    Args:
+        out: gets `report.json`, `scores.png`, `predictions.png`, and a folder with a checkpoint per model.
+        steps: training steps per model; the preset's if None.
+        seed: of initial weights, training scenes and dropout.
+        limit: evaluate on the first test scenes only.
+
+    Returns:
+        the report: scores of `cascade`, `last_layer` and `shipped` as fractions, and `seconds`.
+    """
+    started, out, clip = time.time(), Path(out), open_clip_of(MINI)
+    training = replace(MINI.training, seed=seed, steps=steps or MINI.training.steps)
+    training = replace(training, warmup=min(training.warmup, training.steps // 2))
+    models = {"cascade": MINI.model, "last_layer": last_layer_only(MINI.model)}
+    report = {}
+    for name, settings in models.items():
+        stages = [list(stage) for stage in settings.stages]
+        print(f"{name.replace('_', ' ')}: stages {stages}, {training.steps} steps", flush=True)
+        model, _ = fit(MINI, clip, settings, training, out / name)
+        report[name] = summarise(MINI, score(MINI, clip, model, limit=limit))
+        if name == "cascade":
+            draw_predictions(MINI, clip, model, out / "predictions.png")
+    report["shipped"] = summarise(MINI, score(MINI, clip, load("mini").model, limit=limit))
+    report["seconds"] = round(time.time() - started, 1)
+    save_figure(plot_scores({name: report[name] for name in (*models, "shipped")}), out / "scores.png")
+    replace_file(out / "report.json", lambda scratch: scratch.write_text(json.dumps(report, indent=1) + "\n"))
+    print(table(report))
+    print(f"{report['seconds']:.0f} s; pictures, report and checkpoints are in {out}/")
+    return report
+
+
+def table(report: dict[str, dict[str, float]]) -> str:
+    """The report's scores in per cent, one line per model."""
+    lines = [f"{'':12}" + "".join(f"{title:>14}" for title in COLUMNS.values())]
+    for name, scores in report.items():
+        if isinstance(scores, dict):
+            lines.append(f"{name:12}" + "".join(f"{100 * scores[key]:14.1f}" for key in COLUMNS))
+    return "\n".join(lines)
+
+
+def draw_predictions(preset: Preset, clip: Clip, model: CascadeCLIP, path: Path, rows: int = 6) -> None:
+    """A sheet of the first test scenes with an unseen thing that covers at least a tenth of the picture."""
+    unseen = [preset.names.index(name) for name in preset.unseen_groups["things"]]
+    data, scenes = preset.eval_data("test"), []
+    for index in range(len(data)):
+        scene = data[index]
+        if np.isin(scene.labels, unseen).mean() >= 0.1:
+            scenes.append((scene.image, scene.labels))
+        if len(scenes) == rows:
+            break
+    text = clip.class_embeddings(preset.names, preset.templates).to(next(model.parameters()).device)
+    save_figure(plot_predictions(model, scenes, text, preset.names, preset.unseen, preset.seen_offset), path)
+
+
+def save_figure(figure, path: Path) -> None:
+    """Write a matplotlib figure as PNG, in one step."""
+    replace_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=120))

@@ -1,0 +1,222 @@
+"""Evaluation: sliding windows, one joint confusion matrix, seen / unseen / harmonic scores."""
+
+import logging
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.data.transforms import normalise
+from cascadeclip.errors import InputError
+
+logger = logging.getLogger(__name__)
+
+WINDOWS_AT_ONCE = 16  # windows of a large picture that go through the model together
+
+
+@torch.inference_mode()
+def predict(
+    model: CascadeCLIP,
+    images: Tensor,
+    text: Tensor,
+    seen: Sequence[int],
+    seen_offset: float = 0.1,
+    window: int | None = None,
+    stride: int | None = None,
+) -> Tensor:
+    """Score of every class at every pixel; its argmax over classes is the segmentation.
+
+    Args:
+        model: in eval mode.
+        images: (B, 3, H, W) float, normalised.
+        text: (C, E) float, one L2-normed text embedding per class.
+        seen: indices of the classes that had mask labels in training.
+        seen_offset: taken off the probability of the seen classes, which training gave an advantage (0 in the
+            transductive setting).
+        window: px; slide square windows of this side over the picture and average. None: the whole picture at once.
+        stride: px from window to window; 5/6 of the window by default.
+
+    Returns:
+        (B, C, H, W) float32: sigmoid of the summed mask logits, less the offset.
+
+    Raises:
+        InputError: a seen index that no class has, or a stride that leaves gaps.
+    """
+    offset = torch.zeros(len(text), device=images.device)
+    outside = [index for index in seen if not 0 <= index < len(text)]
+    if outside:
+        raise InputError(f"seen={outside} are no indices of the {len(text)} classes")
+    offset[list(seen)] = seen_offset
+    offset = offset.view(-1, 1, 1)
+    if window is None:
+        return _predict_crop(model, images, text, offset)
+    stride = window * 5 // 6 if stride is None else stride
+    if not 1 <= stride <= window:
+        raise InputError(f"stride={stride} px must be between 1 and the window, {window} px, or pixels are left out")
+    height, width = images.shape[2:]
+    tops, lefts = window_starts(height, window, stride), window_starts(width, window, stride)
+    boxes = [(top, left) for top in tops for left in lefts]
+    total = torch.zeros(len(images), len(text), height, width, device=images.device)
+    visits = torch.zeros(height, width, device=images.device)
+    for position in range(0, len(boxes), WINDOWS_AT_ONCE):
+        views = [_window(box, window) for box in boxes[position : position + WINDOWS_AT_ONCE]]
+        crops = torch.cat([images[(..., *view)] for view in views])
+        for view, scores in zip(views, _predict_crop(model, crops, text, offset).split(len(images)), strict=True):
+            total[(..., *view)] += scores
+            visits[view] += 1
+    return total / visits
+
+
+def window_starts(length: int, window: int, stride: int) -> list[int]:
+    """First pixel of each window along one side; the last window ends with the picture."""
+    steps = max(math.ceil((length - window) / stride), 0)
+    return [max(min(step * stride, length - window), 0) for step in range(steps + 1)]
+
+
+def _window(start: tuple[int, int], window: int) -> tuple[slice, slice]:
+    """Rows and columns of a window that starts at `start`."""
+    return slice(start[0], start[0] + window), slice(start[1], start[1] + window)
+
+
+def _predict_crop(model: CascadeCLIP, images: Tensor, text: Tensor, offset: Tensor) -> Tensor:
+    logits = model(images, text).mask_logits.float()
+    size = images.shape[2:]
+    if not model.config.upsample_through_training_size:
+        return _resize(logits, size).sigmoid() - offset
+    # as the authors' code: to the training size, offset, then on to the picture's size
+    side = model.config.tower.image_size
+    return _resize(_resize(logits, (side, side)).sigmoid() - offset, size)
+
+
+def _resize(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(scores.shape[2:]) == tuple(size):
+        return scores
+    return F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one evaluation, as fractions.
+
+    Attributes:
+        names: class words.
+        unseen: those without mask labels in training.
+        iou: per class; NaN where the evaluated pictures hold no pixel of it.
+        pAcc: share of the labelled pixels that are right.
+        mIoU_seen, mIoU_unseen: means over the classes with ground truth; NaN if there is none.
+        hIoU: harmonic mean of the two.
+    """
+
+    names: tuple[str, ...]
+    unseen: tuple[str, ...]
+    iou: tuple[float, ...]
+    pAcc: float
+    mIoU_seen: float
+    mIoU_unseen: float
+    hIoU: float
+
+    def mean_iou(self, names: Iterable[str]) -> float:
+        """Mean IoU over those of `names` that have ground truth; NaN if none has."""
+        wanted = set(names)
+        values = [v for name, v in zip(self.names, self.iou, strict=True) if name in wanted and not math.isnan(v)]
+        return sum(values) / len(values) if values else math.nan
+
+    @property
+    def without_ground_truth(self) -> tuple[str, ...]:
+        """Classes that the evaluated pictures hold no pixel of; they count in no mean."""
+        return tuple(name for name, value in zip(self.names, self.iou, strict=True) if math.isnan(value))
+
+    def summary(self, **extra: float) -> dict[str, float]:
+        """The four headline numbers, and what is given beside them."""
+        figures = {"pAcc": self.pAcc, "mIoU_seen": self.mIoU_seen, "mIoU_unseen": self.mIoU_unseen, "hIoU": self.hIoU}
+        return figures | extra
+
+
+class ConfusionMatrix:
+    """Counts of (true class, predicted class) over labelled pixels.
+
+    Attributes:
+        counts: (C, C) int64, rows are true classes.
+    """
+
+    def __init__(self, classes: int, ignore_index: int = 255):
+        self.classes, self.ignore_index = classes, ignore_index
+        self.counts = torch.zeros(classes, classes, dtype=torch.int64)
+
+    def update(self, predicted: Tensor, labels: Tensor) -> None:
+        """Add pictures: both integer tensors of one shape; labels may hold `ignore_index`.
+
+        Raises:
+            InputError: shapes differ, or a label or prediction is out of range.
+        """
+        if predicted.shape != labels.shape:
+            raise InputError(f"predicted {tuple(predicted.shape)} and labels {tuple(labels.shape)} differ in shape")
+        counted = labels != self.ignore_index
+        truth, guess = labels[counted].long(), predicted[counted].long()
+        for what, values in (("labels", truth), ("predicted", guess)):
+            if len(values) and not 0 <= values.min() <= values.max() < self.classes:
+                raise InputError(f"{what} hold {values.min()}..{values.max()}; expected 0..{self.classes - 1}")
+        cells = torch.bincount(truth * self.classes + guess, minlength=self.classes**2)
+        self.counts += cells.view(self.classes, self.classes).cpu()
+
+    def scores(self, names: Sequence[str], unseen: Sequence[str]) -> Scores:
+        """IoU = right / (true or predicted), pixel accuracy, and the means over seen and unseen classes."""
+        counts = self.counts.double()
+        right, true, guessed = counts.diag(), counts.sum(1), counts.sum(0)
+        iou = torch.where(true > 0, right / (true + guessed - right), math.nan)
+        accuracy = (right.sum() / true.sum()).item() if true.sum() else math.nan
+        partial = Scores(tuple(names), tuple(unseen), tuple(iou.tolist()), accuracy, math.nan, math.nan, math.nan)
+        seen_mean = partial.mean_iou(set(names) - set(unseen))
+        unseen_mean = partial.mean_iou(unseen)
+        return Scores(
+            partial.names, partial.unseen, partial.iou, accuracy, seen_mean, unseen_mean,
+            harmonic_mean(seen_mean, unseen_mean),
+        )  # fmt: skip
+
+
+def harmonic_mean(seen: float, unseen: float) -> float:
+    """2 S U / (S + U); 0 if both are 0."""
+    return 2 * seen * unseen / (seen + unseen) if seen + unseen != 0 else 0.0
+
+
+def evaluate(
+    model: CascadeCLIP,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    text: Tensor,
+    names: Sequence[str],
+    unseen: Sequence[str],
+    *,
+    seen_offset: float = 0.1,
+    window: int | None = None,
+    stride: int | None = None,
+    autocast: bool = False,
+) -> Scores:
+    """Scores of a model over batches of pictures, from one confusion matrix over all of them.
+
+    Args:
+        model: put into eval mode here, and back afterwards.
+        batches: images (B, 3, H, W) uint8 and labels (B, H, W) integer, indices into `names` or 255.
+        text: (C, E) float, in the order of `names`.
+        seen_offset, window, stride: as in `predict`.
+        autocast: compute in bfloat16, about twice as fast on CPUs and GPUs that have it.
+    """
+    device = next(model.parameters()).device
+    seen = [position for position, name in enumerate(names) if name not in set(unseen)]
+    confusion = ConfusionMatrix(len(names))
+    training = model.training
+    model.eval()
+    for images, labels in batches:
+        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+            scores = predict(model, normalise(images.to(device)), text.to(device), seen, seen_offset, window, stride)
+        confusion.update(scores.argmax(1), labels.to(device))
+    model.train(training)
+    result = confusion.scores(names, unseen)
+    if result.without_ground_truth:
+        logger.warning("no ground truth, left out of the means: %s", ", ".join(result.without_ground_truth))
+    if seen and not confusion.counts[:, seen].sum():
+        logger.warning("no seen class was ever predicted: were the weights loaded, and is seen_offset right?")
+    return result

@@ -1,0 +1,110 @@
+"""Figures. Each function draws and returns one matplotlib figure; none shows or saves it."""
+
+import colorsys
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.data.transforms import normalise, to_tensor
+from cascadeclip.evaluation import predict
+from cascadeclip.segmenter import Segmentation
+
+SEEN_COLOUR, UNSEEN_COLOUR, HARMONIC_COLOUR = "#4878a8", "#d1495b", "#8d6a9f"
+
+
+def class_colours(count: int) -> np.ndarray:
+    """`count` distinct colours (count, 3), floats in 0..1: hues by the golden ratio, three levels of brightness."""
+    return np.array([
+        colorsys.hsv_to_rgb(i * 0.61803398875 % 1, (0.75, 0.5, 0.95)[i % 3], (0.95, 0.8, 0.65)[i // 3 % 3])
+        for i in range(count)
+    ])  # fmt: skip
+
+
+def plot_segmentation(segmentation: Segmentation) -> Figure:
+    """A picture beside its segmentation; words that never had a mask label are marked `unseen`."""
+    colours = class_colours(len(segmentation.names))
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    picture, masks = figure.subplots(1, 2)
+    picture.imshow(segmentation.image)
+    picture.set_title("picture")
+    masks.imshow(segmentation.image)
+    masks.imshow(colours[segmentation.labels], alpha=0.75)
+    masks.set_title("segmentation")
+    handles = [
+        Patch(color=colours[i], label=name if name in segmentation.seen else f"{name} (unseen)")
+        for i, name in enumerate(segmentation.names)
+        if (segmentation.labels == i).any()
+    ]
+    masks.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    for axis in (picture, masks):
+        axis.set_axis_off()
+    return figure
+
+
+def plot_scores(report: dict[str, dict[str, float]]) -> Figure:
+    """Seen, unseen and harmonic mIoU of several models as bars; `report` maps model name -> scores as fractions."""
+    bars = {"mIoU_seen": SEEN_COLOUR, "mIoU_unseen": UNSEEN_COLOUR, "hIoU": HARMONIC_COLOUR}
+    figure = Figure(figsize=(7, 3.6), layout="constrained")
+    axis = figure.subplots()
+    for offset, (key, colour) in enumerate(bars.items()):
+        values = [100 * scores[key] for scores in report.values()]
+        drawn = axis.bar(np.arange(len(report)) + 0.26 * (offset - 1), values, 0.24, color=colour, label=key)
+        axis.bar_label(drawn, fmt="%.1f", fontsize=8)
+    axis.set_xticks(range(len(report)), [name.replace("_", " ") for name in report])
+    axis.set_ylabel("per cent of the test set's classes' IoU")
+    axis.set_ylim(0, 100)
+    axis.legend(frameon=False, ncols=3)
+    axis.spines[["top", "right"]].set_visible(False)
+    return figure
+
+
+@torch.inference_mode()
+def plot_predictions(
+    model: CascadeCLIP,
+    scenes: Sequence[tuple[np.ndarray, np.ndarray]],
+    text: torch.Tensor,
+    names: Sequence[str],
+    unseen: Sequence[str],
+    seen_offset: float = 0.1,
+) -> Figure:
+    """Picture, truth, the argmax of every stage alone, and the cascade's; unseen classes are marked.
+
+    Args:
+        scenes: pictures (H, W, 3) uint8 with labels (H, W), all of one size.
+        text: (C, E), text embeddings in the order of `names`.
+    """
+    images = normalise(torch.stack([to_tensor(image) for image, _ in scenes])).to(text.device)
+    seen = [position for position, name in enumerate(names) if name not in unseen]
+    stages = model(images, text).stage_logits
+    size = scenes[0][1].shape
+    alone = [torch.nn.functional.interpolate(s.float(), size, mode="bilinear").sigmoid() for s in stages]
+    for scores in alone:
+        scores[:, seen] -= seen_offset
+    together = predict(model, images, text, seen, seen_offset)
+    columns = [f"stage {s}: " + "+".join(map(str, blocks)) for s, blocks in enumerate(model.config.stages, 1)]
+    columns = ["picture", "truth", *columns, "sum of stages"]
+    maps = [scores.argmax(1).cpu().numpy() for scores in (*alone, together)]
+    colours = class_colours(len(names))
+    figure = Figure(figsize=(1.75 * len(columns) + 1.6, 1.8 * len(scenes)), layout="constrained")
+    axes = figure.subplots(len(scenes), len(columns), squeeze=False)
+    for row, (image, labels) in enumerate(scenes):
+        panels = [image, colours[labels], *(colours[found[row]] for found in maps)]
+        for axis, panel in zip(axes[row], panels, strict=True):
+            axis.imshow(panel)
+            axis.set_axis_off()
+        for axis, found in zip(axes[row][1:], (labels, *(found[row] for found in maps)), strict=True):
+            hidden = np.isin(found, [names.index(name) for name in unseen])
+            if hidden.any() and not hidden.all():
+                axis.contour(hidden, levels=[0.5], colors="black", linewidths=1.2)
+        handles = [
+            Patch(color=colours[c], label=names[c] + (" (unseen)" if names[c] in unseen else ""))
+            for c in np.unique(labels)
+        ]
+        axes[row][-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
+    for axis, title in zip(axes[0], columns, strict=True):
+        axis.set_title(title, fontsize=9)
+    return figure

@@ -1,0 +1,186 @@
+"""Pretrain Mini-CLIP: contrastive learning on EmojiScenes and their captions, over all classes.
+
+    python data_scripts/train_mini_clip.py --steps 2000 --out runs/mini_clip
+
+This plays the part of CLIP's own pretraining: pictures and sentences, no mask. Stopped runs go on where they were when
+the command is given again. Early steps see one-object scenes and a quarter of the patches (Li et al. 2023, "Scaling
+language-image pre-training via masking"), late steps see up to three objects and whole pictures. Matrices of both
+transformers are trained with Muon, everything else with AdamW, both from torch.optim.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from open_clip.loss import ClipLoss
+from safetensors.torch import save_file
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset
+
+from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, STYLES, THINGS, EmojiScenes, draw_scene
+from cascadeclip.data.transforms import normalise, to_tensor
+from cascadeclip.lenses import last_layer_tokens, value_path_tokens
+from cascadeclip.mini_clip import MiniTokenizer, build_mini_clip
+
+HELD_OUT_SEED = 900_003
+CURRICULUM = ((0.2, (1, 1)), (0.4, (1, 2)), (1.0, (1, 3)))  # until this share of the steps: objects per scene
+DROPOUT = ((0.82, 0.75), (0.95, 0.5), (1.0, 0.0))  # until this share of the steps: share of patches left out
+
+
+def stage(table, progress):
+    """The table's entry in force at `progress` (0..1)."""
+    return next(value for until, value in table if progress <= until)
+
+
+class CaptionedScenes(Dataset):
+    """Scene `index` of the run: (3, S, S) uint8 and its caption's tokens; the curriculum follows from the index."""
+
+    def __init__(self, seed: int, total: int):
+        self.seed, self.total, self.tokenize = seed, total, MiniTokenizer()
+
+    def __len__(self):
+        return self.total
+
+    def __getitem__(self, index):
+        scene = draw_scene(self.seed, index, objects=stage(CURRICULUM, index / self.total))
+        return to_tensor(scene.image), self.tokenize(scene.caption)[0]
+
+
+def class_embeddings(model, names) -> torch.Tensor:
+    """(len(names), E): mean of the caption templates per class, L2-normed."""
+    tokens = MiniTokenizer()([template.format(name) for name in names for template in CAPTIONS])
+    embedded = F.normalize(model.encode_text(tokens).float(), dim=-1).view(len(names), len(CAPTIONS), -1)
+    return F.normalize(embedded.mean(1), dim=-1)
+
+
+@torch.inference_mode()
+def evaluate(model, scenes: int) -> dict[str, float]:
+    """Held-out top-1 per style on one-object scenes; patch-text accuracy on thing patches among present classes."""
+    model.eval()
+    text = class_embeddings(model, CLASSES)
+    result = {}
+    for style in STYLES:
+        hits = 0
+        for start in range(0, scenes, 100):
+            batch = [draw_scene(HELD_OUT_SEED, i, styles=(style,), objects=(1, 1)) for i in range(start, start + 100)]
+            with torch.autocast("cpu", torch.bfloat16):
+                image = model.encode_image(normalise(torch.stack([to_tensor(s.image) for s in batch])))
+            best = (image.float() @ text[: len(THINGS)].T).argmax(1)
+            hits += sum(THINGS[i] == s.things[0] for i, s in zip(best.tolist(), batch, strict=True))
+        result[f"top1_{style}"] = hits / scenes
+    batch = EmojiScenes(scenes, HELD_OUT_SEED)
+    batch = [batch[i] for i in range(scenes)]
+    images = normalise(torch.stack([to_tensor(s.image) for s in batch]))
+    labels = torch.stack([torch.from_numpy(s.labels) for s in batch]).long()
+    patches = labels.view(scenes, 12, 8, 12, 8).transpose(2, 3).reshape(scenes, 144, 64).mode(2).values
+    present = (labels.flatten(1)[..., None] == torch.arange(len(CLASSES))).any(1)
+    for name, lens in (("last", last_layer_tokens), ("value", value_path_tokens)):
+        with torch.autocast("cpu", torch.bfloat16):
+            tokens = torch.cat([lens(model.visual, chunk) for chunk in images.split(100)]).float()
+        scores = (tokens @ text.T).masked_fill(~present[:, None], -2)
+        on_thing = patches < len(THINGS)
+        result[f"patch_{name}"] = (scores.argmax(-1) == patches)[on_thing].float().mean().item()
+    model.train()
+    return result
+
+
+def optimisers(model, muon_lr: float, adam_lr: float):
+    matrices = [p for n, p in model.named_parameters() if "resblocks" in n and p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    muon = torch.optim.Muon(matrices, lr=muon_lr, weight_decay=0.05, adjust_lr_fn="match_rms_adamw")
+    return muon, torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.01)
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Factor on the learning rates: 100 steps of warm-up, constant to 50 % of the run, then linear to zero."""
+    return min((step + 1) / 100, 1.0, 2 * (1 - step / steps))
+
+
+def train_step(model, optims, images, tokens, progress, factor):
+    model.visual.patch_dropout.prob = stage(DROPOUT, progress)
+    for optimiser in optims:
+        for group in optimiser.param_groups:
+            group.setdefault("base_lr", group["lr"])
+            group["lr"] = group["base_lr"] * factor
+    # The plain attention kernel is twice as fast as the fused one on a CPU at these token counts.
+    with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
+        image, text, scale = model(normalise(images), tokens)
+    loss = ClipLoss()(image.float(), text.float(), scale)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    for optimiser in optims:
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    with torch.no_grad():
+        model.logit_scale.clamp_(0, 4.6052)  # temperature of at least 1/100
+    return loss.item()
+
+
+def save_state(path: Path, **state):
+    torch.save(state, path.with_suffix(".tmp"))
+    os.replace(path.with_suffix(".tmp"), path)
+
+
+def ship(model, path: Path, metadata: dict):
+    """fp16 safetensors with the run's figures in its metadata."""
+    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, path, metadata={key: json.dumps(value) for key, value in metadata.items()})
+    print(f"wrote {path}: {path.stat().st_size / 1e6:.1f} MB")
+
+
+def main(arguments):
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    state_path, log_path = arguments.out / "state.pt", arguments.out / "log.jsonl"
+    torch.manual_seed(arguments.seed)
+    model = build_mini_clip(patch_dropout=0.75)
+    optims = optimisers(model, arguments.muon_lr, arguments.adam_lr)
+    step = seconds = 0
+    if state_path.exists():
+        state = torch.load(state_path, weights_only=True)
+        model.load_state_dict(state["model"])
+        for optimiser, saved in zip(optims, state["optimisers"], strict=True):
+            optimiser.load_state_dict(saved)
+        step, seconds = state["step"], state["seconds"]
+        torch.set_rng_state(state["rng"])
+        print(f"resuming at step {step}")
+    scenes = CaptionedScenes(arguments.seed, arguments.steps * arguments.batch)
+    rest = range(step * arguments.batch, len(scenes))
+    loader = DataLoader(scenes, arguments.batch, sampler=rest, num_workers=1, drop_last=True, prefetch_factor=4)
+    started, losses = time.time() - seconds, []
+    figures = {}
+    for images, tokens in loader:
+        factor = learning_rate(step, arguments.steps)
+        losses.append(train_step(model, optims, images, tokens, step / arguments.steps, factor))
+        step += 1
+        last = step == arguments.steps
+        if step % 25 == 0 or last:
+            figures = {"step": step, "loss": sum(losses) / len(losses), "seconds": round(time.time() - started)}
+            losses = []
+            if step % arguments.eval_every == 0 or last:
+                figures |= evaluate(model, 1000 if last else 300)
+            print(json.dumps(figures), flush=True)
+            with log_path.open("a") as log:
+                log.write(json.dumps(figures) + "\n")
+        if step % 100 == 0 or last:
+            save_state(
+                state_path, model=model.state_dict(), optimisers=[o.state_dict() for o in optims], step=step,
+                seconds=time.time() - started, rng=torch.get_rng_state(),
+            )  # fmt: skip
+    ship(model, arguments.out / "mini_clip.safetensors", figures | {"batch": arguments.batch, "seed": arguments.seed})
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch", type=int, default=192)
+    parser.add_argument("--muon-lr", type=float, default=4e-3)
+    parser.add_argument("--adam-lr", type=float, default=1.5e-3)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--eval-every", type=int, default=200)
+    parser.add_argument("--out", type=Path, default=Path("runs/mini_clip"))
+    main(parser.parse_args())

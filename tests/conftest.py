@@ -1,0 +1,142 @@
+"""Fixtures shared by the tests: the reference values, small models, and our tensors under the authors' names."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from hypothesis import settings
+from safetensors import safe_open
+from torch.nn import functional as F
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.config import ModelConfig, TowerConfig
+
+settings.register_profile("suite", deadline=None, derandomize=True, max_examples=30)
+settings.load_profile("suite")
+
+REFERENCE = Path(__file__).parent / "data" / "reference_tiny.safetensors"
+TINY_TOWER = dict(image_size=32, patch_size=8, width=32, layers=4, heads=2, embed_dim=16)
+TINY_MODEL = dict(stages=((1, 2), (3,), (4,)), prompt_tokens=3, decoder_heads=2)
+
+
+@pytest.fixture(scope="session")
+def reference() -> SimpleNamespace:
+    """The reference file: `state_dict`, `inputs`, `out`, `loss` and `grad` by name, `seen` and `unseen` classes."""
+    with safe_open(REFERENCE, "pt") as file:
+        entries = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata = file.metadata()
+    groups = {"state_dict": {}, "in": {}, "out": {}, "loss": {}, "grad": {}}
+    for name, tensor in entries.items():
+        group, rest = name.split("/", 1)
+        groups[group][rest] = tensor
+    groups["inputs"] = groups.pop("in")
+    classes = {name: [int(digit) for digit in re.findall(r"\d+", metadata[name])] for name in ("seen", "unseen")}
+    return SimpleNamespace(**groups, **classes)
+
+
+@pytest.fixture
+def make_model():
+    """Builder of a small model in eval mode with random weights: settings of `ModelConfig`, tower sizes as a dict."""
+
+    def make(tower: dict | None = None, seed: int = 0, **settings) -> CascadeCLIP:
+        torch.manual_seed(seed)
+        config = ModelConfig(**{**TINY_MODEL, **settings, "tower": TowerConfig(**{**TINY_TOWER, **(tower or {})})})
+        return randomise(CascadeCLIP(config)).eval()
+
+    return make
+
+
+@pytest.fixture
+def make_inputs():
+    """Builder of an image batch and text embeddings that fit a model."""
+
+    def make(model: CascadeCLIP, batch: int = 2, classes: int = 5, size: tuple[int, int] = (32, 32), seed: int = 1):
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.randn(batch, 3, *size, generator=generator)
+        text = torch.randn(classes, model.config.tower.embed_dim, generator=generator)
+        return images, F.normalize(text, dim=-1)
+
+    return make
+
+
+def randomise(module: torch.nn.Module) -> torch.nn.Module:
+    """Shift every weight, so that no bias is 0 and no norm is 1: a tensor unused or in the wrong place then shows."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return module
+
+
+@pytest.fixture(name="randomise")
+def _randomise():
+    """`randomise`, for tests that build modules of their own."""
+    return randomise
+
+
+_AUTHORS = [  # our name -> the authors'
+    (r"encoder\.tap_norms\.", "backbone.ln_layers."),
+    (r"encoder\.tap_projections", "backbone.proj_layers"),
+    (r"encoder\.visual\.", "backbone."),
+    (r"encoder\.", "backbone."),
+    (r"descriptors\.(\d+)\.linear\.", r"decode_head.q_projs.\1."),
+    (r"^decoders\.(\d+)\.mask\.", r"decode_head.cascade_decoders.\1.layers.LAST."),
+    (r"^decoders\.", "decode_head.cascade_decoders."),
+    (r"(layers\.\w+)\.(query|key|value)\.", lambda m: f"{m[1]}.multihead_attn.{m[2][0]}."),
+    (r"(layers\.\w+)\.out\.", r"\1.multihead_attn.proj."),
+    (r"(layers\.\w+)\.norm_attention\.", r"\1.norm2."),
+    (r"(layers\.\w+)\.norm_feed_forward\.", r"\1.norm3."),
+    (r"(layers\.\w+)\.expand\.", r"\1.linear1."),
+    (r"(layers\.\w+)\.contract\.", r"\1.linear2."),
+    (r"aggregations\.(\d+)\.weights", lambda m: f"decode_head.weights_s{int(m[1]) + 1}"),
+]
+
+
+def _authors_name(name: str, last_layer: int) -> str:
+    for pattern, replacement in _AUTHORS:
+        name = re.sub(pattern, replacement, name)
+    return name.replace("LAST", str(last_layer))
+
+
+@pytest.fixture(scope="session")
+def to_authors():
+    """Inverse of the converter's renaming, written apart from it: our tensors by name -> the same in their layout."""
+
+    def export(tensors: dict[str, torch.Tensor], config: ModelConfig) -> dict[str, torch.Tensor]:
+        tensors = dict(tensors)
+        prompts = tensors.pop("encoder.prompts")
+        named = {_authors_name(name, config.decoder_layers - 1): tensor for name, tensor in tensors.items()}
+        return {
+            **named,
+            "backbone.prompt_embeddings": prompts[:1].clone(),
+            "backbone.deep_prompt_embeddings": prompts[1:].clone(),
+        }
+
+    return export
+
+
+@pytest.fixture(scope="session")
+def dead_tensors():
+    """Builder of the tensors that a checkpoint of the authors holds besides: random, none of them reaches a mask."""
+
+    def build(config: ModelConfig) -> dict[str, torch.Tensor]:
+        width, tensors = config.tower.embed_dim, {"loss_decode.criterion.empty_weight": torch.rand(7)}
+        attention = {"self_attn.in_proj_": 3 * width, "self_attn.out_proj.": width}
+        in_last = {"multihead_attn.v.": width, "multihead_attn.proj.": width, "linear1.": 4 * width}
+        for decoder in range(len(config.stages)):
+            for layer in range(config.decoder_layers):
+                matrices = attention | (in_last if layer == config.decoder_layers - 1 else {})
+                norms = ("norm1.", "norm2.", "norm3.") if layer == config.decoder_layers - 1 else ("norm1.",)
+                prefix = f"cascade_decoders.{decoder}.layers.{layer}."
+                for name, rows in matrices.items():
+                    tensors[f"{prefix}{name}weight"] = torch.randn(rows, width)
+                    tensors[f"{prefix}{name}bias"] = torch.randn(rows)
+                for name in norms:
+                    tensors |= {f"{prefix}{name}{kind}": torch.randn(width) for kind in ("weight", "bias")}
+                if layer == config.decoder_layers - 1:
+                    tensors[f"{prefix}linear2.weight"] = torch.randn(width, 4 * width)
+                    tensors[f"{prefix}linear2.bias"] = torch.randn(width)
+        return {f"decode_head.{name}": tensor for name, tensor in tensors.items()}
+
+    return build

@@ -1,0 +1,126 @@
+"""The command line end to end, on budgets of seconds."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+import cascadeclip
+from cascadeclip.cli import app, main
+from cascadeclip.data.emojiscenes import EmojiScenes
+from cascadeclip.demo import table
+from cascadeclip.errors import InputError
+from cascadeclip.presets import MINI
+
+SCORES = {"pAcc", "mIoU_seen", "mIoU_unseen", "mIoU_unseen_things", "mIoU_unseen_stuff", "hIoU"}
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    return out, run("demo", "--out", out, "--steps", 4, "--limit", 50)
+
+
+def test_demo_writes_report_pictures_and_checkpoints(demo):
+    out, printed = demo
+    report = json.loads((out / "report.json").read_text())
+    assert set(report) == {"cascade", "last_layer", "shipped", "seconds"}
+    for name in ("cascade", "last_layer", "shipped"):
+        assert set(report[name]) == SCORES
+        assert all(0 <= value <= 1 for value in report[name].values())
+        assert f"\n{name}" in printed
+    for picture in ("scores.png", "predictions.png"):
+        with Image.open(out / picture) as image:
+            assert image.width > 400
+    assert cascadeclip.load(out / "cascade" / "model.safetensors").model.config.stages == MINI.model.stages
+    assert cascadeclip.load(out / "last_layer" / "model.safetensors").model.config.stages == ((12,),)
+
+
+def test_shipped_checkpoint_beats_four_steps_of_training(demo):
+    report = json.loads((demo[0] / "report.json").read_text())
+    assert report["shipped"]["hIoU"] > report["cascade"]["hIoU"] + 0.1
+
+
+def test_train_then_evaluate_what_it_wrote(tmp_path):
+    printed = run(
+        "train", "--out", tmp_path, "--steps", 2, "--batch-size", 2, "--stages", "11,12", "--aggregation", "sum",
+        "--prompt-tokens", 3,
+    )  # fmt: skip
+    checkpoint = tmp_path / "model.safetensors"
+    assert str(checkpoint) in printed
+    config = cascadeclip.load(checkpoint).model.config
+    assert (config.stages, config.aggregation, config.prompt_tokens) == (((11, 12),), "sum", 3)
+    scores = tmp_path / "scores.json"
+    printed = run("evaluate", "--checkpoint", checkpoint, "--limit", 30, "--per-class", "--out", scores)
+    written = json.loads(scores.read_text())
+    assert set(written) == SCORES | {"per_class"}
+    assert list(written["per_class"]) == list(MINI.names)
+    assert "tiger (unseen)" in printed
+
+
+def test_segment_writes_a_picture_and_names_the_unseen(tmp_path):
+    scene = EmojiScenes.split("test")[0]
+    Image.fromarray(scene.image).save(tmp_path / "scene.png")
+    printed = run("segment", tmp_path / "scene.png", "sand", "balloon", "--out", tmp_path / "result.png")
+    assert "sand" in printed and "(unseen in training)" in printed
+    with Image.open(tmp_path / "result.png") as picture:
+        assert np.asarray(picture).std() > 10
+
+
+def test_bad_input_ends_in_one_line_and_status_1(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["cascadeclip", "segment", "no.png", "cat"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == "cascadeclip: no image at no.png"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--preset", "maxi"], "no preset 'maxi'; choose from mini"),
+        (["train", "--stages", "6,x"], "commas between blocks"),
+        (["train", "--stages", "6,13"], "the tower has blocks 1..12, not"),
+        (["evaluate", "--split", "train"], "no split 'train'"),
+        (["train", "--steps", "0"], "steps=0"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        CliRunner().invoke(app, arguments, catch_exceptions=False)
+
+
+def test_an_output_folder_that_cannot_be_written_is_refused_before_training(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="choose another output folder"):
+        CliRunner().invoke(app, ["train", "--out", str(tmp_path / "file" / "run")], catch_exceptions=False)
+
+
+def test_checkpoint_of_another_split_is_not_scored_as_if_it_were_this_one(tmp_path):
+    from cascadeclip.checkpoint import save_checkpoint
+
+    path = tmp_path / "cats.safetensors"
+    save_checkpoint(path, cascadeclip.load("mini").model, clip=MINI.clip, seen=("cat",))
+    with pytest.raises(InputError, match="saw other classes"):
+        CliRunner().invoke(app, ["evaluate", "--checkpoint", str(path)], catch_exceptions=False)
+
+
+def test_help_works_as_a_module():
+    printed = subprocess.run([sys.executable, "-m", "cascadeclip.cli", "--help"], capture_output=True, text=True)
+    assert printed.returncode == 0
+    assert all(command in printed.stdout for command in ("demo", "train", "evaluate", "segment"))
+
+
+def test_table_gives_per_cent_per_model():
+    lines = table({"one": dict.fromkeys(SCORES, 0.5), "seconds": 3.0}).splitlines()
+    assert len(lines) == 2
+    assert lines[1].split() == ["one"] + ["50.0"] * 6

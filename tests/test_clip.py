@@ -1,0 +1,91 @@
+"""Mini-CLIP and open_clip's towers behind one face."""
+
+import pytest
+import torch
+from open_clip.transformer import VisionTransformer
+from torch.nn import functional as F
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.clip import load_clip, resize_positions
+from cascadeclip.config import ModelConfig, TowerConfig
+from cascadeclip.data.emojiscenes import CAPTIONS, THINGS, draw_scene
+from cascadeclip.data.transforms import normalise, to_tensor
+from cascadeclip.encoder import build_tower
+from cascadeclip.errors import InputError
+from cascadeclip.lenses import last_layer_tokens, value_path_tokens
+
+
+@pytest.fixture(scope="module")
+def clip():
+    return load_clip()
+
+
+def test_mini_clip_has_the_default_towers_sizes(clip):
+    assert clip.tower == TowerConfig()
+    assert isinstance(clip.visual, VisionTransformer)
+    assert not any(parameter.requires_grad for parameter in clip.model.parameters())
+
+
+def test_class_embeddings_are_the_renormalised_mean_over_templates(clip):
+    text = clip.class_embeddings(["cat", "sand"])
+    single = [clip.class_embeddings(["cat", "sand"], [template]) for template in CAPTIONS]
+    assert text.shape == (2, 128)
+    assert torch.allclose(text, F.normalize(torch.stack(single).mean(0), dim=-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("style", ["noto", "twemoji", "fluent"])
+def test_mini_clip_names_single_things_in_every_style(clip, style):
+    scenes = [draw_scene(77, i, styles=(style,), objects=(1, 1)) for i in range(60)]
+    with torch.inference_mode():
+        images = F.normalize(clip.model.encode_image(normalise(torch.stack([to_tensor(s.image) for s in scenes]))), dim=-1)
+    best = (images @ clip.class_embeddings(THINGS).T).argmax(1)
+    assert sum(THINGS[i] == s.things[0] for i, s in zip(best.tolist(), scenes, strict=True)) >= 42  # chance is 1
+
+
+def test_value_path_tokens_are_those_of_an_attention_that_looks_only_at_itself(clip):
+    """With the identity as its attention pattern, the last attention returns each token's own value."""
+    images = torch.randn(1, 3, 96, 96)
+    with torch.inference_mode():
+        tokens = clip.visual._embeds(images)
+        for block in clip.visual.transformer.resblocks[:-1]:
+            tokens = block(tokens)
+        last = clip.visual.transformer.resblocks[-1]
+        only_itself = torch.full((145, 145), float("-inf")).fill_diagonal_(0)
+        normed = last.ln_1(tokens)
+        values = last.attn(normed, normed, normed, attn_mask=only_itself, need_weights=False)[0][:, 1:]
+        expected = F.normalize(clip.visual.ln_post(values) @ clip.visual.proj, dim=-1)
+        assert torch.allclose(value_path_tokens(clip.visual, images), expected, atol=1e-4)
+        assert last_layer_tokens(clip.visual, images).shape == (1, 144, 128)
+
+
+def test_vit_b_16_carries_a_cascade():
+    real = load_clip("ViT-B-16", image_size=64)
+    assert real.tower == TowerConfig(image_size=64, patch_size=16, width=768, layers=12, heads=12, embed_dim=512)
+    model = CascadeCLIP(ModelConfig(tower=real.tower, prompt_tokens=2), real.visual).eval()
+    text = real.class_embeddings(["anything at all", "sky"], ["a photo of a {}"])
+    with torch.inference_mode():
+        assert model(torch.randn(1, 3, 64, 96), text).mask_logits.shape == (1, 2, 4, 6)
+
+
+def test_positions_are_resized_in_place():
+    visual = build_tower(TowerConfig(image_size=32, patch_size=8, width=16, layers=1, heads=2, embed_dim=8))
+    before = visual.positional_embedding.detach().clone()
+    resize_positions(visual, 64)
+    assert visual.positional_embedding.shape == (65, 16)
+    assert visual.grid_size == (8, 8)
+    assert torch.equal(visual.positional_embedding[0], before[0])
+    with pytest.raises(InputError, match="multiple of the patch size"):
+        resize_positions(visual, 60)
+
+
+@pytest.mark.parametrize(
+    ("name", "pretrained", "message"),
+    [
+        ("ViT-B-99", None, "unknown CLIP 'ViT-B-99'"),
+        ("ViT-B-16", "no/such/weights.pt", "cannot load weights 'no/such/weights.pt'"),
+        ("RN50", None, "no ViT with a class token"),
+    ],
+)
+def test_a_clip_that_cannot_be_had_is_refused(name, pretrained, message):
+    with pytest.raises(InputError, match=message):
+        load_clip(name, pretrained)

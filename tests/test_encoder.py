@@ -1,0 +1,146 @@
+"""The prompted encoder against open_clip's own image tower, and its prompts and taps block by block."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+
+@pytest.fixture
+def plain(make_model):
+    """The class token as CLIP has it, no prompts, last block only: CLIP's own tower."""
+    return make_model(stages=((4,),), prompt_tokens=0, class_embedding_twice=False)
+
+
+def watch(model):
+    """Lists that fill with every block's input and output tokens."""
+    seen_in, seen_out = [], []
+    for block in model.encoder.visual.transformer.resblocks:
+        block.register_forward_hook(lambda _, inputs, output: seen_in.append(inputs[0]))
+        block.register_forward_hook(lambda _, inputs, output: seen_out.append(output))
+    return seen_in, seen_out
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_without_prompts_the_tower_is_exactly_open_clips(make_model, make_inputs, quick_gelu):
+    model = make_model({"quick_gelu": quick_gelu}, stages=((4,),), prompt_tokens=0, class_embedding_twice=False)
+    images, tokens = make_inputs(model)[0], watch(model)[1]
+    embedding = model.encoder(images).image_embedding
+    own = F.normalize(model.encoder.visual(images), dim=-1)
+    assert len(tokens) == 8
+    for ours, open_clips in zip(tokens[:4], tokens[4:], strict=True):
+        assert torch.equal(ours, open_clips)
+    # the projection of all tokens at once is rounded differently from that of the class token alone
+    torch.testing.assert_close(embedding, own, rtol=0, atol=3e-7)
+
+
+@torch.no_grad()
+def test_without_prompts_the_patch_features_are_open_clips(plain, make_inputs):
+    images, text = make_inputs(plain)
+    visual = plain.encoder.visual
+    visual.output_tokens = True
+    patches = F.normalize(visual(images)[1] @ visual.proj, dim=-1)  # open_clip gives tokens before its projection
+    output = plain(images, text)
+    torch.testing.assert_close(output.layer_features[-1].flatten(2).transpose(1, 2), patches, rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_the_second_class_embedding_is_a_switch(make_model, make_inputs):
+    twice = make_model(stages=((4,),), prompt_tokens=0, class_embedding_twice=True)
+    images, text = make_inputs(twice)
+    found = twice(images, text).image_embedding
+    visual = twice.encoder.visual
+    assert not torch.allclose(found, F.normalize(visual(images), dim=-1), atol=1e-3)
+    visual.positional_embedding[0] += visual.class_embedding  # now open_clip adds it twice as well
+    torch.testing.assert_close(found, F.normalize(visual(images), dim=-1), rtol=1e-6, atol=1e-6)
+
+
+@torch.no_grad()
+def test_taps_read_the_output_of_the_block_they_name(make_model, make_inputs):
+    model = make_model(stages=((3, 1), (4,)), prompt_tokens=2)
+    outputs = watch(model)[1]
+    features = model.encoder(make_inputs(model)[0]).features
+    encoder = model.encoder
+    assert list(features) == [1, 3, 4]
+    for position, block in enumerate((1, 3)):
+        patches = encoder.prompt_norm(outputs[block - 1][:, 1 + 2 :])
+        norm = encoder.tap_norms[position]
+        wanted = F.layer_norm(patches, (32,), norm.weight, norm.bias) @ encoder.tap_projections[position]
+        torch.testing.assert_close(features[block], wanted / wanted.norm(dim=-1, keepdim=True), rtol=1e-5, atol=1e-5)
+
+
+@torch.no_grad()
+def test_last_block_goes_through_clips_own_norm_and_projection(make_model, make_inputs):
+    model = make_model(stages=((4,),), prompt_tokens=2)
+    outputs = watch(model)[1]
+    found = model.encoder(make_inputs(model)[0])
+    visual = model.encoder.visual
+    joint = visual.ln_post(model.encoder.prompt_norm(outputs[-1])) @ visual.proj
+    torch.testing.assert_close(found.image_embedding, F.normalize(joint[:, 0], dim=-1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.features[4], F.normalize(joint[:, 3:], dim=-1), rtol=1e-5, atol=1e-6)
+
+
+@torch.no_grad()
+def test_every_block_gets_its_own_prompts_and_those_before_are_dropped(make_model, make_inputs):
+    model = make_model(prompt_tokens=3)
+    inputs, outputs = watch(model)
+    encoder = model.encoder
+    encoder(make_inputs(model)[0])
+    for block in range(4):
+        assert inputs[block].shape[1] == 1 + 3 + 16
+        wanted = encoder.prompts[block] @ encoder.prompt_proj.weight.T + encoder.prompt_proj.bias
+        torch.testing.assert_close(inputs[block][0, 1:4], wanted, rtol=1e-5, atol=1e-5)
+        if block:
+            assert torch.equal(inputs[block][:, :1], outputs[block - 1][:, :1])
+            assert torch.equal(inputs[block][:, 4:], outputs[block - 1][:, 4:])
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("block", [1, 2, 3, 4])
+def test_prompts_of_a_block_reach_that_block_and_no_earlier_one(make_model, make_inputs, block):
+    model = make_model(stages=((1,), (2,), (3,), (4,)))
+    images = make_inputs(model)[0]
+    before = model.encoder(images).features
+    model.encoder.prompts[block - 1] += 5 * torch.randn_like(model.encoder.prompts[block - 1])
+    after = model.encoder(images).features
+    assert [b for b in before if not torch.equal(before[b], after[b])] == list(range(block, 5))
+
+
+@torch.no_grad()
+def test_dropout_falls_on_the_prompts_while_training(make_model, make_inputs):
+    model = make_model(prompt_tokens=3, dropout=0.5).train()
+    inputs = watch(model)[0]
+    model.encoder(make_inputs(model)[0])
+    assert (inputs[0][:, 1:4] == 0).float().mean() == pytest.approx(0.5, abs=0.15)
+    assert not (inputs[0][:, 4:] == 0).any()
+
+
+@torch.no_grad()
+def test_position_embedding_of_the_stored_grid_is_the_stored_one(plain):
+    assert torch.equal(plain.encoder.position_embedding((4, 4)), plain.encoder.visual.positional_embedding)
+
+
+@torch.no_grad()
+def test_position_embedding_is_resized_along_rows_and_columns_apart(plain):
+    stored = plain.encoder.visual.positional_embedding  # a 4 x 4 grid
+    rows, columns = torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")
+    stored[1:, 0], stored[1:, 1] = rows.flatten(), columns.flatten()
+    resized = plain.encoder.position_embedding((2, 4))
+    assert resized.shape == (1 + 8, 32)
+    assert torch.equal(resized[0], stored[0])
+    # halving 4 rows reads between rows 0 and 1, and between 2 and 3; the columns stay
+    assert resized[1:, 0].view(2, 4).tolist() == [[0.5] * 4, [2.5] * 4]
+    assert resized[1:, 1].view(2, 4).tolist() == [[0.0, 1.0, 2.0, 3.0]] * 2
+    doubled = plain.encoder.position_embedding((4, 8))[1:, 1].view(4, 8)[0]
+    assert doubled.tolist() == [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
+
+
+@torch.no_grad()
+def test_patches_keep_their_place_in_a_wide_picture(plain, make_inputs):
+    images, text = make_inputs(plain, batch=1, size=(16, 40))
+    for block in plain.encoder.visual.transformer.resblocks:  # without attention every patch stays by itself
+        block.attn.out_proj.weight.zero_()
+    before = plain(images, text).layer_features[-1]
+    images[:, :, 8:16, 24:32] += 1.0  # row 1, column 3
+    changed = (plain(images, text).layer_features[-1] != before).any(1)[0]
+    assert changed.nonzero().tolist() == [[1, 3]]

@@ -1,0 +1,131 @@
+"""Windows, confusion matrix and scores."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import accuracy_score, jaccard_score
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.config import ModelConfig, TowerConfig
+from cascadeclip.errors import InputError
+from cascadeclip.evaluation import ConfusionMatrix, evaluate, harmonic_mean, predict, window_starts
+
+TOWER = TowerConfig(image_size=32, patch_size=8, width=16, layers=3, heads=2, embed_dim=8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return CascadeCLIP(ModelConfig(stages=((1, 2), (3,)), prompt_tokens=2, decoder_heads=2, tower=TOWER)).eval()
+
+
+@pytest.fixture(scope="module")
+def text():
+    return torch.nn.functional.normalize(torch.randn(4, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
+
+
+@given(length=st.integers(1, 300), window=st.integers(1, 120), stride=st.integers(1, 120))
+def test_windows_cover_every_pixel_and_stay_inside(length, window, stride):
+    stride = min(stride, window)
+    starts = window_starts(length, window, stride)
+    covered = {pixel for start in starts for pixel in range(start, min(start + window, length))}
+    assert covered == set(range(length))
+    assert starts == sorted(set(starts))
+    assert all(0 <= start <= max(length - window, 0) for start in starts)
+
+
+def test_sliding_is_the_average_of_windows_taken_one_by_one(model, text):
+    images = torch.randn(2, 3, 50, 70)
+    slid = predict(model, images, text, seen=[0, 2], window=32, stride=20)
+    total, visits = torch.zeros(2, 4, 50, 70), torch.zeros(50, 70)
+    for top in (0, 18):
+        for left in (0, 20, 38):
+            crop = images[:, :, top : top + 32, left : left + 32]
+            total[:, :, top : top + 32, left : left + 32] += predict(model, crop, text, seen=[0, 2])
+            visits[top : top + 32, left : left + 32] += 1
+    assert torch.allclose(slid, total / visits, atol=1e-6)
+
+
+def test_window_of_the_pictures_size_changes_nothing(model, text):
+    images = torch.randn(1, 3, 32, 32)
+    whole = predict(model, images, text, seen=[1])
+    assert torch.allclose(predict(model, images, text, seen=[1], window=32), whole, atol=1e-7)
+
+
+def test_offset_lowers_only_seen_classes(model, text):
+    images = torch.randn(1, 3, 32, 32)
+    plain = predict(model, images, text, seen=[], seen_offset=0.1)
+    lowered = predict(model, images, text, seen=[0, 3], seen_offset=0.1)
+    assert torch.allclose(plain[:, [1, 2]], lowered[:, [1, 2]])
+    assert torch.allclose(plain[:, [0, 3]] - 0.1, lowered[:, [0, 3]], atol=1e-6)
+
+
+@pytest.mark.parametrize("kwargs", [{"seen": [4]}, {"seen": [0], "window": 16, "stride": 17}])
+def test_predict_refuses_what_does_not_fit(model, text, kwargs):
+    with pytest.raises(InputError, match="seen=|stride="):
+        predict(model, torch.randn(1, 3, 32, 32), text, **kwargs)
+
+
+def test_scores_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    truth, guess = rng.integers(0, 5, (2, 4, 30, 30))
+    confusion = ConfusionMatrix(5)
+    for t, g in zip(truth, guess, strict=True):
+        confusion.update(torch.from_numpy(g), torch.from_numpy(t))
+    names = list("abcde")
+    scores = confusion.scores(names, unseen=["b", "e"])
+    iou = jaccard_score(truth.ravel(), guess.ravel(), average=None)
+    assert scores.iou == pytest.approx(iou)
+    assert scores.pAcc == pytest.approx(accuracy_score(truth.ravel(), guess.ravel()))
+    assert scores.mIoU_seen == pytest.approx(iou[[0, 2, 3]].mean())
+    assert scores.mIoU_unseen == pytest.approx(iou[[1, 4]].mean())
+    assert scores.hIoU == pytest.approx(2 / (1 / scores.mIoU_seen + 1 / scores.mIoU_unseen))
+
+
+def test_class_without_ground_truth_is_reported_and_counts_in_no_mean():
+    confusion = ConfusionMatrix(3)
+    confusion.update(torch.tensor([[0, 2, 1]]), torch.tensor([[0, 0, 1]]))
+    scores = confusion.scores(["a", "b", "c"], unseen=["c"])
+    assert scores.without_ground_truth == ("c",)
+    assert scores.iou[:2] == (0.5, 1.0)
+    assert scores.mIoU_seen == 0.75
+    assert math.isnan(scores.mIoU_unseen)
+    assert math.isnan(scores.mean_iou(["c"]))
+
+
+def test_ignored_pixels_count_nowhere():
+    confusion = ConfusionMatrix(2)
+    confusion.update(torch.tensor([[0, 1]]), torch.tensor([[0, 255]]))
+    assert confusion.counts.tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("labels", [[[0, 5]], [[0, -1]]])
+def test_labels_out_of_range_are_refused(labels):
+    with pytest.raises(InputError, match="expected 0..1"):
+        ConfusionMatrix(2).update(torch.tensor([[0, 1]]), torch.tensor(labels))
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(InputError, match="differ in shape"):
+        ConfusionMatrix(2).update(torch.zeros(1, 2).long(), torch.zeros(1, 3).long())
+
+
+@pytest.mark.parametrize(("seen", "unseen", "expected"), [(0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (0.0, 0.0, 0.0)])
+def test_harmonic_mean(seen, unseen, expected):
+    assert harmonic_mean(seen, unseen) == expected
+
+
+def test_evaluate_warns_when_no_seen_class_is_predicted_and_keeps_the_mode(model, text, caplog):
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.zeros(2, 32, 32, dtype=torch.uint8)
+    model.train()
+    scores = evaluate(model, [(images, labels)], text, list("abcd"), ["d"], seen_offset=2.0)
+    assert model.training
+    model.eval()
+    assert scores.pAcc == 0
+    assert "no seen class was ever predicted" in caplog.text
+    assert "no ground truth" in caplog.text

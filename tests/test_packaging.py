@@ -1,0 +1,130 @@
+"""The package as people get it: its settings agree, its wheel is complete, its files name no machine."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.version import Version
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "cascadeclip"
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def run(*command, cwd, **env):
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_environment_installs_what_pyproject_says(project):
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    python, pip, by_pip = environment["dependencies"]
+    assert environment["name"] == project["name"]
+    assert re.split("[=<>]", python)[0] == "python" and pip == "pip"
+    assert Version(python.split("=")[1]) in SpecifierSet(project["requires-python"])
+    assert by_pip == {"pip": ["-e .[all]"]}
+
+
+def test_requirements_are_ranges_and_all_is_everything(project):
+    extras = project["optional-dependencies"]
+    assert set(extras) == {"notebooks", "test", "all"}
+    everything = Requirement(extras["all"][0])
+    assert (everything.name, everything.extras) == (project["name"], {"notebooks", "test"})
+    requirements = [Requirement(text) for text in project["dependencies"] + extras["notebooks"] + extras["test"]]
+    assert {clause.operator for requirement in requirements for clause in requirement.specifier} == {">="}
+    assert len({requirement.name for requirement in requirements}) == len(requirements)
+
+
+def test_licences_cover_every_style():
+    text = (PACKAGE / "assets" / "LICENSES.md").read_text()
+    rows = [line for line in text.splitlines() if line.startswith("| ")]
+    for style, source in json.loads((PACKAGE / "assets" / "sprites.json").read_text())["provenance"].items():
+        (row,) = (row for row in rows if f"`{style}`" in row)
+        assert f"`{source['npm']}`" in row and f"`{source['tarball_sha256']}`" in row
+        assert f"[{source['licence']}](" in row
+    for target in re.findall(r"\((licenses/[^)]+)\)", text):
+        assert len((PACKAGE / "assets" / target).read_text()) > 1000
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    """Built from a copy: what an earlier build left in the checkout must not get into it."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    shutil.copytree(PACKAGE, source / "cascadeclip", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / path, source)
+    run(sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--wheel-dir", out, cwd=source)
+    (path,) = out.glob("cascadeclip-*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def elsewhere(wheel, tmp_path_factory):
+    """Runs Python code in an empty folder against the installed wheel; returns the last line it printed."""
+    target, folder = tmp_path_factory.mktemp("installed"), tmp_path_factory.mktemp("elsewhere")
+    run(sys.executable, "-m", "pip", "install", wheel, "--no-deps", "--no-index", "--target", target, cwd=folder)
+
+    def python(code):
+        code = f"import cascadeclip; assert cascadeclip.__file__.startswith({str(target)!r}), cascadeclip\n{code}"
+        return run(sys.executable, "-c", code, cwd=folder, PYTHONPATH=str(target)).splitlines()[-1]
+
+    return python
+
+
+def test_wheel_holds_every_module_and_asset(wheel, project):
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for path in PACKAGE.rglob("*")
+        if path.is_file() and (path.suffix == ".py" or PACKAGE / "assets" in path.parents)
+    }
+    assert {"cascadeclip/assets/sprites.png", "cascadeclip/assets/licenses/CC-BY-4.0.txt"} <= files
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+    assert packed == files
+    assert wheel.name == f"cascadeclip-{project['version']}-py3-none-any.whl"
+
+
+def test_installed_wheel_draws_scenes(elsewhere):
+    shape = elsewhere(
+        "from cascadeclip.data.emojiscenes import EmojiScenes\n"
+        "scene = EmojiScenes.split('test')[0]\n"
+        "print(scene.image.shape, len(scene.things) > 0)"
+    )
+    assert shape == "(96, 96, 3) True"
+
+
+def test_installed_wheel_segments(elsewhere):
+    shape = elsewhere(
+        "import numpy as np\n"
+        "image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)\n"
+        "print(tuple(cascadeclip.load('mini').segment(image, ['cat', 'grass']).labels.shape))"
+    )
+    assert shape == "(80, 100)"
+
+
+def test_no_file_names_a_path_of_one_machine():
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listing = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    texts = {path: (ROOT / path).read_bytes() for path in listing.split("\0") if (ROOT / path).is_file()}
+    assert "pyproject.toml" in texts
+    machine_path = re.compile(rb"(?<![\w.~>)}\]/-])/(?:work|root|tmp)/")
+    guilty = [path for path, text in texts.items() if b"\0" not in text and machine_path.search(text)]
+    assert not guilty

@@ -1,0 +1,161 @@
+"""Pictures and words in every shape people bring them, through the shipped checkpoint."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cascadeclip
+from cascadeclip.checkpoint import save_checkpoint
+from cascadeclip.data.emojiscenes import EmojiScenes
+from cascadeclip.errors import InputError
+from cascadeclip.presets import MINI
+from cascadeclip.segmenter import read_image, working_size
+
+
+@pytest.fixture(scope="module")
+def segmenter():
+    return cascadeclip.load("mini")
+
+
+@pytest.fixture(scope="module")
+def scene():
+    return EmojiScenes.split("test")[0]
+
+
+def test_segmentation_has_the_pictures_size_and_the_words(segmenter, scene):
+    picture = np.asarray(Image.fromarray(scene.image).resize((150, 110)))
+    result = segmenter.segment(picture, ["tiger", "grass", "sand"])
+    assert result.labels.shape == (110, 150) and result.labels.dtype == np.int64
+    assert result.scores.shape == (3, 110, 150) and result.scores.dtype == np.float32
+    assert result.names == ("tiger", "grass", "sand")
+    assert result.seen == ("grass",)
+    assert (result.scores.argmax(0) == result.labels).all()
+
+
+def test_shipped_model_finds_what_is_there(segmenter):
+    hits = []
+    for scene in (EmojiScenes.split("test")[i] for i in range(12)):
+        result = segmenter.segment(scene.image, scene.things + scene.stuff)
+        truth = np.array([EMOJI_NAMES.index(name) for name in result.names])[result.labels]
+        hits.append((truth == scene.labels).mean())
+    assert np.mean(hits) > 0.75
+
+
+EMOJI_NAMES = MINI.names
+
+
+def test_order_of_words_permutes_the_scores(segmenter, scene):
+    one = segmenter.segment(scene.image, ["cat", "sand", "rocket"])
+    other = segmenter.segment(scene.image, ["rocket", "cat", "sand"])
+    assert np.allclose(one.scores[[2, 0, 1]], other.scores, atol=1e-5)
+
+
+def test_path_pil_and_array_give_the_same(segmenter, scene, tmp_path):
+    path = tmp_path / "scene.png"
+    Image.fromarray(scene.image).save(path)
+    results = [segmenter.segment(image, ["cat", "sand"]) for image in (path, str(path), Image.open(path), scene.image)]
+    assert all(np.array_equal(results[0].scores, result.scores) for result in results)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "P", "LA", "1", "I;16", "F"])
+def test_every_mode_of_picture_works(segmenter, scene, mode):
+    picture = Image.fromarray(scene.image)
+    picture = picture.convert("F").convert(mode) if mode in ("I;16", "F") else picture.convert(mode)
+    assert segmenter.segment(picture, ["cat", "sand"]).labels.shape == (96, 96)
+
+
+def test_transparent_pixels_are_white():
+    picture = Image.new("RGBA", (4, 4), (255, 0, 0, 0))
+    assert (read_image(picture) == 255).all()
+
+
+def test_sixteen_bit_grey_keeps_its_range():
+    ramp = Image.fromarray(np.array([[0, 65535]], dtype=np.uint16))
+    assert read_image(ramp)[0, :, 0].tolist() == [0, 255]
+
+
+def test_exif_rotation_is_undone(tmp_path, scene):
+    picture = Image.fromarray(scene.image[:60])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # stored turned: show it rotated by 270 degrees
+    picture.save(tmp_path / "turned.png", exif=exif)
+    assert np.array_equal(read_image(tmp_path / "turned.png"), np.rot90(scene.image[:60], 3))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 90), (700, 20), (13, 400)])
+def test_tiny_and_very_wide_pictures_work(segmenter, size):
+    result = segmenter.segment(np.zeros((*size, 3), np.uint8), ["night", "cat"])
+    assert result.labels.shape == size and np.isfinite(result.scores).all()
+
+
+def test_working_size_keeps_the_shape_of_ordinary_pictures():
+    assert working_size(300, 400, 96) == (96, 128)
+    assert working_size(400, 300, 96) == (128, 96)
+    assert working_size(1, 1000, 96) == (96, 384)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4), np.uint8), r"\(H, W, 3\) uint8"),
+        (np.zeros((4, 4, 4), np.uint8), r"\(H, W, 3\) uint8"),
+        (np.zeros((4, 4, 3), np.float32), "astype"),
+        (np.zeros((0, 4, 3), np.uint8), r"\(H, W, 3\)"),
+        ([[1, 2]], "path, a PIL image or an array"),
+        ("no/such/file.png", "no image at"),
+    ],
+)
+def test_images_that_are_none_are_refused(segmenter, image, message):
+    with pytest.raises(InputError, match=message):
+        segmenter.segment(image, ["cat"])
+
+
+def test_cut_off_and_foreign_files_are_refused(segmenter, scene, tmp_path):
+    path = tmp_path / "whole.png"
+    Image.fromarray(scene.image).save(path)
+    (tmp_path / "cut.png").write_bytes(path.read_bytes()[:300])
+    (tmp_path / "text.png").write_text("not a picture")
+    for name in ("cut.png", "text.png"):
+        with pytest.raises(InputError, match=f"{name} is no image or a damaged one"):
+            segmenter.segment(tmp_path / name, ["cat"])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "no words given"),
+        (["cat", "cat"], "given twice: cat"),
+        (["cat", " "], "not empty"),
+        ([3], "must be text"),
+        (["tigre"], "did you mean tiger"),
+        (["spaceship"], "does not know the word 'spaceship'"),
+    ],
+)
+def test_words_that_do_not_fit_are_refused(segmenter, scene, words, message):
+    with pytest.raises(InputError, match=message):
+        segmenter.segment(scene.image, words)
+
+
+def test_one_word_may_stand_alone(segmenter, scene):
+    assert (segmenter.segment(scene.image, "cat").labels == 0).all()
+
+
+def test_saved_model_is_loaded_again_with_its_seen_words(segmenter, scene, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_checkpoint(path, segmenter.model, clip=MINI.clip, seen=("cat",))
+    again = cascadeclip.load(path)
+    assert again.seen == ("cat",)
+    one, other = (s.segment(scene.image, ["tiger", "rocket"]) for s in (segmenter, again))
+    assert np.array_equal(one.scores, other.scores)
+
+
+def test_an_unknown_model_is_refused():
+    with pytest.raises(InputError, match="neither a file nor one of the shipped models: mini"):
+        cascadeclip.load("maxi")
+
+
+def test_plot_shows_the_words_that_were_found(segmenter, scene):
+    result = segmenter.segment(scene.image, ["cactus", "sand"])
+    figure = result.plot()
+    labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
+    assert labels == [f"{result.names[i]} (unseen)" for i in np.unique(result.labels)]
