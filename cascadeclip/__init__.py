@@ -1,5 +1,6 @@
 """Cascade-CLIP: zero-shot semantic segmentation that aligns several layers of CLIP with text."""
 
+from cascadeclip import checkpoint, evaluation, losses
 from cascadeclip.cascade import CascadeCLIP, CascadeOutput
 from cascadeclip.config import ModelConfig, TowerConfig, TrainConfig
 from cascadeclip.errors import InputError
@@ -16,5 +17,8 @@ __all__ = [
     "Segmenter",
     "TowerConfig",
     "TrainConfig",
+    "checkpoint",
+    "evaluation",
     "load",
+    "losses",
 ]

@@ -61,7 +61,7 @@ def replace_file(path: Path, write) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(scratch)
         os.replace(scratch, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {path}: {error}; choose a folder you may write to") from error
     finally:
         if scratch.exists():
@@ -93,12 +93,15 @@ def read_checkpoint(path: str | Path) -> tuple[CheckpointInfo, dict[str, Tensor]
     metadata, tensors = _read_safetensors(Path(path))
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} is no {FORMAT} checkpoint (its metadata has format={metadata.get('format')!r})")
-    info = CheckpointInfo(
-        model=ModelConfig.from_dict(json.loads(metadata["model"])),
-        clip=json.loads(metadata["clip"]),
-        seen=tuple(json.loads(metadata["seen"])),
-        tower_sha256=metadata["tower_sha256"],
-    )
+    try:
+        info = CheckpointInfo(
+            model=ModelConfig.from_dict(json.loads(metadata["model"])),
+            clip=dict(json.loads(metadata["clip"])),
+            seen=tuple(json.loads(metadata["seen"])),
+            tower_sha256=metadata["tower_sha256"],
+        )
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"the settings stored in {path} are damaged: {error!r}; save or copy it again") from error
     return info, tensors
 
 
@@ -176,6 +179,16 @@ _RENAME_IN_LAYER = {
     "linear2": "contract",
 }
 _LAYER = re.compile(r"decode_head\.cascade_decoders\.(\d+)\.layers\.(\d+)\.(.+)[._](weight|bias)")
+_DIMENSIONS = {
+    "backbone.conv1.weight": 4,
+    "backbone.positional_embedding": 2,
+    "backbone.proj": 2,
+    "backbone.proj_layers": 3,
+    "backbone.prompt_embeddings": 3,
+    "backbone.deep_prompt_embeddings": 3,
+}
+_DEAD_IN_LAYER = {"self_attn.in_proj", "self_attn.out_proj", "norm1"}
+_DEAD_IN_LAST_LAYER = {*_DEAD_IN_LAYER, *_RENAME_IN_LAYER} - {"multihead_attn.q", "multihead_attn.k"}
 _DEAD = re.compile(r"text_encoder\..*|decode_head\.loss_decode\..*")  # not part of the model that makes masks
 
 
@@ -222,25 +235,30 @@ def _authors_tensors(source: Mapping | str | Path) -> dict[str, Tensor]:
                 source = torch.load(path, map_location="cpu", weights_only=True)
             except pickle.UnpicklingError as error:
                 raise InputError(f"{path} holds more than tensors; it was not opened, for safety ({error})") from error
-            except (RuntimeError, EOFError, OSError, ValueError) as error:
-                raise InputError(f"{path} is cut short or no PyTorch checkpoint ({error})") from error
-    source = source.get("state_dict", source)
-    tensors = {name.removeprefix("module."): tensor for name, tensor in source.items()}
-    strange = [name for name, value in tensors.items() if not isinstance(value, Tensor)]
-    if strange or not tensors:
-        raise InputError(f"not a checkpoint: entries that are no tensors: {_shorten(strange) or '(it is empty)'}")
-    return tensors
+            except Exception as error:  # a file of other content makes the unpickler raise anything
+                raise InputError(f"{path} is cut short or no PyTorch checkpoint ({error!r})") from error
+    if isinstance(source, Mapping):
+        source = source.get("state_dict", source)
+    if not isinstance(source, Mapping) or not source:
+        raise InputError(f"not a checkpoint: expected tensors by name, found {type(source).__name__}")
+    strange = [str(name) for name, value in source.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if strange:
+        raise InputError(f"not a checkpoint: entries that are no tensors by name: {_shorten(strange)}")
+    return {name.removeprefix("module."): tensor for name, tensor in source.items()}
 
 
 def _authors_config(tensors: dict[str, Tensor], heads: int, decoder_heads: int, quick_gelu: bool) -> ModelConfig:
     def count(pattern: str) -> int:
         return 1 + max((int(m[1]) for name in tensors if (m := re.match(pattern, name))), default=-1)
 
+    for name, dimensions in _DIMENSIONS.items():
+        if tensors[name].ndim != dimensions:
+            raise InputError(f"{name} has shape {tuple(tensors[name].shape)}; expected {dimensions} dimensions")
     width, _, patch, _ = tensors["backbone.conv1.weight"].shape
     layers = count(r"backbone\.transformer\.resblocks\.(\d+)\.")
     stages, block = [], layers - len(tensors["backbone.proj_layers"])
     for stage in range(1, count(r"decode_head\.cascade_decoders\.(\d+)\.")):
-        depth = len(tensors[f"decode_head.weights_s{stage}"])
+        depth = tensors[f"decode_head.weights_s{stage}"].numel()
         stages.append(tuple(range(block, block + depth)))
         block += depth
     if block != layers:
@@ -266,9 +284,11 @@ def _authors_config(tensors: dict[str, Tensor], heads: int, decoder_heads: int, 
 def _rename_authors(tensors: dict[str, Tensor], config: ModelConfig) -> tuple[dict[str, Tensor], list[str]]:
     """Tensors under our names, and the authors' names of those that never reach a mask."""
     tensors, renamed, dropped = dict(tensors), {}, []
-    first, deep = (tensors.pop(f"backbone.{name}prompt_embeddings", None) for name in ("", "deep_"))
-    if deep is None:
-        raise InputError("not a Cascade-CLIP checkpoint: backbone.deep_prompt_embeddings is missing")
+    first, deep = (tensors.pop(f"backbone.{name}prompt_embeddings") for name in ("", "deep_"))
+    if first.shape[1:] != deep.shape[1:]:
+        raise InputError(
+            f"prompt_embeddings {tuple(first.shape)} and deep_prompt_embeddings {tuple(deep.shape)} differ"
+        )
     renamed["encoder.prompts"] = torch.cat([first, deep])
     for name, tensor in tensors.items():
         target = None
@@ -276,7 +296,7 @@ def _rename_authors(tensors: dict[str, Tensor], config: ModelConfig) -> tuple[di
             target = _rename_in_decoder(*layer.groups(), last=config.decoder_layers - 1)
         elif weights := re.fullmatch(r"decode_head\.weights_s(\d+)", name):
             target = f"aggregations.{int(weights[1]) - 1}.weights"
-            if len(tensor) == 1:  # a stage of one block is that block, it has no weight here
+            if tensor.numel() == 1:  # a stage of one block is that block, it has no weight here
                 target = None
                 if tensor.item() != 1:
                     raise InputError(f"{name} is {tensor.item()}: a stage of one block can only have the weight 1")
@@ -290,9 +310,9 @@ def _rename_authors(tensors: dict[str, Tensor], config: ModelConfig) -> tuple[di
 
 
 def _rename_in_decoder(decoder: str, layer: str, part: str, kind: str, *, last: int) -> str | None:
-    """Our name of a decoder tensor; None for one that never reaches a mask."""
-    ours = _RENAME_IN_LAYER.get(part)
-    if int(layer) < last:
-        known_dead = part in ("self_attn.in_proj", "self_attn.out_proj", "norm1")
-        return None if known_dead else f"decoders.{decoder}.layers.{layer}.{ours or part}.{kind}"
-    return f"decoders.{decoder}.mask.{ours}.{kind}" if ours in ("query", "key") else None
+    """Our name of a decoder tensor; None for one that never reaches a mask. An unknown one keeps its name."""
+    is_last = int(layer) == last
+    if part in (_DEAD_IN_LAST_LAYER if is_last else _DEAD_IN_LAYER):
+        return None
+    place = "mask" if is_last else f"layers.{layer}"
+    return f"decoders.{decoder}.{place}.{_RENAME_IN_LAYER.get(part, part)}.{kind}"

@@ -18,6 +18,7 @@ app = typer.Typer(
 
 PresetName = Annotated[str, typer.Option("--preset", help="CLIP, data, model and schedule that go together.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
+Checkpoint = Annotated[str | None, typer.Option(help="A checkpoint file; the one shipped for the preset by default.")]
 Limit = Annotated[int | None, typer.Option(help="Evaluate on the first pictures only.")]
 
 
@@ -47,7 +48,7 @@ def train(
     prompt_tokens: Annotated[int | None, typer.Option(help="Per block; 0 leaves CLIP frozen.")] = None,
     validate_every: Annotated[int, typer.Option(help="Steps between scores on the validation set; 0: at the end.")] = 0,
     checkpoint_every: Annotated[int, typer.Option(help="Steps between resumable states.")] = 200,
-    bf16: Annotated[bool, typer.Option(help="Autocast to bfloat16.")] = True,
+    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 where the device has it.")] = True,
 ) -> None:
     """Train a cascade; the same command again goes on with a run that was stopped."""
     from cascadeclip.experiment import CHECKPOINT, fit, open_clip_of
@@ -59,7 +60,6 @@ def train(
         chosen.training, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, bf16=bf16,
         validate_every=validate_every, checkpoint_every=checkpoint_every,
     )  # fmt: skip
-    training = replace(training, warmup=min(training.warmup, training.steps // 2))
     _, log = fit(chosen, open_clip_of(chosen), model, training, out, validate=True)
     print(json.dumps(log[-1], indent=1))
     print(f"wrote {out / CHECKPOINT}")
@@ -67,7 +67,7 @@ def train(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[str, typer.Option(help="A checkpoint file, or the name of a shipped one.")] = "mini",
+    checkpoint: Checkpoint = None,
     preset: PresetName = "mini",
     split: Annotated[str, typer.Option(help="Which fixed set: val or test.")] = "test",
     limit: Limit = None,
@@ -81,7 +81,9 @@ def evaluate(
     from cascadeclip.presets import get_preset
     from cascadeclip.segmenter import load
 
-    chosen, segmenter = get_preset(preset), load(checkpoint)
+    chosen = get_preset(preset)
+    checkpoint = checkpoint or chosen.name
+    segmenter = load(checkpoint)
     if segmenter.seen != chosen.seen:
         raise InputError(f"{checkpoint} saw other classes in training than preset {preset!r} calls seen")
     scores = score(chosen, segmenter.clip, segmenter.model, split, limit)
@@ -99,14 +101,16 @@ def evaluate(
 def segment(
     image: Annotated[Path, typer.Argument(help="A picture.")],
     words: Annotated[list[str], typer.Argument(help="What to look for; every pixel gets one of these words.")],
-    checkpoint: Annotated[str, typer.Option(help="A checkpoint file, or the name of a shipped one.")] = "mini",
+    checkpoint: Checkpoint = None,
+    preset: PresetName = "mini",
     out: Annotated[Path, typer.Option(help="Where the picture of the result goes.")] = Path("segmentation.png"),
 ) -> None:
     """Segment one picture into the words given."""
     from cascadeclip.demo import save_figure
+    from cascadeclip.presets import get_preset
     from cascadeclip.segmenter import load
 
-    result = load(checkpoint).segment(image, words)
+    result = load(checkpoint or get_preset(preset).name).segment(image, words)
     for position, name in enumerate(result.names):
         note = "" if name in result.seen else "  (unseen in training)"
         print(f"{name:16}{100 * (result.labels == position).mean():6.1f} % of the pixels{note}")

@@ -73,6 +73,8 @@ class ModelConfig:
     upsample_through_training_size: bool = True
 
     def __post_init__(self):
+        nested = all(isinstance(stage, list | tuple) for stage in self.stages)
+        _require(nested, f"stages={self.stages}: write a list of blocks for every stage, as in [[6, 7, 8], [12]]")
         object.__setattr__(self, "stages", tuple(tuple(stage) for stage in self.stages))
         layers, width = self.tower.layers, self.tower.embed_dim
         _require(self.stages and all(self.stages), f"stages={self.stages}: name at least one block in every stage")
@@ -125,7 +127,7 @@ class TrainConfig:
         transductive: self-training, see `training.train`.
         loss_size: px; labels are reduced to this side before the loss. None: full resolution.
         seed: fixes initial weights, data order and dropout.
-        bf16: autocast to bfloat16.
+        bf16: compute in bfloat16 where the device has it.
         validate_every, checkpoint_every: steps; 0 for only at the end.
     """
 
@@ -155,11 +157,12 @@ class TrainConfig:
             _require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
 
     def learning_rate_at(self, step: int) -> float:
-        """Polynomial decay over the whole run; the first `warmup` steps are scaled up linearly."""
+        """Polynomial decay over the whole run; the first `warmup` steps (at most half of it) are scaled up linearly."""
+        warmup = min(self.warmup, self.steps // 2)
         low, high = self.min_learning_rate, self.learning_rate
         rate = (high - low) * (1 - step / self.steps) ** self.power + low
-        if step < self.warmup:
-            rate *= 1 - (1 - step / self.warmup) * (1 - self.warmup_factor)
+        if step < warmup:
+            rate *= 1 - (1 - step / warmup) * (1 - self.warmup_factor)
         return rate
 
 

@@ -41,7 +41,6 @@ def run_demo(
     """
     started, out, clip = time.time(), Path(out), open_clip_of(MINI)
     training = replace(MINI.training, seed=seed, steps=steps or MINI.training.steps)
-    training = replace(training, warmup=min(training.warmup, training.steps // 2))
     models = {"cascade": MINI.model, "last_layer": last_layer_only(MINI.model)}
     report = {}
     for name, settings in models.items():

@@ -83,7 +83,7 @@ class PromptedEncoder(nn.Module):
         self.prompt_dropout = nn.Dropout(dropout)
         self.tap_norms = nn.ModuleList(nn.LayerNorm(width) for _ in taps).requires_grad_(train_taps)
         projections = torch.randn(len(taps), width, embed_dim) * width**-0.5
-        self.tap_projections = nn.Parameter(projections, requires_grad=train_taps)
+        self.tap_projections = nn.Parameter(projections, requires_grad=train_taps and bool(taps))
 
     def forward(self, images: Tensor) -> EncoderOutput:
         """Encode a batch.

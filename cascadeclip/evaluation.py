@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
+from cascadeclip.precision import autocast
 
 logger = logging.getLogger(__name__)
 
@@ -193,7 +194,7 @@ def evaluate(
     seen_offset: float = 0.1,
     window: int | None = None,
     stride: int | None = None,
-    autocast: bool = False,
+    bf16: bool = False,
 ) -> Scores:
     """Scores of a model over batches of pictures, from one confusion matrix over all of them.
 
@@ -202,7 +203,7 @@ def evaluate(
         batches: images (B, 3, H, W) uint8 and labels (B, H, W) integer, indices into `names` or 255.
         text: (C, E) float, in the order of `names`.
         seen_offset, window, stride: as in `predict`.
-        autocast: compute in bfloat16, about twice as fast on CPUs and GPUs that have it.
+        bf16: compute in bfloat16 where the device has it, about twice as fast.
     """
     device = next(model.parameters()).device
     seen = [position for position, name in enumerate(names) if name not in set(unseen)]
@@ -210,7 +211,7 @@ def evaluate(
     training = model.training
     model.eval()
     for images, labels in batches:
-        with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+        with autocast(device, bf16):
             scores = predict(model, normalise(images.to(device)), text.to(device), seen, seen_offset, window, stride)
         confusion.update(scores.argmax(1), labels.to(device))
     model.train(training)

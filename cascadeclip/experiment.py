@@ -72,7 +72,7 @@ def score(preset: Preset, clip: Clip, model: CascadeCLIP, split: str = "test", l
     loader = DataLoader(data, SCORING_BATCH, collate_fn=collate)
     return evaluate(
         model, loader, text, preset.names, preset.unseen, seen_offset=preset.seen_offset, window=preset.window,
-        stride=preset.stride, autocast=preset.training.bf16,
+        stride=preset.stride, bf16=preset.training.bf16,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
@@ -21,12 +23,14 @@ from cascadeclip.config import TrainConfig
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
 from cascadeclip.losses import segmentation_loss
+from cascadeclip.precision import autocast
 
 logger = logging.getLogger(__name__)
 
 STATE = "state.pt"  # the resumable state in a run's folder
 LOG = "log.jsonl"
 LOG_EVERY = 10  # steps
+FEW_PATCHES = 400  # up to so many, the plain attention kernel trains faster than the fused one on a CPU
 
 
 class Shuffled(Sampler[int]):
@@ -117,7 +121,9 @@ def train(
     set_seed(config.seed)
     done, log = _resume(model, optimiser, config, out) if out is not None else (0, [])
     sampler = Shuffled(len(data), config.seed, start=done * config.batch_size)
-    loader = DataLoader(data, config.batch_size, sampler=sampler, collate_fn=collate)
+    # With a generator of its own the loader leaves the global random state, and so a resumed run's dropout, alone.
+    own = torch.Generator().manual_seed(config.seed)
+    loader = DataLoader(data, config.batch_size, sampler=sampler, collate_fn=collate, generator=own)
     step_model, step_optimiser, loader = accelerator.prepare(model, optimiser, loader)
     loss_of = _loss_function(text, names, unseen, config, accelerator.device)
     step_model.train()
@@ -126,7 +132,8 @@ def train(
     for step in range(done, config.steps):
         for group in step_optimiser.param_groups:
             group["lr"] = config.learning_rate_at(step)
-        loss = loss_of(step_model, *next(batches))
+        with attention_kernel(model):
+            loss = loss_of(step_model, *next(batches))
         if not math.isfinite(loss["total"].item()):
             raise InputError(f"the loss is {loss['total'].item()} at step {step}: lower the learning rate or use fp32")
         accelerator.backward(loss["total"])
@@ -148,7 +155,7 @@ def _loss_function(text, names, unseen, config: TrainConfig, device) -> Callable
     hidden = [names.index(name) for name in unseen]
 
     def loss_of(model, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        with autocast(device, config.bf16):
             logits = model(normalise(images), known_text).mask_logits
         targets = table[reduce_labels(labels.long(), config.loss_size)]
         if config.transductive:
@@ -162,6 +169,13 @@ def _loss_function(text, names, unseen, config: TrainConfig, device) -> Callable
         )
 
     return loss_of
+
+
+def attention_kernel(model: CascadeCLIP) -> AbstractContextManager:
+    """The faster of PyTorch's attention kernels: on a CPU, the plain one where pictures have few patches."""
+    grid = model.config.tower.image_size // model.config.tower.patch_size
+    plain = next(model.parameters()).device.type == "cpu" and grid**2 <= FEW_PATCHES
+    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
 def _after_step(step, loss, config, model, optimiser, out, log, bar, validate) -> None:

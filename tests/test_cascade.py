@@ -171,12 +171,13 @@ def test_mask_logits_are_the_sum_of_the_stages(make_model, make_inputs):
 
 @torch.no_grad()
 def test_each_stage_reads_its_own_blocks_text_projection_and_decoder(make_model, make_inputs):
-    model = make_model(stages=((1, 3), (2, 4)), aggregation="sum")
+    model = make_model(stages=((3, 1), (2, 4)))
     output = model(*make_inputs(model))
     flat = [feature.flatten(2).transpose(1, 2) for feature in output.layer_features]  # blocks 1, 2, 3, 4
     text = make_inputs(model)[1]
-    for stage, (one, other) in enumerate([(flat[0], flat[2]), (flat[1], flat[3])]):
-        torch.testing.assert_close(output.stage_tokens[stage], one + other)
+    for stage, (one, other) in enumerate([(flat[2], flat[0]), (flat[1], flat[3])]):  # in the order they are listed
+        weights = model.aggregations[stage].weights
+        torch.testing.assert_close(output.stage_tokens[stage], weights[0] * one + weights[1] * other)
         queries = model.descriptors[stage](text, output.image_embedding)
         assert torch.equal(output.stage_queries[stage], queries)
         logits = model.decoders[stage](queries, output.stage_tokens[stage])

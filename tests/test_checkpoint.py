@@ -151,7 +151,6 @@ def test_a_folder_that_cannot_be_written_is_named(model, tmp_path):
         save_checkpoint(tmp_path / "file" / "model.safetensors", model, clip=CLIP, seen=SEEN)
 
 
-@pytest.mark.xfail(strict=True, raises=SafetensorError, reason="safetensors reports I/O errors as SafetensorError")
 def test_a_full_disk_under_safetensors_is_an_input_error(tmp_path):
     def full(scratch):
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
@@ -194,7 +193,6 @@ def test_safetensors_of_another_format_are_named(metadata, tmp_path):
 GOOD = {"format": "cascadeclip-1", "clip": "{}", "seen": "[]", "tower_sha256": ""}
 
 
-@pytest.mark.xfail(strict=True, reason="KeyError, JSONDecodeError or AttributeError instead of InputError")
 @pytest.mark.parametrize("metadata", [GOOD, GOOD | {"model": "{"}, GOOD | {"model": "[]"}], ids=["none", "cut", "list"])
 def test_damaged_settings_are_named(metadata, tmp_path):
     save_file({"weight": torch.zeros(2)}, tmp_path / "model.safetensors", metadata=metadata)

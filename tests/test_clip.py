@@ -37,7 +37,9 @@ def test_class_embeddings_are_the_renormalised_mean_over_templates(clip):
 def test_mini_clip_names_single_things_in_every_style(clip, style):
     scenes = [draw_scene(77, i, styles=(style,), objects=(1, 1)) for i in range(60)]
     with torch.inference_mode():
-        images = F.normalize(clip.model.encode_image(normalise(torch.stack([to_tensor(s.image) for s in scenes]))), dim=-1)
+        images = F.normalize(
+            clip.model.encode_image(normalise(torch.stack([to_tensor(s.image) for s in scenes]))), dim=-1
+        )
     best = (images @ clip.class_embeddings(THINGS).T).argmax(1)
     assert sum(THINGS[i] == s.things[0] for i, s in zip(best.tolist(), scenes, strict=True)) >= 42  # chance is 1
 

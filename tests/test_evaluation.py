@@ -66,7 +66,7 @@ def test_offset_lowers_only_seen_classes(model, text):
 
 @pytest.mark.parametrize("kwargs", [{"seen": [4]}, {"seen": [0], "window": 16, "stride": 17}])
 def test_predict_refuses_what_does_not_fit(model, text, kwargs):
-    with pytest.raises(InputError, match="seen=|stride="):
+    with pytest.raises(InputError, match=r"seen=|stride="):
         predict(model, torch.randn(1, 3, 32, 32), text, **kwargs)
 
 
@@ -105,7 +105,7 @@ def test_ignored_pixels_count_nowhere():
 
 @pytest.mark.parametrize("labels", [[[0, 5]], [[0, -1]]])
 def test_labels_out_of_range_are_refused(labels):
-    with pytest.raises(InputError, match="expected 0..1"):
+    with pytest.raises(InputError, match=r"expected 0\.\.1"):
         ConfusionMatrix(2).update(torch.tensor([[0, 1]]), torch.tensor(labels))
 
 

@@ -65,7 +65,6 @@ def test_every_trainable_tensor_gets_a_gradient_and_no_frozen_one_does(settings,
             assert gradient is not None and gradient.abs().max() > 1e-9, name
 
 
-@pytest.mark.xfail(strict=True, reason="tap_projections is a trainable (0, D, E) tensor that never gets a gradient")
 def test_a_model_without_taps_has_no_taps_to_train(make_model, make_inputs):
     model = make_model(stages=((4,),), train_taps=True)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}

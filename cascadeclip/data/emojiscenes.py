@@ -198,8 +198,8 @@ class EmojiScenes(Dataset):
                 raise InputError(f"EmojiScenes: unknown or no {what}: {unknown}; choose from {', '.join(known)}")
         if not 1 <= objects[0] <= objects[1] <= len(things):
             raise InputError(f"EmojiScenes: objects={objects} must be 1 <= fewest <= most <= {len(things)} things")
-        if size < 8:
-            raise InputError(f"EmojiScenes: size={size} px is too small to draw in; use 8 or more")
+        if size < 16:
+            raise InputError(f"EmojiScenes: size={size} px is too small to draw in; use 16 or more")
         self.length, self.seed = length, seed
         self.options = dict(size=size, styles=tuple(styles), things=tuple(things), stuff=tuple(stuff), objects=objects)
 

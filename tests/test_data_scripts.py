@@ -1,0 +1,80 @@
+"""The scripts that make the shipped assets, run whole on small input."""
+
+import importlib.util
+import io
+import json
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.torch import load_file
+
+from cascadeclip.mini_clip import build_mini_clip
+
+SCRIPTS = Path(__file__).parents[1] / "data_scripts"
+
+
+def run(script, *arguments):
+    command = [sys.executable, SCRIPTS / script, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def load_script(name):
+    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_sprites_are_built_from_packages_in_the_published_layout(tmp_path):
+    script = load_script("build_sprites")
+    for row, source in enumerate(script.STYLES.values()):
+        name, version = source["npm"].lstrip("@").rsplit("@", 1)
+        with tarfile.open(tmp_path / f"{name.replace('/', '-')}-{version}.tgz", "w:gz") as archive:
+            for column, code in enumerate(script.THINGS.values()):
+                member, file = source["member"].format(code=code), io.BytesIO()
+                picture = Image.new("RGBA", (128, 128) if row == 2 else (64, 64), (column, row, 0, 255))
+                picture.save(file, format=Path(member).suffix[1:], lossless=True)
+                entry = tarfile.TarInfo(member)
+                entry.size = len(file.getvalue())
+                archive.addfile(entry, io.BytesIO(file.getvalue()))
+    script.build(tmp_path, tmp_path / "out")
+    atlas = np.asarray(Image.open(tmp_path / "out" / "sprites.png"))
+    assert atlas.shape == (3 * 64, len(script.THINGS) * 64, 4)
+    for row in range(3):
+        assert atlas[row * 64 + 32, 32::64, :2].tolist() == [[column, row] for column in range(len(script.THINGS))]
+    index = json.loads((tmp_path / "out" / "sprites.json").read_text())
+    assert list(index["things"]) == list(script.THINGS)
+    assert all(len(source["tarball_sha256"]) == 64 for source in index["provenance"].values())
+
+
+def test_shipped_index_is_what_the_script_says():
+    script = load_script("build_sprites")
+    index = json.loads((script.ASSETS / "sprites.json").read_text())
+    assert index["things"] == script.THINGS
+    assert index["styles"] == list(script.STYLES)
+
+
+def test_a_missing_package_is_named(tmp_path):
+    with pytest.raises(SystemExit, match="npm pack emoji-datasource-google"):
+        load_script("build_sprites").build(tmp_path, tmp_path / "out")
+
+
+def test_mini_clip_is_pretrained_and_resumed(tmp_path):
+    budget = ("--batch", 4, "--eval-scenes", 4, "--out", tmp_path)
+    run("train_mini_clip.py", "--steps", 2, *budget)
+    first = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert first[-1]["step"] == 2
+    assert {"top1_noto", "top1_twemoji", "top1_fluent", "patch_last", "patch_value"} < set(first[-1])
+    assert "resuming at step 2" in run("train_mini_clip.py", "--steps", 3, *budget)
+    build_mini_clip().load_state_dict(load_file(tmp_path / "mini_clip.safetensors"))
+
+
+def test_mini_cascade_is_trained_and_shipped(tmp_path):
+    report = json.loads(run("train_mini_cascade.py", "--steps", 1, "--limit", 20, "--out", tmp_path))
+    assert report == json.loads((tmp_path / "report.json").read_text())
+    assert report["bytes"] < 8e6
