@@ -6,7 +6,7 @@ from importlib.resources import as_file, files
 
 import open_clip
 import torch
-from open_clip.transformer import QuickGELU, VisionTransformer
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -102,8 +102,8 @@ def _from_open_clip(name: str, pretrained: str | None) -> tuple[nn.Module, Calla
         ) from error
     visual = model.visual
     plain = isinstance(visual, VisionTransformer) and visual.attn_pool is None and visual.pool_type == "tok"
-    if not plain:
-        raise InputError(f"CLIP {name!r} has no ViT with a class token, which prompts and taps build on")
+    if not plain or not all(isinstance(block, ResidualAttentionBlock) for block in visual.transformer.resblocks):
+        raise InputError(f"CLIP {name!r} has no plain ViT with a class token, which prompts and taps build on")
     return model, open_clip.get_tokenizer(name)
 
 

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor
 from torch.nn import functional as F
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
@@ -30,7 +28,6 @@ logger = logging.getLogger(__name__)
 STATE = "state.pt"  # the resumable state in a run's folder
 LOG = "log.jsonl"
 LOG_EVERY = 10  # steps
-FEW_PATCHES = 400  # up to so many, the plain attention kernel trains faster than the fused one on a CPU
 
 
 class Shuffled(Sampler[int]):
@@ -120,10 +117,7 @@ def train(
     optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     set_seed(config.seed)
     done, log = _resume(model, optimiser, config, out) if out is not None else (0, [])
-    sampler = Shuffled(len(data), config.seed, start=done * config.batch_size)
-    # With a generator of its own the loader leaves the global random state, and so a resumed run's dropout, alone.
-    own = torch.Generator().manual_seed(config.seed)
-    loader = DataLoader(data, config.batch_size, sampler=sampler, collate_fn=collate, generator=own)
+    loader = _endless(data, collate, config, done)
     step_model, step_optimiser, loader = accelerator.prepare(model, optimiser, loader)
     loss_of = _loss_function(text, names, unseen, config, accelerator.device)
     step_model.train()
@@ -132,8 +126,7 @@ def train(
     for step in range(done, config.steps):
         for group in step_optimiser.param_groups:
             group["lr"] = config.learning_rate_at(step)
-        with attention_kernel(model):
-            loss = loss_of(step_model, *next(batches))
+        loss = loss_of(step_model, *next(batches))
         if not math.isfinite(loss["total"].item()):
             raise InputError(f"the loss is {loss['total'].item()} at step {step}: lower the learning rate or use fp32")
         accelerator.backward(loss["total"])
@@ -146,6 +139,14 @@ def train(
     bar.close()
     model.eval()
     return log
+
+
+def _endless(data: Dataset, collate: Callable, config: TrainConfig, done: int) -> DataLoader:
+    """Batches without end, from the one after `done` steps on."""
+    sampler = Shuffled(len(data), config.seed, start=done * config.batch_size)
+    # With a generator of its own the loader leaves the global random state, and so a resumed run's dropout, alone.
+    own = torch.Generator().manual_seed(config.seed)
+    return DataLoader(data, config.batch_size, sampler=sampler, collate_fn=collate, generator=own)
 
 
 def _loss_function(text, names, unseen, config: TrainConfig, device) -> Callable:
@@ -169,13 +170,6 @@ def _loss_function(text, names, unseen, config: TrainConfig, device) -> Callable
         )
 
     return loss_of
-
-
-def attention_kernel(model: CascadeCLIP) -> AbstractContextManager:
-    """The faster of PyTorch's attention kernels: on a CPU, the plain one where pictures have few patches."""
-    grid = model.config.tower.image_size // model.config.tower.patch_size
-    plain = next(model.parameters()).device.type == "cpu" and grid**2 <= FEW_PATCHES
-    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
 def _after_step(step, loss, config, model, optimiser, out, log, bar, validate) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from open_clip.loss import ClipLoss
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
@@ -39,14 +39,16 @@ def stage(table, progress):
 class CaptionedScenes(Dataset):
     """Scene `index` of the run: (3, S, S) uint8 and its caption's tokens; the curriculum follows from the index."""
 
-    def __init__(self, seed: int, total: int):
-        self.seed, self.total, self.tokenize = seed, total, MiniTokenizer()
+    def __init__(self, seed: int, total: int, start_at: float):
+        self.seed, self.total, self.start_at, self.tokenize = seed, total, start_at, MiniTokenizer()
 
     def __len__(self):
         return self.total
 
     def __getitem__(self, index):
-        scene = draw_scene(self.seed, index, objects=stage(CURRICULUM, index / self.total))
+        scene = draw_scene(
+            self.seed, index, objects=stage(CURRICULUM, self.start_at + (1 - self.start_at) * index / self.total)
+        )
         return to_tensor(scene.image), self.tokenize(scene.caption)[0]
 
 
@@ -115,7 +117,13 @@ def learning_rate(step: int, steps: int) -> float:
     return min((step + 1) / 100, 1.0, 2 * (1 - step / steps))
 
 
-def train_step(model, optims, images, tokens, progress, factor):
+def encode_image(visual, images):
+    """Class token, and mean of the patch tokens, each read through `ln_post` and `proj`: (B, E) float, L2-normed."""
+    tokens = visual.ln_post(visual.transformer(visual._embeds(images))) @ visual.proj
+    return F.normalize(tokens[:, 0].float(), dim=-1), F.normalize(tokens[:, 1:].float().mean(1), dim=-1)
+
+
+def train_step(model, optims, images, tokens, progress, factor, dense_weight):
     model.visual.patch_dropout.prob = stage(DROPOUT, progress)
     for optimiser in optims:
         for group in optimiser.param_groups:
@@ -123,8 +131,10 @@ def train_step(model, optims, images, tokens, progress, factor):
             group["lr"] = group["base_lr"] * factor
     # The plain attention kernel is twice as fast as the fused one on a CPU at these token counts.
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
-        image, text, scale = model(normalise(images), tokens)
-    loss = ClipLoss()(image.float(), text.float(), scale)
+        image, patches = encode_image(model.visual, normalise(images))
+        text = model.encode_text(tokens, normalize=True).float()
+    scale, contrast = model.logit_scale.exp(), ClipLoss()
+    loss = contrast(image, text, scale) + dense_weight * contrast(patches, text, scale)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimiser in optims:
@@ -152,6 +162,8 @@ def main(arguments):
     state_path, log_path = arguments.out / "state.pt", arguments.out / "log.jsonl"
     torch.manual_seed(arguments.seed)
     model = build_mini_clip(patch_dropout=0.75)
+    if arguments.init is not None:
+        model.load_state_dict({name: tensor.float() for name, tensor in load_file(arguments.init).items()})
     optims = optimisers(model, arguments.muon_lr, arguments.adam_lr)
     step = seconds = 0
     if state_path.exists():
@@ -162,14 +174,15 @@ def main(arguments):
         step, seconds = state["step"], state["seconds"]
         torch.set_rng_state(state["rng"])
         print(f"resuming at step {step}")
-    scenes = CaptionedScenes(arguments.seed, arguments.steps * arguments.batch)
+    scenes = CaptionedScenes(arguments.seed, arguments.steps * arguments.batch, arguments.start_at)
     rest = range(step * arguments.batch, len(scenes))
     loader = DataLoader(scenes, arguments.batch, sampler=rest, num_workers=1, drop_last=True, prefetch_factor=4)
     started, losses = time.time() - seconds, []
     figures = {}
     for images, tokens in loader:
         factor = learning_rate(step, arguments.steps)
-        losses.append(train_step(model, optims, images, tokens, step / arguments.steps, factor))
+        progress = arguments.start_at + (1 - arguments.start_at) * step / arguments.steps
+        losses.append(train_step(model, optims, images, tokens, progress, factor, arguments.dense_weight))
         step += 1
         last = step == arguments.steps
         if step % 25 == 0 or last:
@@ -195,6 +208,9 @@ if __name__ == "__main__":
     parser.add_argument("--muon-lr", type=float, default=4e-3)
     parser.add_argument("--adam-lr", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--dense-weight", type=float, default=1.0, help="of the contrastive loss on the patches' mean")
+    parser.add_argument("--init", type=Path, help="weights to start from")
+    parser.add_argument("--start-at", type=float, default=0.0, help="share of the curriculum to leave out")
     parser.add_argument("--eval-every", type=int, default=200)
     parser.add_argument("--eval-scenes", type=int, default=1000, help="held-out scenes per figure at the end")
     parser.add_argument("--out", type=Path, default=Path("runs/mini_clip"))
