@@ -48,7 +48,14 @@ MINI = Preset(
     clip={"name": "mini", "pretrained": None},
     model=ModelConfig(),
     training=TrainConfig(
-        steps=600, batch_size=8, learning_rate=2e-3, warmup=50, clip_norm=1.0, loss_size=24, validate_every=0, checkpoint_every=200
+        steps=300,
+        batch_size=8,
+        learning_rate=2e-3,
+        warmup=50,
+        clip_norm=1.0,
+        loss_size=24,
+        validate_every=0,
+        checkpoint_every=200,
     ),
     names=emojiscenes.CLASSES,
     unseen=emojiscenes.UNSEEN,
