@@ -4,8 +4,9 @@
 
 This plays the part of CLIP's own pretraining: pictures and sentences, no mask. Stopped runs go on where they were when
 the command is given again. Early steps see one-object scenes and a quarter of the patches (Li et al. 2023, "Scaling
-language-image pre-training via masking"), late steps see up to three objects and whole pictures. Matrices of both
-transformers are trained with Muon, everything else with AdamW, both from torch.optim.
+language-image pre-training via masking"), late steps see up to three objects and whole pictures. Beside the class
+token, the mean of the patch tokens is contrasted with the caption, which brings the patches nearer to the words.
+Matrices of both transformers are trained with Muon, everything else with AdamW, both from torch.optim (2.9 or newer).
 """
 
 import argparse
@@ -21,7 +22,8 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
-from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, STYLES, THINGS, collate, draw_scene
+from cascadeclip.clip import Clip
+from cascadeclip.data.emojiscenes import CLASSES, STYLES, THINGS, collate, draw_scene
 from cascadeclip.data.transforms import normalise, to_tensor
 from cascadeclip.lenses import last_layer_tokens, value_path_tokens
 from cascadeclip.mini_clip import MiniTokenizer, build_mini_clip
@@ -52,18 +54,11 @@ class CaptionedScenes(Dataset):
         return to_tensor(scene.image), self.tokenize(scene.caption)[0]
 
 
-def class_embeddings(model, names) -> torch.Tensor:
-    """(len(names), E): mean of the caption templates per class, L2-normed."""
-    tokens = MiniTokenizer()([template.format(name) for name in names for template in CAPTIONS])
-    embedded = F.normalize(model.encode_text(tokens).float(), dim=-1).view(len(names), len(CAPTIONS), -1)
-    return F.normalize(embedded.mean(1), dim=-1)
-
-
 @torch.inference_mode()
 def evaluate(model, scenes: int) -> dict[str, float]:
     """Held-out top-1 per style on one-object scenes; patch-text accuracy on thing patches among present classes."""
     model.eval()
-    text = class_embeddings(model, CLASSES)
+    text = Clip("mini", None, model, MiniTokenizer()).class_embeddings(CLASSES)
     result = {f"top1_{style}": top1(model, text, style, scenes) for style in STYLES}
     for name, lens in (("last", last_layer_tokens), ("value", value_path_tokens)):
         result[f"patch_{name}"] = patch_accuracy(model, text, lens, scenes)
