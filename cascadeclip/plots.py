@@ -55,7 +55,7 @@ def plot_scores(report: dict[str, dict[str, float]]) -> Figure:
         drawn = axis.bar(np.arange(len(report)) + 0.26 * (offset - 1), values, 0.24, color=colour, label=key)
         axis.bar_label(drawn, fmt="%.1f", fontsize=8)
     axis.set_xticks(range(len(report)), [name.replace("_", " ") for name in report])
-    axis.set_ylabel("per cent of the test set's classes' IoU")
+    axis.set_ylabel("mean IoU on the test set, per cent")
     axis.set_ylim(0, 100)
     axis.legend(frameon=False, ncols=3)
     axis.spines[["top", "right"]].set_visible(False)
