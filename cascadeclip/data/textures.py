@@ -1,6 +1,6 @@
 """The ten procedural "stuff" textures of EmojiScenes.
 
-Everything is integer arithmetic on Philox/PCG random bits and Pillow's fixed-point resizing, so that a texture has
+Everything is integer arithmetic on PCG64 random bits and Pillow's fixed-point resizing, so that a texture has
 the same bytes on every platform.
 """
 
