@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lab lint clean
+.PHONY: demo test lab notebooks lint clean
 
 demo: $(READY)
 	$(BIN)/cascadeclip demo $(ARGS)
@@ -15,6 +15,14 @@ test: $(READY)
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
+
+# Run every notebook anew from its text source; what changes from run to run besides outputs is left out.
+notebooks: $(READY)
+	cd notebooks && ../$(BIN)/jupytext --to ipynb --execute *.py
+	$(BIN)/jupyter nbconvert --log-level=WARN --to notebook --inplace --ClearMetadataPreprocessor.enabled=True \
+		--ClearMetadataPreprocessor.preserve_nb_metadata_mask="('kernelspec',)" \
+		--ClearMetadataPreprocessor.preserve_cell_metadata_mask="{'tags', 'cellView', ('jupyter', 'source_hidden')}" \
+		notebooks/*.ipynb
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cascadeclip.config import ModelConfig
-from cascadeclip.encoder import PromptedEncoder, build_tower
+from cascadeclip.encoder import PromptedEncoder, build_tower, tower_config
 from cascadeclip.errors import InputError
 
 
@@ -74,7 +74,10 @@ class RelationshipDescriptor(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Queries look at patch tokens, then a feed-forward: post-norm, no self-attention between the queries."""
+    """Queries look at patch tokens, then a feed-forward: post-norm, no self-attention between the queries.
+
+    The key's bias moves all scores of a query alike and drops out of the softmax; the authors' weights have it.
+    """
 
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
@@ -154,6 +157,9 @@ class CascadeCLIP(nn.Module):
         config: which blocks form which stages, and everything else.
         visual: open_clip image tower to build on, of `config.tower`'s sizes; one with random weights if None.
 
+    Raises:
+        InputError: a `visual` of other sizes.
+
     Example:
         >>> model = CascadeCLIP(ModelConfig())
         >>> model(torch.randn(2, 3, 96, 96), torch.randn(5, 128)).mask_logits.shape
@@ -163,8 +169,11 @@ class CascadeCLIP(nn.Module):
     def __init__(self, config: ModelConfig, visual: VisionTransformer | None = None):
         super().__init__()
         self.config, width = config, config.tower.embed_dim
+        visual = build_tower(config.tower) if visual is None else visual
+        if tower_config(visual) != config.tower:
+            raise InputError(f"the tower given is {tower_config(visual)}, the configuration says {config.tower}")
         self.encoder = PromptedEncoder(
-            build_tower(config.tower) if visual is None else visual,
+            visual,
             taps=config.taps,
             prompt_tokens=config.prompt_tokens,
             dropout=config.dropout,

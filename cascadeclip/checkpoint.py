@@ -72,7 +72,7 @@ def save_checkpoint(
     path: str | Path, model: CascadeCLIP, *, clip: dict[str, str | None], seen: tuple[str, ...], half: bool = False
 ) -> None:
     """Write everything but the frozen tower to one safetensors file (`half`: in float16)."""
-    tensors = {name: t.detach().cpu() for name, t in model.state_dict().items() if not name.startswith(TOWER)}
+    tensors = {name: t.detach().cpu() for name, t in own_state(model).items()}
     tensors = {name: (t.half() if half else t).contiguous() for name, t in tensors.items()}
     metadata = {
         "format": FORMAT,
@@ -114,18 +114,25 @@ def build_model(info: CheckpointInfo, tensors: Mapping[str, Tensor], visual: Vis
     if fingerprint(visual) != info.tower_sha256:
         raise InputError(f"the checkpoint was trained on other weights of CLIP {info.clip}; load those")
     model = CascadeCLIP(info.model, visual)
-    own = {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(TOWER)}
-    load_strictly(model, {**_tower_state(model), **_matched(own, tensors)})
+    load_own_state(model, tensors)
     return model.eval()
+
+
+def own_state(model: CascadeCLIP) -> dict[str, Tensor]:
+    """The model's tensors without those of the frozen tower, which is kept elsewhere."""
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(TOWER)}
+
+
+def load_own_state(model: CascadeCLIP, tensors: Mapping[str, Tensor]) -> None:
+    """Load, strictly, what `own_state` gave; the tower stays."""
+    own = own_state(model)
+    tower = {name: tensor for name, tensor in model.state_dict().items() if name not in own}
+    load_strictly(model, {**tower, **_matched(own, tensors)})
 
 
 def load_strictly(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """`load_state_dict` with one clear message for missing, unknown and misshapen tensors."""
     model.load_state_dict(_matched(model.state_dict(), tensors))
-
-
-def _tower_state(model: CascadeCLIP) -> dict[str, Tensor]:
-    return {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TOWER)}
 
 
 def _matched(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:

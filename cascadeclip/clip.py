@@ -6,13 +6,14 @@ from importlib.resources import as_file, files
 
 import open_clip
 import torch
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
+from cascadeclip.encoder import position_embedding, tower_config
 from cascadeclip.errors import InputError
 from cascadeclip.mini_clip import MiniTokenizer, build_mini_clip
 
@@ -42,16 +43,7 @@ class Clip:
     @property
     def tower(self) -> TowerConfig:
         """Sizes of the image tower."""
-        blocks = self.visual.transformer.resblocks
-        return TowerConfig(
-            image_size=self.visual.image_size[0],
-            patch_size=self.visual.patch_size[0],
-            width=self.visual.proj.shape[0],
-            layers=len(blocks),
-            heads=blocks[0].attn.num_heads,
-            embed_dim=self.visual.proj.shape[1],
-            quick_gelu=isinstance(blocks[0].mlp.gelu, QuickGELU),
-        )
+        return tower_config(self.visual)
 
     @torch.inference_mode()
     def class_embeddings(self, names: Sequence[str], templates: Sequence[str] = CAPTIONS) -> Tensor:
@@ -113,11 +105,6 @@ def resize_positions(visual: VisionTransformer, image_size: int) -> None:
     if image_size % patch:
         raise InputError(f"image_size={image_size} is not a multiple of the patch size {patch}")
     side = image_size // patch
-    if visual.grid_size == (side, side):
-        return
-    stored = visual.positional_embedding
-    image = stored[1:].T.reshape(1, -1, *visual.grid_size)
-    image = F.interpolate(image, (side, side), mode="bilinear", align_corners=False)
-    positions = torch.cat([stored[:1], image.flatten(2)[0].T])
-    visual.positional_embedding = nn.Parameter(positions.detach(), requires_grad=stored.requires_grad)
+    positions = position_embedding(visual, (side, side)).detach()
+    visual.positional_embedding = nn.Parameter(positions, requires_grad=visual.positional_embedding.requires_grad)
     visual.grid_size, visual.image_size = (side, side), (image_size, image_size)

@@ -45,6 +45,48 @@ def build_tower(config: TowerConfig) -> VisionTransformer:
     )
 
 
+def tower_config(visual: VisionTransformer) -> TowerConfig:
+    """Sizes of a tower of open_clip."""
+    blocks, (width, embed_dim) = visual.transformer.resblocks, visual.proj.shape
+    return TowerConfig(
+        image_size=visual.image_size[0],
+        patch_size=visual.patch_size[0],
+        width=width,
+        layers=len(blocks),
+        heads=blocks[0].attn.num_heads,
+        embed_dim=embed_dim,
+        quick_gelu=isinstance(blocks[0].mlp.gelu, QuickGELU),
+    )
+
+
+def position_embedding(visual: VisionTransformer, grid: tuple[int, int]) -> Tensor:
+    """Position embedding (1 + N, D) for a grid of patches, resized bilinearly from the tower's own."""
+    stored = visual.positional_embedding
+    if grid == visual.grid_size:
+        return stored
+    image = stored[1:].T.reshape(1, -1, *visual.grid_size)
+    image = F.interpolate(image, grid, mode="bilinear", align_corners=False)
+    return torch.cat([stored[:1], image.flatten(2)[0].T])
+
+
+def embed(visual: VisionTransformer, images: Tensor, class_embedding_twice: bool) -> tuple[Tensor, tuple[int, int]]:
+    """Class token and patch tokens (B, 1 + N, D) before the first block, and the grid (h, w)."""
+    ph, pw = visual.patch_size
+    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] < ph or images.shape[3] < pw:
+        raise InputError(
+            f"images have shape {tuple(images.shape)}; expected (B, 3, H, W) with H >= {ph} and W >= {pw} px"
+        )
+    patches = visual.conv1(images)  # (B, D, h, w)
+    grid = (patches.shape[2], patches.shape[3])
+    positions = position_embedding(visual, grid)
+    class_token = visual.class_embedding + positions[0]
+    if class_embedding_twice:
+        class_token = class_token + visual.class_embedding
+    patches = patches.flatten(2).transpose(1, 2) + positions[1:]
+    tokens = torch.cat([class_token.to(patches.dtype).expand(len(images), 1, -1), patches], dim=1)
+    return visual.ln_pre(tokens), grid
+
+
 def run_block(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     """One block of the tower, (B, T, D) -> (B, T, D): x + attention(norm(x)), then x + mlp(norm(x)).
 
@@ -111,7 +153,7 @@ class PromptedEncoder(nn.Module):
         Raises:
             InputError: another shape.
         """
-        tokens, grid = self.embed(images)
+        tokens, grid = embed(self.visual, images, self.class_embedding_twice)
         features = {}
         for block, module in enumerate(self.visual.transformer.resblocks, start=1):
             tokens = run_block(module, self.insert_prompts(tokens, block, patches=math.prod(grid)))
@@ -122,32 +164,6 @@ class PromptedEncoder(nn.Module):
         joint = self.visual.ln_post(self.prompt_norm(tokens)) @ self.visual.proj
         features[block] = F.normalize(self.patch_tokens(joint, grid), dim=-1)
         return EncoderOutput(features, F.normalize(joint[:, 0], dim=-1), grid)
-
-    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Class token and patch tokens (B, 1 + N, D) before the first block, and the grid (h, w)."""
-        ph, pw = self.visual.patch_size
-        if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] < ph or images.shape[3] < pw:
-            raise InputError(
-                f"images have shape {tuple(images.shape)}; expected (B, 3, H, W) with H >= {ph} and W >= {pw} px"
-            )
-        patches = self.visual.conv1(images)  # (B, D, h, w)
-        grid = (patches.shape[2], patches.shape[3])
-        positions = self.position_embedding(grid)
-        class_token = self.visual.class_embedding + positions[0]
-        if self.class_embedding_twice:
-            class_token = class_token + self.visual.class_embedding
-        patches = patches.flatten(2).transpose(1, 2) + positions[1:]
-        tokens = torch.cat([class_token.to(patches.dtype).expand(len(images), 1, -1), patches], dim=1)
-        return self.visual.ln_pre(tokens), grid
-
-    def position_embedding(self, grid: tuple[int, int]) -> Tensor:
-        """Position embedding (1 + N, D) for a grid of patches, resized bilinearly from the stored one."""
-        stored = self.visual.positional_embedding
-        if grid == self.visual.grid_size:
-            return stored
-        image = stored[1:].T.reshape(1, -1, *self.visual.grid_size)
-        image = F.interpolate(image, grid, mode="bilinear", align_corners=False)
-        return torch.cat([stored[:1], image.flatten(2)[0].T])
 
     def insert_prompts(self, tokens: Tensor, block: int, patches: int) -> Tensor:
         """Put the prompt tokens of `block` between class token and patches; those of the block before are dropped."""

@@ -110,15 +110,25 @@ class Scores:
         pAcc: share of the labelled pixels that are right.
         mIoU_seen, mIoU_unseen: means over the classes with ground truth; NaN if there is none.
         hIoU: harmonic mean of the two.
+        without_ground_truth: classes that the evaluated pictures hold no pixel of; they count in no mean.
     """
 
     names: tuple[str, ...]
     unseen: tuple[str, ...]
     iou: tuple[float, ...]
     pAcc: float
-    mIoU_seen: float
-    mIoU_unseen: float
-    hIoU: float
+
+    @property
+    def mIoU_seen(self) -> float:
+        return self.mean_iou(set(self.names) - set(self.unseen))
+
+    @property
+    def mIoU_unseen(self) -> float:
+        return self.mean_iou(self.unseen)
+
+    @property
+    def hIoU(self) -> float:
+        return harmonic_mean(self.mIoU_seen, self.mIoU_unseen)
 
     def mean_iou(self, names: Iterable[str]) -> float:
         """Mean IoU over those of `names` that have ground truth; NaN if none has."""
@@ -128,7 +138,6 @@ class Scores:
 
     @property
     def without_ground_truth(self) -> tuple[str, ...]:
-        """Classes that the evaluated pictures hold no pixel of; they count in no mean."""
         return tuple(name for name, value in zip(self.names, self.iou, strict=True) if math.isnan(value))
 
     def summary(self, **extra: float) -> dict[str, float]:
@@ -170,13 +179,7 @@ class ConfusionMatrix:
         right, true, guessed = counts.diag(), counts.sum(1), counts.sum(0)
         iou = torch.where(true > 0, right / (true + guessed - right), math.nan)
         accuracy = (right.sum() / true.sum()).item() if true.sum() else math.nan
-        partial = Scores(tuple(names), tuple(unseen), tuple(iou.tolist()), accuracy, math.nan, math.nan, math.nan)
-        seen_mean = partial.mean_iou(set(names) - set(unseen))
-        unseen_mean = partial.mean_iou(unseen)
-        return Scores(
-            partial.names, partial.unseen, partial.iou, accuracy, seen_mean, unseen_mean,
-            harmonic_mean(seen_mean, unseen_mean),
-        )  # fmt: skip
+        return Scores(tuple(names), tuple(unseen), tuple(iou.tolist()), accuracy)
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:

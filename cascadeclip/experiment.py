@@ -43,8 +43,6 @@ def fit(
     Raises:
         InputError: settings that do not fit the preset's CLIP, or an `out` that cannot be written.
     """
-    if model.tower != clip.tower:
-        raise InputError(f"the model's tower {model.tower} is not the tower of CLIP {clip.name!r}, {clip.tower}")
     out = Path(out)
     check_writable(out)
     torch.manual_seed(training.seed)  # initial weights

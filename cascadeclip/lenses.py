@@ -1,35 +1,71 @@
-"""Lenses: ways to read patch tokens of a plain CLIP in the joint image-text space."""
+"""Lenses: ways to read a plain CLIP tower block by block, and its patch tokens in the joint image-text space.
+
+Symbols: B images, N = h * w patches, T = 1 + N tokens (class token first), D width, E joint width, L blocks.
+"""
 
 import open_clip
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
+from cascadeclip.encoder import embed, run_block
 
-def last_layer_tokens(visual: open_clip.transformer.VisionTransformer, images: torch.Tensor) -> torch.Tensor:
-    """Patch tokens after the last block through `ln_post` and `proj`, as CLIP reads its class token.
+Tower = open_clip.transformer.VisionTransformer
+
+
+def block_tokens(visual: Tower, images: Tensor) -> list[Tensor]:
+    """Tokens after every block.
 
     Args:
-        visual: open_clip image tower with L blocks, width D, joint width E.
+        visual: open_clip image tower.
         images: (B, 3, H, W) float32, normalised.
 
     Returns:
-        (B, N, E) float, L2-normed.
+        L tensors (B, T, D); number b - 1 is what block b left behind.
     """
-    tokens = visual.transformer(visual._embeds(images))[:, 1:]
+    tokens, outputs = embed(visual, images, class_embedding_twice=False)[0], []
+    for block in visual.transformer.resblocks:
+        tokens = run_block(block, tokens)
+        outputs.append(tokens)
+    return outputs
+
+
+def attention_maps(visual: Tower, images: Tensor) -> Tensor:
+    """Attention weights of every block, (L, B, heads, T, T); each row sums to 1."""
+    maps = []
+    for block, tokens in zip(visual.transformer.resblocks, _inputs(visual, images), strict=True):
+        attention = block.attn
+        query, key, _ = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
+        query, key = (x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (query, key))
+        maps.append((query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(-1))
+    return torch.stack(maps)
+
+
+def raw_lens(visual: Tower, tokens: Tensor) -> Tensor:
+    """The raw lens, CLIP's own `ln_post` and `proj` on tokens of any block: (..., D) -> (..., E), L2-normed.
+
+    Both were trained on the last block's class token alone, so that everything else is off their distribution.
+    """
     return F.normalize(visual.ln_post(tokens) @ visual.proj, dim=-1)
 
 
-def value_path_tokens(visual: open_clip.transformer.VisionTransformer, images: torch.Tensor) -> torch.Tensor:
+def last_layer_tokens(visual: Tower, images: Tensor) -> Tensor:
+    """Patch tokens after the last block through the raw lens: (B, N, E), L2-normed."""
+    return raw_lens(visual, block_tokens(visual, images)[-1][:, 1:])
+
+
+def value_path_tokens(visual: Tower, images: Tensor) -> Tensor:
     """Patch tokens through the value path of the last attention alone (MaskCLIP, Zhou et al. 2022).
 
     Each patch keeps its own value vector instead of the attention's mixture of all; residual and feed-forward of the
     last block are left out. Arguments and result as in `last_layer_tokens`.
     """
-    *blocks, last = visual.transformer.resblocks
-    tokens = visual._embeds(images)
-    for block in blocks:
-        tokens = block(tokens)
+    last, tokens = visual.transformer.resblocks[-1], _inputs(visual, images)[-1]
     width = tokens.shape[-1]
     weight, bias = last.attn.in_proj_weight[2 * width :], last.attn.in_proj_bias[2 * width :]
-    values = last.attn.out_proj(F.linear(last.ln_1(tokens[:, 1:]), weight, bias))
-    return F.normalize(visual.ln_post(values) @ visual.proj, dim=-1)
+    return raw_lens(visual, last.attn.out_proj(F.linear(last.ln_1(tokens[:, 1:]), weight, bias)))
+
+
+def _inputs(visual: Tower, images: Tensor) -> list[Tensor]:
+    """What goes into every block: L tensors (B, T, D)."""
+    return [embed(visual, images, class_embedding_twice=False)[0], *block_tokens(visual, images)[:-1]]

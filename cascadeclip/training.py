@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from tqdm import tqdm
 
 from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.checkpoint import TOWER, fingerprint, load_strictly, replace_file
+from cascadeclip.checkpoint import fingerprint, load_own_state, own_state, replace_file
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
@@ -193,7 +193,7 @@ def _save_state(model, optimiser, config: TrainConfig, step: int, log: list, out
         "step": step,
         "config": json.dumps(asdict(config)),
         "tower": fingerprint(model.encoder.visual),
-        "model": {name: tensor for name, tensor in model.state_dict().items() if not name.startswith(TOWER)},
+        "model": own_state(model),
         "optimiser": optimiser.state_dict(),
         "rng": torch.get_rng_state(),
         "log": json.dumps(log),
@@ -216,8 +216,7 @@ def _resume(model, optimiser, config: TrainConfig, out: Path) -> tuple[int, list
             f"{path} belongs to a run with other settings ({', '.join(changed) or 'another CLIP'}); give another "
             "output folder, or remove that file to start anew"
         )
-    tower = {name: tensor for name, tensor in model.state_dict().items() if name.startswith(TOWER)}
-    load_strictly(model, {**tower, **state["model"]})
+    load_own_state(model, state["model"])
     optimiser.load_state_dict(state["optimiser"])
     torch.set_rng_state(state["rng"])
     logger.info("resuming %s at step %d", path, state["step"])

@@ -1,6 +1,6 @@
 """Train the cascade checkpoint that ships with the package, on the seen classes' masks of EmojiScenes.
 
-    python data_scripts/train_mini_cascade.py --steps 700 --out runs/mini_cascade
+    python data_scripts/train_mini_cascade.py --steps 1400 --out runs/mini_cascade
 
 The `mini` preset with a longer run; a stopped run goes on when the command is given again. Writes
 `mini_cascade.safetensors` (fp16, without the frozen tower) and the test scores into the output folder; copy the first
@@ -40,7 +40,7 @@ def main(arguments):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=700)
+    parser.add_argument("--steps", type=int, default=1400)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--limit", type=int, help="score on the first test scenes only")
     parser.add_argument("--out", type=Path, default=Path("runs/mini_cascade"))

@@ -5,13 +5,15 @@
 This plays the part of CLIP's own pretraining: pictures and sentences, no mask. Stopped runs go on where they were when
 the command is given again. Early steps see one-object scenes and a quarter of the patches (Li et al. 2023, "Scaling
 language-image pre-training via masking"), late steps see up to three objects and whole pictures. Beside the class
-token, the mean of the patch tokens is contrasted with the caption, which brings the patches nearer to the words.
+token, the mean of the patch tokens is contrasted with the caption, which brings the patches nearer to the words; and
+each of the two is contrasted with the nouns of the caption, as sentences of their own, against all other nouns (the
+multi-label loss of Xu et al. 2022, "GroupViT"): a caption is soon told from others by one of its words, a noun is not.
 Matrices of both transformers are trained with Muon, everything else with AdamW, both from torch.optim (2.9 or newer).
 """
 
 import argparse
 import json
-import os
+import re
 import time
 from pathlib import Path
 
@@ -22,8 +24,10 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
+from cascadeclip.analysis import patch_labels
+from cascadeclip.checkpoint import replace_file
 from cascadeclip.clip import Clip
-from cascadeclip.data.emojiscenes import CLASSES, STYLES, THINGS, collate, draw_scene
+from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, STUFF, STYLES, THINGS, collate, draw_scene
 from cascadeclip.data.transforms import normalise, to_tensor
 from cascadeclip.lenses import last_layer_tokens, value_path_tokens
 from cascadeclip.mini_clip import MiniTokenizer, build_mini_clip
@@ -39,7 +43,12 @@ def stage(table, progress):
 
 
 class CaptionedScenes(Dataset):
-    """Scene `index` of the run: (3, S, S) uint8 and its caption's tokens; the curriculum follows from the index."""
+    """Scene `index` of the run; the curriculum follows from the index.
+
+    Returns:
+        (3, S, S) uint8, its caption's tokens, and (72,) float that is 1 for the classes that the caption names, nan for
+        stuff when the caption names none: it is there, unsaid.
+    """
 
     def __init__(self, seed: int, total: int, start_at: float):
         self.seed, self.total, self.start_at, self.tokenize = seed, total, start_at, MiniTokenizer()
@@ -51,7 +60,11 @@ class CaptionedScenes(Dataset):
         scene = draw_scene(
             self.seed, index, objects=stage(CURRICULUM, self.start_at + (1 - self.start_at) * index / self.total)
         )
-        return to_tensor(scene.image), self.tokenize(scene.caption)[0]
+        words = set(re.findall(r"\w+", scene.caption))
+        named = torch.tensor([float(name in words) for name in CLASSES])
+        if not words & set(STUFF):
+            named[len(THINGS) :] = float("nan")
+        return to_tensor(scene.image), self.tokenize(scene.caption)[0], named
 
 
 @torch.inference_mode()
@@ -62,6 +75,7 @@ def evaluate(model, scenes: int) -> dict[str, float]:
     result = {f"top1_{style}": top1(model, text, style, scenes) for style in STYLES}
     for name, lens in (("last", last_layer_tokens), ("value", value_path_tokens)):
         result[f"patch_{name}"] = patch_accuracy(model, text, lens, scenes)
+    result["named"] = named_things(model, text, scenes)
     model.train()
     return result
 
@@ -85,13 +99,25 @@ def top1(model, text, style: str, scenes: int) -> float:
     return hits / scenes
 
 
+def named_things(model, text, scenes: int) -> float:
+    """Share of a scene's k things that are among the k best of all things."""
+    share = 0.0
+    for images, _, batch in chunks(scenes):
+        with torch.autocast("cpu", torch.bfloat16):
+            order = (model.encode_image(images).float() @ text[: len(THINGS)].T).argsort(1, descending=True)
+        for best, scene in zip(order.tolist(), batch, strict=True):
+            guessed = {THINGS[i] for i in best[: len(scene.things)]}
+            share += len(guessed & set(scene.things)) / len(scene.things)
+    return share / scenes
+
+
 def patch_accuracy(model, text, lens, scenes: int) -> float:
     """How often a patch that is mostly a thing is nearest to that thing's text, among the scene's classes."""
     right = total = 0
     for images, labels, _ in chunks(scenes):
         with torch.autocast("cpu", torch.bfloat16):
             tokens = lens(model.visual, images).float()
-        patches = labels.unfold(1, 8, 8).unfold(2, 8, 8).flatten(3).mode(3).values.flatten(1)  # (B, N)
+        patches = patch_labels(labels, model.visual.grid_size)  # (B, N)
         present = (labels.flatten(1)[..., None] == torch.arange(len(CLASSES))).any(1)
         best = (tokens @ text.T).masked_fill(~present[:, None], -2).argmax(-1)
         on_thing = patches < len(THINGS)
@@ -118,18 +144,33 @@ def encode_image(visual, images):
     return F.normalize(tokens[:, 0].float(), dim=-1), F.normalize(tokens[:, 1:].float().mean(1), dim=-1)
 
 
-def train_step(model, optims, images, tokens, progress, factor, dense_weight):
+def noun_loss(image, nouns, named, scale):
+    """Cross-entropy between the nouns that a caption names and the image's similarities to every noun.
+
+    Args:
+        image: (B, E) L2-normed. nouns: (72, E) L2-normed. named: (B, 72), 1, 0, or nan for what cannot be known.
+    """
+    logits = (scale * image @ nouns.T).masked_fill(named.isnan(), float("-inf"))
+    target = named.nan_to_num(0.0)
+    return -(target * logits.log_softmax(1).nan_to_num(neginf=0.0)).sum(1).div(target.sum(1)).mean()
+
+
+def train_step(model, optims, images, tokens, named, progress, factor, dense_weight):
     model.visual.patch_dropout.prob = stage(DROPOUT, progress)
     for optimiser in optims:
         for group in optimiser.param_groups:
             group.setdefault("base_lr", group["lr"])
             group["lr"] = group["base_lr"] * factor
+    template = CAPTIONS[int(torch.randint(len(CAPTIONS), ()))]
+    sentences = MiniTokenizer()([template.format(name) for name in CLASSES])
     # The plain attention kernel is twice as fast as the fused one on a CPU at these token counts.
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         image, patches = encode_image(model.visual, normalise(images))
-        text = model.encode_text(tokens, normalize=True).float()
+        text = model.encode_text(torch.cat([tokens, sentences]), normalize=True).float()
+    text, nouns = text[: len(tokens)], text[len(tokens) :]
     scale, contrast = model.logit_scale.exp(), ClipLoss()
-    loss = contrast(image, text, scale) + dense_weight * contrast(patches, text, scale)
+    loss = contrast(image, text, scale) + noun_loss(image, nouns, named, scale)
+    loss = loss + dense_weight * (contrast(patches, text, scale) + noun_loss(patches, nouns, named, scale))
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimiser in optims:
@@ -138,11 +179,6 @@ def train_step(model, optims, images, tokens, progress, factor, dense_weight):
     with torch.no_grad():
         model.logit_scale.clamp_(0, 4.6052)  # temperature of at least 1/100
     return loss.item()
-
-
-def save_state(path: Path, **state):
-    torch.save(state, path.with_suffix(".tmp"))
-    os.replace(path.with_suffix(".tmp"), path)
 
 
 def ship(model, path: Path, metadata: dict):
@@ -174,10 +210,10 @@ def main(arguments):
     loader = DataLoader(scenes, arguments.batch, sampler=rest, num_workers=1, drop_last=True, prefetch_factor=4)
     started, losses = time.time() - seconds, []
     figures = {}
-    for images, tokens in loader:
+    for images, tokens, named in loader:
         factor = learning_rate(step, arguments.steps)
         progress = arguments.start_at + (1 - arguments.start_at) * step / arguments.steps
-        losses.append(train_step(model, optims, images, tokens, progress, factor, arguments.dense_weight))
+        losses.append(train_step(model, optims, images, tokens, named, progress, factor, arguments.dense_weight))
         step += 1
         last = step == arguments.steps
         if step % 25 == 0 or last:
@@ -189,10 +225,11 @@ def main(arguments):
             with log_path.open("a") as log:
                 log.write(json.dumps(figures) + "\n")
         if step % 100 == 0 or last:
-            save_state(
-                state_path, model=model.state_dict(), optimisers=[o.state_dict() for o in optims], step=step,
+            state = dict(
+                model=model.state_dict(), optimisers=[o.state_dict() for o in optims], step=step,
                 seconds=time.time() - started, rng=torch.get_rng_state(),
             )  # fmt: skip
+            replace_file(state_path, lambda scratch, state=state: torch.save(state, scratch))
     ship(model, arguments.out / "mini_clip.safetensors", figures | {"batch": arguments.batch, "seed": arguments.seed})
 
 

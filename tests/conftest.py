@@ -1,6 +1,10 @@
 """Fixtures shared by the tests: the reference values, small models, and our tensors under the authors' names."""
 
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,9 +20,44 @@ from cascadeclip.config import ModelConfig, TowerConfig
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("suite")
 
+ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path(__file__).parent / "data" / "reference_tiny.safetensors"
 TINY_TOWER = dict(image_size=32, patch_size=8, width=32, layers=4, heads=2, embed_dim=16)
 TINY_MODEL = dict(stages=((1, 2), (3,), (4,)), prompt_tokens=3, decoder_heads=2)
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Runs a command in a folder, with more environment variables; fails with what it printed, or returns it."""
+
+    def command(*parts, cwd, **env):
+        done = subprocess.run(
+            [str(part) for part in parts], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return command
+
+
+@pytest.fixture(scope="session")
+def wheel(run, tmp_path_factory):
+    """Built from a copy: what an earlier build left in the checkout must not get into it."""
+    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    shutil.copytree(ROOT / "cascadeclip", source / "cascadeclip", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / path, source)
+    run(sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--wheel-dir", out, cwd=source)
+    (path,) = out.glob("cascadeclip-*.whl")
+    return path
+
+
+@pytest.fixture(scope="session")
+def installed(run, wheel, tmp_path_factory):
+    """A folder outside the checkout with the wheel's content, to be put first on the path."""
+    target = tmp_path_factory.mktemp("installed")
+    run(sys.executable, "-m", "pip", "install", wheel, "--no-deps", "--no-index", "--target", target, cwd=target)
+    return target
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import math
 import subprocess
 import sys
 import tarfile
@@ -10,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
+from torch.nn import functional as F
 
-from cascadeclip.mini_clip import build_mini_clip
+from cascadeclip.data.emojiscenes import CLASSES, draw_scene
+from cascadeclip.mini_clip import MiniTokenizer, build_mini_clip
 
 SCRIPTS = Path(__file__).parents[1] / "data_scripts"
 
@@ -72,6 +76,34 @@ def test_mini_clip_is_pretrained_and_resumed(tmp_path):
     assert {"top1_noto", "top1_twemoji", "top1_fluent", "patch_last", "patch_value"} < set(first[-1])
     assert "resuming at step 2" in run("train_mini_clip.py", "--steps", 3, *budget)
     build_mini_clip().load_state_dict(load_file(tmp_path / "mini_clip.safetensors"))
+
+
+def test_nouns_come_from_the_caption_and_unsaid_stuff_is_not_called_absent():
+    script = load_script("train_mini_clip")
+    scenes = script.CaptionedScenes(seed=1, total=40, start_at=1.0)
+    unsaid = 0
+    for index in range(40):
+        _, tokens, named = scenes[index]
+        scene = draw_scene(1, index)
+        assert tokens.tolist() == MiniTokenizer()(scene.caption)[0].tolist()
+        assert {CLASSES[i] for i in named[:62].nonzero()[:, 0].tolist()} == set(scene.things)
+        if " on " in scene.caption:
+            assert {CLASSES[62 + i] for i in named[62:].nonzero()[:, 0].tolist()} == set(scene.stuff)
+        else:
+            unsaid += 1
+            assert named[62:].isnan().all()
+    assert 0 < unsaid < 20
+
+
+def test_noun_loss_is_cross_entropy_with_the_named_nouns_sharing_the_target():
+    image = F.normalize(torch.randn(2, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
+    nouns = F.normalize(torch.randn(4, 5, generator=torch.Generator().manual_seed(1)), dim=-1)
+    named = torch.tensor([[1.0, 0, 1, 0], [0.0, 1, math.nan, math.nan]])
+    first, second = (7 * image @ nouns.T).tolist()
+    expected = -(first[0] + first[2]) / 2 + math.log(sum(map(math.exp, first)))
+    expected += -second[1] + math.log(math.exp(second[0]) + math.exp(second[1]))
+    loss = load_script("train_mini_clip").noun_loss(image, nouns, named, torch.tensor(7.0))
+    assert loss.item() == pytest.approx(expected / 2, rel=1e-5)
 
 
 def test_mini_cascade_is_trained_and_shipped(tmp_path):

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from cascadeclip import encoder
-from cascadeclip.encoder import run_block
+from cascadeclip.encoder import position_embedding, run_block
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_dropout_falls_on_the_prompts_while_training(make_model, make_inputs, wa
 
 @torch.no_grad()
 def test_position_embedding_of_the_stored_grid_is_the_stored_one(plain):
-    assert torch.equal(plain.encoder.position_embedding((4, 4)), plain.encoder.visual.positional_embedding)
+    assert torch.equal(position_embedding(plain.encoder.visual, (4, 4)), plain.encoder.visual.positional_embedding)
 
 
 @torch.no_grad()
@@ -133,13 +133,13 @@ def test_position_embedding_is_resized_along_rows_and_columns_apart(plain):
     stored = plain.encoder.visual.positional_embedding  # a 4 x 4 grid
     rows, columns = torch.meshgrid(torch.arange(4.0), torch.arange(4.0), indexing="ij")
     stored[1:, 0], stored[1:, 1] = rows.flatten(), columns.flatten()
-    resized = plain.encoder.position_embedding((2, 4))
+    resized = position_embedding(plain.encoder.visual, (2, 4))
     assert resized.shape == (1 + 8, 32)
     assert torch.equal(resized[0], stored[0])
     # halving 4 rows reads between rows 0 and 1, and between 2 and 3; the columns stay
     assert resized[1:, 0].view(2, 4).tolist() == [[0.5] * 4, [2.5] * 4]
     assert resized[1:, 1].view(2, 4).tolist() == [[0.0, 1.0, 2.0, 3.0]] * 2
-    doubled = plain.encoder.position_embedding((4, 8))[1:, 1].view(4, 8)[0]
+    doubled = position_embedding(plain.encoder.visual, (4, 8))[1:, 1].view(4, 8)[0]
     assert doubled.tolist() == [0.0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.0]
 
 

@@ -1,10 +1,7 @@
 """The package as people get it: its settings agree, its wheel is complete, its files name no machine."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 import tomllib
 import zipfile
@@ -23,14 +20,6 @@ PACKAGE = ROOT / "cascadeclip"
 @pytest.fixture(scope="module")
 def project():
     return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-
-
-def run(*command, cwd, **env):
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def test_environment_installs_what_pyproject_says(project):
@@ -64,26 +53,13 @@ def test_licences_cover_every_style():
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
-    """Built from a copy: what an earlier build left in the checkout must not get into it."""
-    source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    shutil.copytree(PACKAGE, source / "cascadeclip", ignore=shutil.ignore_patterns("__pycache__"))
-    for path in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / path, source)
-    run(sys.executable, "-m", "pip", "wheel", ".", "--no-deps", "--no-build-isolation", "--wheel-dir", out, cwd=source)
-    (path,) = out.glob("cascadeclip-*.whl")
-    return path
-
-
-@pytest.fixture(scope="module")
-def elsewhere(wheel, tmp_path_factory):
+def elsewhere(run, installed, tmp_path_factory):
     """Runs Python code in an empty folder against the installed wheel; returns the last line it printed."""
-    target, folder = tmp_path_factory.mktemp("installed"), tmp_path_factory.mktemp("elsewhere")
-    run(sys.executable, "-m", "pip", "install", wheel, "--no-deps", "--no-index", "--target", target, cwd=folder)
+    folder = tmp_path_factory.mktemp("elsewhere")
 
     def python(code):
-        code = f"import cascadeclip; assert cascadeclip.__file__.startswith({str(target)!r}), cascadeclip\n{code}"
-        return run(sys.executable, "-c", code, cwd=folder, PYTHONPATH=str(target)).splitlines()[-1]
+        code = f"import cascadeclip; assert cascadeclip.__file__.startswith({str(installed)!r}), cascadeclip\n{code}"
+        return run(sys.executable, "-c", code, cwd=folder, PYTHONPATH=str(installed)).splitlines()[-1]
 
     return python
 
@@ -119,7 +95,7 @@ def test_installed_wheel_segments(elsewhere):
     assert shape == "(80, 100)"
 
 
-def test_no_file_names_a_path_of_one_machine():
+def test_no_file_names_a_path_of_one_machine(run):
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
     listing = run("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", cwd=ROOT)

@@ -36,7 +36,8 @@ SEEN: tuple[str, ...] = tuple(name for name in CLASSES if name not in UNSEEN)
 SPLITS = {"val": (900_001, 300), "test": (900_002, 1000)}
 
 GRID = 96  # layout unit: 1/96 of the scene's side, whatever its size in pixels
-THING_SIDE = (30, 62)  # smallest and largest side of a thing, in layout units
+# Smallest and largest side of a thing, in layout units, when there are one, two, three or more of them.
+THING_SIDE = ((48, 80), (38, 58), (30, 48))
 PLACEMENTS = 8  # candidate positions per thing; the one that covers earlier things least is kept
 
 CAPTIONS = ("a photo of {}", "a picture of {}", "an image of {}", "a drawing of {}", "a scene with {}", "{}")
@@ -144,9 +145,10 @@ def draw_scene(
     ground = [stuff[i] for i in rng.permutation(len(stuff))[:n_stuff]]
     actors = [things[i] for i in rng.permutation(len(things))[:n_things]]
     image, labels = _draw_stuff(rng, ground, size)
+    smallest, largest = THING_SIDE[min(n_things, len(THING_SIDE)) - 1]
     placed: list[tuple[int, int, int]] = []
     for name in actors:
-        side, mirrored, gain = rng.integers((THING_SIDE[0], 0, 218), (THING_SIDE[1] + 1, 2, 283)).tolist()
+        side, mirrored, gain = rng.integers((smallest, 0, 218), (largest + 1, 2, 283)).tolist()
         top, left = _place(rng, side, placed)
         placed.append((top, left, side))
         top, left, side = top * size // GRID, left * size // GRID, max(side * size // GRID, 1)

@@ -1,0 +1,339 @@
+"""What stands behind a score: any seen offset from one pass, uncertainty, boundaries, confusions, kinds of error.
+
+Symbols: n pictures of H x W px, C classes. A segmentation is an integer tensor (n, H, W) of class indices.
+Counts are (3, n, C) float64: per picture and class the pixels that are right, truly of the class, and given to it.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.data.transforms import normalise
+from cascadeclip.errors import InputError
+from cascadeclip.evaluation import ConfusionMatrix, Scores, harmonic_mean, predict
+from cascadeclip.precision import autocast
+
+IGNORE = 255
+ERROR_KINDS = ("seen as another seen", "seen as unseen", "unseen as seen", "unseen as another unseen")
+
+
+@dataclass(frozen=True)
+class Readout:
+    """What one pass over a set of pictures leaves: enough to segment them under any seen offset.
+
+    Attributes:
+        labels: (n, H, W) integer, the truth.
+        seen_class, unseen_class: (n, H, W) int16, the best class of either group at each pixel.
+        seen_score, unseen_score: (n, H, W) float32, its probability; -inf where the group may not be chosen.
+    """
+
+    labels: Tensor
+    seen_class: Tensor
+    unseen_class: Tensor
+    seen_score: Tensor
+    unseen_score: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def segmentation(self, seen_offset: float = 0.1) -> Tensor:
+        """(n, H, W) int64: the argmax over all classes once `seen_offset` is taken off the seen ones.
+
+        A constant taken off every seen class leaves the best seen class the best one, so that only the two winners
+        have to be compared. This holds for pictures read whole and for averaged windows alike.
+        """
+        return torch.where(self.seen_score - seen_offset > self.unseen_score, self.seen_class, self.unseen_class).long()
+
+
+@torch.inference_mode()
+def read_out(
+    model: CascadeCLIP,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    text: Tensor,
+    names: Sequence[str],
+    unseen: Sequence[str],
+    *,
+    present_only: bool = False,
+    window: int | None = None,
+    stride: int | None = None,
+    bf16: bool = False,
+) -> Readout:
+    """Run a model once over pictures of one size.
+
+    Args:
+        model: put into eval mode here, and back afterwards.
+        batches: images (B, 3, H, W) uint8 and labels (B, H, W) integer, indices into `names` or 255.
+        text: (C, E) float, in the order of `names`.
+        present_only: tell the model which classes each picture holds; it chooses among those alone.
+        window, stride: as in `evaluation.predict`.
+        bf16: compute in bfloat16 where the device has it.
+
+    Raises:
+        InputError: no picture, pictures of several sizes, no seen or no unseen class, an unknown unseen name.
+    """
+    hidden = _positions(names, unseen)
+    seen = [index for index in range(len(names)) if index not in set(hidden)]
+    if not seen or not hidden:
+        raise InputError(f"{len(seen)} seen and {len(hidden)} unseen classes: name at least one of each")
+    device, training, parts = next(model.parameters()).device, model.training, []
+    model.eval()
+    for images, labels in batches:
+        with autocast(device, bf16):
+            scores = predict(model, normalise(images.to(device)), text.to(device), [], 0.0, window, stride)
+        if present_only:
+            scores = scores.masked_fill(~_present(labels, len(names)).to(device)[..., None, None], -math.inf)
+        parts.append((labels.cpu(), *_best(scores, seen), *_best(scores, hidden)))
+    model.train(training)
+    sizes = {tuple(part[0].shape[1:]) for part in parts}
+    if len(sizes) != 1:
+        raise InputError(f"pictures of the sizes {sorted(sizes)}: give at least one picture, and all of one size")
+    labels, seen_class, seen_score, unseen_class, unseen_score = (torch.cat(part) for part in zip(*parts, strict=True))
+    return Readout(labels, seen_class, unseen_class, seen_score, unseen_score)
+
+
+def _best(scores: Tensor, group: list[int]) -> tuple[Tensor, Tensor]:
+    """(B, C, H, W) -> index of the best class of `group` (B, H, W) int16, and its score (B, H, W)."""
+    value, place = scores[:, group].max(1)
+    return torch.tensor(group, dtype=torch.int16)[place.cpu()], value.cpu()
+
+
+def _present(labels: Tensor, classes: int) -> Tensor:
+    """(B, H, W) -> (B, C) bool: which classes each picture holds."""
+    present = torch.zeros(len(labels), 256, dtype=torch.bool)
+    present.scatter_(1, labels.flatten(1).long().cpu(), True)
+    return present[:, :classes]
+
+
+def _positions(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise InputError(f"unseen={unknown} are none of the {len(names)} class names; use words from `names`")
+    return [list(names).index(name) for name in wanted]
+
+
+# --- one offset, many offsets ---------------------------------------------------------------------------------------
+
+
+def confusion_of(predicted: Tensor, labels: Tensor, classes: int) -> ConfusionMatrix:
+    """The joint confusion matrix of a segmentation; raises as `ConfusionMatrix.update` does."""
+    confusion = ConfusionMatrix(classes, IGNORE)
+    confusion.update(predicted, labels)
+    return confusion
+
+
+def scores_at(readout: Readout, names: Sequence[str], unseen: Sequence[str], seen_offset: float = 0.1) -> Scores:
+    """Scores of a readout under one seen offset."""
+    return confusion_of(readout.segmentation(seen_offset), readout.labels, len(names)).scores(names, unseen)
+
+
+def sweep_offsets(
+    readout: Readout, names: Sequence[str], unseen: Sequence[str], offsets: Sequence[float]
+) -> list[Scores]:
+    """Scores under each of several seen offsets, all from the one pass that made the readout."""
+    if not len(offsets):
+        raise InputError("offsets is empty: give at least one seen offset, for example [0.0, 0.1]")
+    return [scores_at(readout, names, unseen, float(offset)) for offset in offsets]
+
+
+# --- counts per picture, boundaries, bootstrap ----------------------------------------------------------------------
+
+
+def picture_counts(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Counts (3, n, C) over whole masks; pixels labelled 255 count nowhere.
+
+    Raises:
+        InputError: shapes that differ or are not (n, H, W), or an index out of range.
+    """
+    everywhere = torch.ones_like(labels, dtype=torch.bool)
+    return _counts(predicted, labels, classes, everywhere, everywhere)
+
+
+def boundary_counts(predicted: Tensor, labels: Tensor, classes: int, width: int | None = None) -> Tensor:
+    """Counts (3, n, C) of Boundary IoU (Cheng et al., CVPR 2021), which looks at the rim of the masks only.
+
+    The rim of a mask G is G_d, its pixels within d px of its contour; the score of one class is
+    |G_d and P_d| / |G_d or P_d|. Here G_d and P_d are summed over the pictures first, as mIoU does.
+
+    Args:
+        predicted, labels: (n, H, W) integer; labels may hold 255.
+        width: d in px; None takes the paper's 2 % of the picture's diagonal, at least 1.
+
+    Raises:
+        InputError: as in `picture_counts`, or a width below 1 px.
+    """
+    _check_maps(predicted, labels)
+    width = boundary_width(*labels.shape[1:]) if width is None else width
+    return _counts(predicted, labels, classes, rim(predicted, width), rim(labels, width))
+
+
+def boundary_width(height: int, width: int, ratio: float = 0.02) -> int:
+    """d in px: `ratio` times the picture's diagonal, rounded, at least 1."""
+    return max(1, round(ratio * math.hypot(height, width)))
+
+
+def rim(maps: Tensor, width: int) -> Tensor:
+    """Pixels of each mask within `width` px of its contour, for all masks of a segmentation at once.
+
+    A pixel is in its mask's rim if the square of side 2 width + 1 around it holds another class or leaves the picture:
+    what `width` erosions by 3 x 3 pixels take away. The picture's edge counts as contour, as in the paper's code.
+
+    Args:
+        maps: (n, H, W) integer.
+
+    Returns:
+        (n, H, W) bool.
+    """
+    if width < 1:
+        raise InputError(f"boundary width={width} px must be at least 1")
+    padded = F.pad(maps[:, None].float(), (width,) * 4, value=-1.0)  # -1 is no class: beyond the picture
+    side = 2 * width + 1
+    largest, smallest = F.max_pool2d(padded, side, stride=1), -F.max_pool2d(-padded, side, stride=1)
+    return (largest != smallest)[:, 0]
+
+
+def through_grid(labels: Tensor, classes: int, side: int) -> Tensor:
+    """The truth, said with one number per patch and class: what a grid of side x side patches can hold of it.
+
+    Each class's mask is averaged over every patch, brought back bilinearly, and the largest class wins: the same way
+    that mask logits take. Ignored pixels belong to no class.
+
+    Args:
+        labels: (n, H, W) integer, or 255.
+
+    Returns:
+        (n, H, W) int64.
+    """
+    _check_maps(labels, labels)
+    found = []
+    for picture in labels.long():
+        present = [index for index in picture.unique().tolist() if index < classes]
+        masks = torch.stack([picture == index for index in present or [0]])[None].float()
+        coarse = F.adaptive_avg_pool2d(masks, (side, side))
+        fine = F.interpolate(coarse, tuple(picture.shape), mode="bilinear", align_corners=False)
+        found.append(torch.tensor(present or [0])[fine[0].argmax(0)])
+    return torch.stack(found)
+
+
+def _check_maps(predicted: Tensor, labels: Tensor) -> None:
+    if predicted.shape != labels.shape or labels.ndim != 3 or not labels.numel():
+        raise InputError(
+            f"predicted {tuple(predicted.shape)} and labels {tuple(labels.shape)}: expected two tensors of one shape "
+            "(pictures, height, width)"
+        )
+
+
+def _counts(predicted: Tensor, labels: Tensor, classes: int, in_guess: Tensor, in_truth: Tensor) -> Tensor:
+    _check_maps(predicted, labels)
+    counted = labels != IGNORE
+    for what, values in (("labels", labels[counted]), ("predicted", predicted[counted])):
+        if len(values) and not 0 <= values.min() <= values.max() < classes:
+            raise InputError(f"{what} hold {values.min()}..{values.max()}; expected 0..{classes - 1}")
+    guessed, truth = in_guess & counted, in_truth & counted
+    right = guessed & truth & (predicted == labels)
+    pairs = ((right, labels), (truth, labels), (guessed, predicted))
+    return torch.stack([_per_picture(where, index, classes) for where, index in pairs])
+
+
+def _per_picture(where: Tensor, index: Tensor, classes: int) -> Tensor:
+    """How many pixels of each class are in `where`: (n, H, W) twice -> (n, C) float64."""
+    index = torch.where(where, index.long(), 0).flatten(1)
+    return torch.zeros(len(index), classes, dtype=torch.float64).scatter_add_(1, index, where.flatten(1).double())
+
+
+def class_iou(counts: Tensor) -> Tensor:
+    """IoU (C,) float64 of each class, counts summed over the pictures; NaN for a class without ground truth."""
+    right, true, guessed = counts.sum(-2)
+    return torch.where(true > 0, right / (true + guessed - right), math.nan)
+
+
+def mean_scores(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) -> dict[str, float]:
+    """`mIoU_seen`, `mIoU_unseen` and `hIoU` of counts (of whole masks or of rims), as fractions."""
+    hidden, iou = _hidden_mask(counts, names, unseen), class_iou(counts)
+    of_seen, of_unseen = iou[~hidden].nanmean().item(), iou[hidden].nanmean().item()
+    return {"mIoU_seen": of_seen, "mIoU_unseen": of_unseen, "hIoU": harmonic_mean(of_seen, of_unseen)}
+
+
+def bootstrap(
+    counts: Tensor, names: Sequence[str], unseen: Sequence[str], *, repeats: int = 500, seed: int = 0
+) -> dict[str, Tensor]:
+    """Scores of test sets that might as well have been drawn: n pictures with replacement, again and again.
+
+    The unit is the picture, for the pixels of one picture are not independent. Counts of two models on the same
+    pictures, bootstrapped with the same seed, are drawn alike: subtract them to judge the difference.
+
+    Args:
+        counts: (3, n, C), from `picture_counts` or `boundary_counts`.
+        repeats: sets to draw.
+
+    Returns:
+        `mIoU_seen`, `mIoU_unseen`, `hIoU`: (repeats,) float64 each. A class that a drawn set does not hold is left out
+        of that set's means.
+
+    Raises:
+        InputError: counts of another shape, no repeats, or unknown unseen names.
+    """
+    hidden = _hidden_mask(counts, names, unseen)
+    if repeats < 1:
+        raise InputError(f"repeats={repeats} must be at least 1")
+    pictures = counts.shape[1]
+    drawn = torch.randint(pictures, (repeats, pictures), generator=torch.Generator().manual_seed(seed))
+    times = torch.zeros(repeats, pictures, dtype=torch.float64)
+    times.scatter_add_(1, drawn, torch.ones_like(times))
+    right, true, guessed = times @ counts  # (repeats, C) each
+    iou = torch.where(true > 0, right / (true + guessed - right), math.nan)
+    of_seen, of_unseen = iou[:, ~hidden].nanmean(1), iou[:, hidden].nanmean(1)
+    total = of_seen + of_unseen
+    harmonic = torch.where(total == 0, 0.0, 2 * of_seen * of_unseen / total)
+    return {"mIoU_seen": of_seen, "mIoU_unseen": of_unseen, "hIoU": harmonic}
+
+
+def interval(samples: Tensor, level: float = 0.95) -> tuple[float, float]:
+    """The middle `level` of bootstrap samples: their quantiles at either end."""
+    if not 0 < level < 1:
+        raise InputError(f"level={level} must lie between 0 and 1, for example 0.95")
+    tail = (1 - level) / 2
+    low, high = samples.double().nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def _hidden_mask(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) -> Tensor:
+    """(C,) bool: which classes are unseen."""
+    if counts.ndim != 3 or counts.shape[0] != 3 or counts.shape[2] != len(names):
+        raise InputError(f"counts {tuple(counts.shape)}: expected (3, pictures, {len(names)} classes)")
+    mask = torch.zeros(len(names), dtype=torch.bool)
+    mask[_positions(names, unseen)] = True
+    return mask
+
+
+# --- which mistakes -------------------------------------------------------------------------------------------------
+
+
+def error_kinds(predicted: Tensor, labels: Tensor, names: Sequence[str], unseen: Sequence[str]) -> Tensor:
+    """Wrong pixels of each picture by kind: (n, 4) int64 in the order of `ERROR_KINDS`."""
+    _check_maps(predicted, labels)
+    table = torch.zeros(256, dtype=torch.bool)
+    table[_positions(names, unseen)] = True
+    wrong = (predicted != labels) & (labels != IGNORE)
+    kind = 2 * table[labels.long()].long() + table[predicted.long()].long()
+    # seen/seen 0, seen/unseen 1, unseen/seen 2, unseen/unseen 3: the order of ERROR_KINDS
+    return torch.stack([((kind == number) & wrong).flatten(1).sum(1) for number in range(4)], dim=1)
+
+
+def top_confusions(
+    confusion: ConfusionMatrix, names: Sequence[str], among: Sequence[str] | None = None, count: int = 10
+) -> list[tuple[str, str, float]]:
+    """The likeliest mistakes: (true class, class given instead, share of the true class's pixels), largest first.
+
+    Args:
+        among: look at these true classes only; None for all.
+    """
+    rows = range(len(names)) if among is None else _positions(names, among)
+    counts = confusion.counts.double()
+    share = (counts / counts.sum(1, keepdim=True).clamp(min=1)).fill_diagonal_(0)
+    found = [(names[row], names[column], share[row, column].item()) for row in rows for column in range(len(names))]
+    return sorted(found, key=lambda item: -item[2])[:count]

@@ -1,0 +1,309 @@
+"""Figures of an evaluation. Each function draws and returns one matplotlib figure; none shows or saves it.
+
+Scores come in as fractions and are drawn in per cent; maps are integer arrays (H, W) of class indices, 255 for ignored.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from cascadeclip.diagnostics import ERROR_KINDS
+from cascadeclip.errors import InputError
+from cascadeclip.evaluation import ConfusionMatrix, Scores
+from cascadeclip.plots import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
+
+IGNORED_COLOUR = (0.85, 0.85, 0.85)
+SERIES_COLOURS = {"mIoU_seen": SEEN_COLOUR, "mIoU_unseen": UNSEEN_COLOUR, "hIoU": HARMONIC_COLOUR}
+LABELS = {"mIoU_seen": "mIoU seen (S)", "mIoU_unseen": "mIoU unseen (U)", "hIoU": "hIoU"}
+OTHER_COLOURS = ("#5b8c5a", "#c9822b", "#5f6b8a", "#a05a7c")
+
+
+def plot_maps(
+    images: Sequence[np.ndarray],
+    columns: Mapping[str, Sequence[np.ndarray]],
+    names: Sequence[str],
+    unseen: Sequence[str],
+    rows: Sequence[str] = (),
+) -> Figure:
+    """Pictures beside label maps: one row per picture, one column per kind of map, a legend for each row.
+
+    Args:
+        images: n arrays (H, W, 3) uint8.
+        columns: title -> n maps (H, W) integer; 255 is drawn grey, unseen classes are outlined in black.
+        names, unseen: class words, and those without mask labels in training.
+        rows: n texts that stand left of the rows.
+
+    Raises:
+        InputError: no picture, or columns of another length.
+    """
+    if not len(images) or any(len(maps) != len(images) for maps in columns.values()):
+        lengths = {title: len(maps) for title, maps in columns.items()}
+        raise InputError(f"{len(images)} pictures with maps {lengths}: give one map per picture in every column")
+    palette = np.concatenate([class_colours(len(names)), np.full((256 - len(names), 3), IGNORED_COLOUR)])
+    hidden = [index for index, name in enumerate(names) if name in set(unseen)]
+    figure = Figure(figsize=(1.75 * (1 + len(columns)) + 2.2, 1.85 * len(images) + 0.2), layout="constrained")
+    axes = figure.subplots(len(images), 1 + len(columns), squeeze=False)
+    for row, image in enumerate(images):
+        maps = [np.asarray(found[row]) for found in columns.values()]
+        for axis, panel in zip(axes[row], [image, *(palette[found] for found in maps)], strict=True):
+            axis.imshow(panel, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        for axis, found in zip(axes[row][1:], maps, strict=True):
+            outlined = np.isin(found, hidden)
+            if outlined.any() and not outlined.all():
+                axis.contour(outlined, levels=[0.5], colors="black", linewidths=1.0)
+        axes[row][-1].legend(
+            handles=_legend_of(maps, names, hidden, palette), loc="center left", bbox_to_anchor=(1.0, 0.5),
+            fontsize=7, frameon=False,
+        )  # fmt: skip
+    for axis, title in zip(axes[0], ["picture", *columns], strict=True):
+        axis.set_title(title, fontsize=9)
+    for axis, text in zip(axes[:, 0], rows, strict=False):
+        axis.set_ylabel(text, fontsize=8)
+    return figure
+
+
+def _legend_of(maps: Sequence[np.ndarray], names: Sequence[str], hidden: Sequence[int], palette) -> list[Patch]:
+    """The classes of one row, those with the most pixels first, at most eight."""
+    found, pixels = np.unique(np.concatenate([one.ravel() for one in maps]), return_counts=True)
+    handles = []
+    for index in found[np.argsort(-pixels)][:8]:
+        word = names[index] if index < len(names) else "ignored"
+        handles.append(Patch(color=palette[index], label=word + (" (unseen)" if index in hidden else "")))
+    return handles
+
+
+def plot_class_iou(
+    scores: Scores, intervals: Sequence[tuple[float, float]] | None = None, chance: float | None = None
+) -> Figure:
+    """IoU of every class as bars, seen and unseen apart, each from best to worst; dashed: the group's mean.
+
+    Args:
+        intervals: per class (low, high), as fractions; drawn as thin lines.
+        chance: IoU of guessing, as a fraction; drawn dotted.
+    """
+    iou = 100 * np.asarray(scores.iou)
+    figure = Figure(figsize=(11.5, 3.9), layout="constrained")
+    axis, start, ticks = figure.subplots(), 0, []
+    for group, colour, mean in (("seen", SEEN_COLOUR, scores.mIoU_seen), ("unseen", UNSEEN_COLOUR, scores.mIoU_unseen)):
+        members = [i for i, name in enumerate(scores.names) if (name in scores.unseen) == (group == "unseen")]
+        members.sort(key=lambda i: -np.nan_to_num(iou[i], nan=-1.0))
+        places = np.arange(start, start + len(members))
+        axis.bar(places, iou[members], 0.8, color=colour, label=f"{group} classes ({len(members)})")
+        if intervals is not None:
+            low, high = 100 * np.asarray([intervals[i] for i in members]).T
+            axis.vlines(places, low, high, color="black", linewidth=0.8)
+        axis.hlines(100 * mean, places[0] - 0.5, places[-1] + 0.5, color=colour, linestyle="--", linewidth=1.5)
+        axis.text(
+            places[-1] + 0.6, 100 * mean, f"mean {100 * mean:.1f}", color=colour, fontsize=8, ha="right", va="bottom"
+        )
+        ticks += [(place, scores.names[i]) for place, i in zip(places, members, strict=True)]
+        start = places[-1] + 2.5
+    if chance is not None:
+        axis.axhline(100 * chance, color="black", linestyle=":", linewidth=1, label=f"guessing: {100 * chance:.1f}")
+    axis.set_xticks([place for place, _ in ticks], [name for _, name in ticks], rotation=90, fontsize=7)
+    axis.set_xlim(-1, start - 1.5)
+    axis.set_ylim(0, None)
+    axis.set_ylabel("IoU, per cent")
+    axis.legend(frameon=False, fontsize=8)
+    _open(axis)
+    return figure
+
+
+def plot_offset_sweep(offsets: Sequence[float], sweep: Sequence[Scores], marked: float = 0.1) -> Figure:
+    """Left: S, U and hIoU against the seen offset. Right: the same path among curves of equal hIoU.
+
+    Args:
+        offsets, sweep: seen offsets and the scores under each.
+        marked: the offset of the protocol, drawn as a line and a point.
+    """
+    if len(offsets) != len(sweep) or not len(offsets):
+        raise InputError(f"{len(offsets)} offsets with {len(sweep)} scores: give one score per offset, at least one")
+    figure = Figure(figsize=(9.5, 3.7), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    values = {key: 100 * np.array([getattr(scores, key) for scores in sweep]) for key in LABELS}
+    for key, label in LABELS.items():
+        left.plot(offsets, values[key], color=SERIES_COLOURS[key], label=label, marker=".", markersize=4)
+    left.axvline(marked, color="black", linestyle=":", linewidth=1, label=f"the protocol's {marked}")
+    left.set_xlabel("seen offset (taken off the probability of seen classes)")
+    left.set_ylabel("mean IoU, per cent")
+    left.set_ylim(0, None)
+    left.legend(frameon=False, fontsize=8)
+    near = int(np.argmin(np.abs(np.asarray(offsets) - marked)))
+    _draw_trade(right, values["mIoU_seen"], values["mIoU_unseen"], near, f"offset {offsets[near]:.2f}")
+    for axis in (left, right):
+        _open(axis)
+    return figure
+
+
+def plot_trades(report: Mapping[str, tuple[Sequence[float], Sequence[Scores]]], marked: Mapping[str, float]) -> Figure:
+    """Paths of several models in the plane of S and U, one dot per seen offset, among curves of equal hIoU.
+
+    Args:
+        report: model -> (offsets, scores under each).
+        marked: model -> the offset whose dot stands out, the one that its protocol asks for.
+
+    Raises:
+        InputError: no model, or one without an offset to mark.
+    """
+    if not report or any(name not in marked for name in report):
+        raise InputError(
+            f"models {list(report)} with marked offsets {dict(marked)}: give every model one, at least one"
+        )
+    figure = Figure(figsize=(5.6, 4.6), layout="constrained")
+    axis = figure.subplots()
+    paths = {
+        name: 100 * np.array([(scores.mIoU_seen, scores.mIoU_unseen) for scores in sweep])
+        for name, (_, sweep) in report.items()
+    }
+    _draw_equal_harmonic(axis, top=1.15 * max(path.max() for path in paths.values()))
+    for colour, (name, path) in zip(("black", *OTHER_COLOURS), paths.items(), strict=False):
+        offsets = np.asarray(report[name][0])
+        near = int(np.argmin(np.abs(offsets - marked[name])))
+        axis.plot(*path.T, color=colour, linewidth=1, marker=".", markersize=4, label=name)
+        axis.plot(*path[near], "o", color=colour, label=f"offset {offsets[near]:g}")
+    axis.legend(frameon=False, fontsize=8, loc="upper right")
+    _open(axis)
+    return figure
+
+
+def _draw_trade(axis: Axes, seen: np.ndarray, unseen: np.ndarray, marked: int, label: str) -> None:
+    """The path (seen, unseen), in per cent, over curves of equal harmonic mean; point `marked` stands out."""
+    _draw_equal_harmonic(axis, top=1.15 * max(seen.max(), unseen.max()))
+    axis.plot(seen, unseen, color="black", linewidth=1, marker=".", markersize=4, label="one dot per offset")
+    axis.plot(seen[marked], unseen[marked], "o", color=UNSEEN_COLOUR, label=label)
+    axis.legend(frameon=False, fontsize=8, loc="upper right")
+
+
+def _draw_equal_harmonic(axis: Axes, top: float) -> None:
+    """Curves of equal harmonic mean in the plane of S and U, both 0..top per cent, and the line S = U."""
+    top = max(top, 1.0)
+    grid = np.linspace(1e-3, top, 120)
+    height = 2 * grid[:, None] * grid[None, :] / (grid[:, None] + grid[None, :])
+    curves = axis.contour(grid, grid, height, levels=6, colors=HARMONIC_COLOUR, linewidths=0.7, alpha=0.7)
+    axis.clabel(curves, fmt="hIoU %.0f", fontsize=7)
+    axis.plot([0, top], [0, top], color="grey", linestyle=":", linewidth=1, label="S = U")
+    axis.set_xlabel("mIoU seen (S), per cent")
+    axis.set_ylabel("mIoU unseen (U), per cent")
+
+
+def plot_confusion(
+    confusion: ConfusionMatrix, names: Sequence[str], unseen: Sequence[str], least: float = 0.08
+) -> Figure:
+    """Where the pixels of each unseen class went: a row per unseen class, a column per class that takes its pixels.
+
+    Args:
+        least: show a column only if it takes at least this share of some row (the unseen classes are always shown).
+    """
+    counts = confusion.counts.double()
+    share = 100 * (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
+    hidden = [index for index, name in enumerate(names) if name in set(unseen)]
+    if not hidden:
+        raise InputError("no unseen class among the names: give at least one")
+    taken = share[hidden].max(0) >= 100 * least
+    others = [index for index in np.argsort(-share[hidden].max(0)) if taken[index] and index not in hidden]
+    columns = [*hidden, *others]
+    rest = 100 - share[np.ix_(hidden, columns)].sum(1, keepdims=True)
+    table = np.concatenate([share[np.ix_(hidden, columns)], rest], axis=1)
+    figure = Figure(figsize=(1.6 + 0.27 * table.shape[1], 1.3 + 0.27 * table.shape[0]), layout="constrained")
+    axis = figure.subplots()
+    drawn = axis.imshow(table, cmap="Purples", vmin=0, vmax=100, interpolation="nearest", aspect="auto")
+    for row, column in zip(*np.nonzero(table >= 10), strict=True):
+        colour = "white" if table[row, column] > 55 else "black"
+        axis.text(column, row, f"{table[row, column]:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
+    labels = [*(names[index] for index in columns), "all the rest"]
+    axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7.5)
+    axis.set_yticks(range(len(hidden)), [names[index] for index in hidden], fontsize=7.5)
+    for tick, index in zip(axis.get_xticklabels(), columns, strict=False):
+        tick.set_color(UNSEEN_COLOUR if index in hidden else SEEN_COLOUR)
+    axis.axvline(len(hidden) - 0.5, color="black", linewidth=0.8)
+    axis.set_ylabel("true class (all unseen)")
+    axis.set_xlabel("class given: unseen | seen | the rest")
+    figure.colorbar(drawn, ax=axis, label="share of the true class's pixels, per cent")
+    return figure
+
+
+def plot_bars(
+    report: Mapping[str, Mapping[str, float | tuple[float, float, float]]],
+    ylabel: str,
+    *,
+    references: Mapping[str, float] | None = None,
+    axis: Axes | None = None,
+) -> Figure:
+    """Groups of bars, in per cent.
+
+    Args:
+        report: group -> series -> fraction, or (fraction, low, high) with the ends of its interval.
+        references: name -> fraction, drawn as dotted lines: baselines and ceilings.
+        axis: draw into this one instead of a figure of its own.
+
+    Raises:
+        InputError: no group, or groups with other series than the first.
+    """
+    series = list(next(iter(report.values()), {}))
+    if not series or any(list(values) != series for values in report.values()):
+        raise InputError(f"bars of the groups {list(report)}: give every group the same series, at least one")
+    figure = (
+        Figure(figsize=(max(5.0, 1.8 + 1.7 * len(report)), 3.6), layout="constrained") if axis is None else axis.figure
+    )
+    axis = figure.subplots() if axis is None else axis
+    others = iter(OTHER_COLOURS * len(series))
+    width = 0.8 / len(series)
+    for number, name in enumerate(series):
+        triples = np.array([np.broadcast_to(values[name], 3) if np.ndim(values[name]) == 0 else values[name]
+                            for values in report.values()], dtype=float)  # fmt: skip
+        middle, low, high = 100 * triples.T
+        places = np.arange(len(report)) + width * (number - (len(series) - 1) / 2)
+        colour = SERIES_COLOURS.get(name) or next(others)
+        drawn = axis.bar(places, middle, 0.92 * width, color=colour, label=LABELS.get(name, name))
+        if (high > low).any():
+            axis.vlines(places, low, high, color="black", linewidth=1)
+        for bar, value, top in zip(drawn, middle, np.fmax(high, middle), strict=True):
+            axis.annotate(f"{value:.1f}", (bar.get_x() + bar.get_width() / 2, top), (0, 2), fontsize=7.5,
+                          textcoords="offset points", ha="center")  # fmt: skip
+    for number, (name, value) in enumerate((references or {}).items()):
+        style = (":", "--", "-.")[number % 3]
+        axis.axhline(100 * value, color="black", linestyle=style, linewidth=1, label=f"{name}: {100 * value:.1f}")
+    axis.set_xticks(range(len(report)), list(report))
+    axis.set_ylabel(ylabel)
+    axis.margins(y=0.14)
+    axis.set_ylim(0, None)
+    axis.legend(frameon=False, fontsize=8)
+    _open(axis)
+    return figure
+
+
+def plot_error_kinds(report: Mapping[str, tuple[torch.Tensor, int]]) -> Figure:
+    """How the pixels of each model divide into right and four kinds of wrong, as stacked bars.
+
+    Args:
+        report: model -> (wrong pixels by kind (4,) as in `diagnostics.error_kinds`, number of labelled pixels).
+    """
+    colours = (SEEN_COLOUR, "#a9c1d9", UNSEEN_COLOUR, "#eab0b6")
+    figure = Figure(figsize=(8.5, 1.4 + 0.55 * len(report)), layout="constrained")
+    axis = figure.subplots()
+    left = np.zeros(len(report))
+    for number, kind in enumerate(ERROR_KINDS):
+        share = np.array([100 * float(wrong[number]) / pixels for wrong, pixels in report.values()])
+        drawn = axis.barh(list(report), share, 0.6, left=left, color=colours[number], label=kind)
+        axis.bar_label(
+            drawn, [f"{value:.1f}" if value >= 1.5 else "" for value in share], label_type="center", fontsize=8
+        )
+        left += share
+    drawn = axis.barh(list(report), 100 - left, 0.6, left=left, color="#e8e8e8", label="right")
+    axis.bar_label(drawn, [f"{value:.1f}" for value in 100 - left], label_type="center", fontsize=8)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 100)
+    axis.set_xlabel("share of all labelled pixels, per cent")
+    axis.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    _open(axis)
+    return figure
+
+
+def _open(axis: Axes) -> None:
+    axis.spines[["top", "right"]].set_visible(False)

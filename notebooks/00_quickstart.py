@@ -1,0 +1,312 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 00 · Quickstart: a picture and some words in, a segmentation out
+#
+# **What you will learn**
+#
+# 1. How to segment a picture with words of your choice, in three lines.
+# 2. What *seen* and *unseen* classes are, and that a class without a single mask label can still be segmented.
+# 3. How the answer depends on the words you give.
+#
+# **Time:** TIME on a laptop CPU. A GPU is used if there is one. Nothing is downloaded.
+
+# %%
+# On Colab, install the package first: see the README.
+from itertools import pairwise
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+import cascadeclip
+from cascadeclip.data.emojiscenes import CLASSES, SEEN, STUFF, THINGS, UNSEEN, draw_scene
+from cascadeclip.plots import class_colours
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+print(f"device: {device}")
+
+# %% [markdown]
+# ## A picture
+#
+# The package brings a small world, *EmojiScenes*: little scenes of *things* (a tiger, a house) on *stuff* (grass,
+# sky), drawn when you ask for them. Every pixel's class is known. Here is one with a tiger and a house on grass.
+
+# %%
+scene = draw_scene(seed=0, index=0, things=("tiger", "house"), stuff=("grass",), objects=(2, 2))
+figure, axis = plt.subplots(figsize=(3, 3))
+axis.imshow(scene.image, interpolation="nearest")
+axis.set_title(f"a scene with {' and '.join(scene.things)} on {scene.stuff[0]}", fontsize=10)
+axis.set_xlabel("px")
+axis.set_ylabel("px")
+plt.show()
+
+# %% [markdown]
+# A picture is an ordinary array of RGB bytes, here 96 × 96 pixels. A path to a PNG or JPEG would do as well.
+#
+# ## Three lines
+
+# %%
+words = ["tiger", "house", "grass"]
+result = cascadeclip.load("mini").segment(scene.image, words)
+result.plot()
+
+# %% [markdown]
+# Every pixel got one of the three words. The legend says that *tiger* is **unseen**: in training, no picture had a
+# mask label for a tiger. Still it is found.
+#
+# What came back:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print("labels:", result.labels.shape, result.labels.dtype, "- for each pixel the position of its word in", result.names)
+print("scores:", result.scores.shape, result.scores.dtype, "- a score for every word at every pixel")
+print("labels are the best scores:", bool((result.labels == result.scores.argmax(0)).all()))
+print("had mask labels in training:", result.seen)
+
+# %% [markdown]
+# The labels are the argmax of the scores, nothing more. The scores themselves show how sure each word is of itself:
+
+# %%
+figure, axes = plt.subplots(1, len(words), figsize=(9, 3.2), layout="constrained")
+for axis, word, found in zip(axes, words, result.scores, strict=True):
+    drawn = axis.imshow(found, cmap="magma", vmin=0, vmax=1)
+    axis.contour(scene.labels == CLASSES.index(word), levels=[0.5], colors="#00c853", linewidths=1.2)
+    axis.set_title(word + ("" if word in result.seen else " (unseen)"), fontsize=10)
+    axis.set_axis_off()
+figure.colorbar(drawn, ax=axes, label="score of the word")
+figure.suptitle("Where each word scores high (its true outline in green)", fontsize=11)
+plt.show()
+
+# %% [markdown]
+# TODO
+#
+# We know the truth, so we can measure. The *intersection over union* (IoU) of a word is the number of pixels that are
+# that class **and** were called so, divided by the number for which at least one of the two holds. 1 is perfect.
+
+
+# %%
+def iou_of(result, scene, word):
+    """Intersection over union of one word's pixels with the truth."""
+    truth = scene.labels == CLASSES.index(word)
+    found = result.labels == result.names.index(word)
+    return (truth & found).sum() / (truth | found).sum()
+
+
+for word in words:
+    share = (scene.labels == CLASSES.index(word)).mean()
+    print(f"{word:6} IoU {iou_of(result, scene, word):.2f}   (calling every pixel {word!r} would give {share:.2f})")
+
+# %% [markdown]
+# The number in brackets is the baseline: the share of the picture that the class covers.
+#
+# ## Seen and unseen
+#
+# How can a class that never had a mask be found? Two steps of training, with two kinds of teaching:
+#
+# - **CLIP** learnt from pictures and *captions* with all classes. It knows which words go with a picture, not where.
+# - **The decoders** on top of CLIP learnt *where* from masks, of the **seen** classes only. They never learn a
+#   class's name by heart: they compare patches with CLIP's embedding of a word. Any word that CLIP knows can be asked
+#   for.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+print("classes:", len(CLASSES), "=", len(THINGS), "things +", len(STUFF), "stuff")
+print("seen (masks in training):", len(SEEN))
+print("unseen (no masks in training):", len(UNSEEN), "-", ", ".join(UNSEEN))
+print("both at once:", len(set(SEEN) & set(UNSEEN)))
+
+# %% [markdown]
+# On our scene: what is true, and what the decoders would have been shown of it in training.
+
+# %%
+palette = class_colours(len(CLASSES))
+truth = palette[scene.labels]
+shown = truth.copy()
+shown[np.isin(scene.labels, [CLASSES.index(name) for name in UNSEEN])] = 0  # black
+figure, axes = plt.subplots(1, 3, figsize=(8, 3), layout="constrained")
+panels = {
+    "picture": scene.image,
+    "truth": truth,
+    "masks that training shows\n(black: no label)": shown,
+}
+for axis, (title, panel) in zip(axes, panels.items(), strict=True):
+    axis.imshow(panel, interpolation="nearest")
+    axis.set_title(title, fontsize=10)
+    axis.set_axis_off()
+for name in (*scene.things, *scene.stuff):
+    axes[1].plot([], [], "s", color=palette[CLASSES.index(name)], label=name)
+figure.legend(loc="outside lower center", ncols=3, frameon=False)
+plt.show()
+
+# %% [markdown]
+# In training, the tiger is a hole in the label map. The decoders are told only that it is none of the seen classes.
+#
+# One picture proves little. Here is the first scene drawn for each of six unseen things, each segmented with the
+# words that are in it.
+
+# %%
+segmenter = cascadeclip.load("mini")
+segmenter.clip.model.to(device)
+segmenter.model.to(device)
+
+
+def colour_map(result):
+    """The labels in the colours of the whole world, so that a word keeps its colour from figure to figure."""
+    return palette[[CLASSES.index(name) for name in result.names]][result.labels]
+
+
+unseen_things = [name for name in UNSEEN if name in THINGS]
+figure, axes = plt.subplots(2, 6, figsize=(9, 3.4), layout="constrained")
+for (top, bottom), thing in zip(axes.T, unseen_things[::2], strict=True):
+    drawn = draw_scene(seed=1, index=0, things=(thing,), stuff=("grass", "brick"), objects=(1, 1))
+    found = segmenter.segment(drawn.image, [thing, *drawn.stuff])
+    top.imshow(drawn.image, interpolation="nearest")
+    top.set_title(thing, fontsize=10)
+    bottom.imshow(colour_map(found))
+    bottom.set_title(f"IoU {iou_of(found, drawn, thing):.2f}", fontsize=9)
+    top.set_axis_off()
+    bottom.set_axis_off()
+figure.suptitle("Unseen things (top) and their segmentation (bottom)", fontsize=11)
+plt.show()
+
+# %% [markdown]
+# TODO. And the number, over eight scenes of each of the 12 unseen things:
+
+# %%
+# NBVAL_CHECK_OUTPUT
+measured, baseline = [], []
+for thing in unseen_things:
+    for index in range(8):
+        drawn = draw_scene(seed=2, index=index, things=(thing,), objects=(1, 1))
+        measured.append(iou_of(segmenter.segment(drawn.image, [thing, *drawn.stuff]), drawn, thing))
+        baseline.append((drawn.labels == CLASSES.index(thing)).mean())
+print("scenes:", len(measured))
+print(
+    "mean IoU of the unseen thing above the baseline (every pixel is the thing):", np.mean(measured) > np.mean(baseline)
+)
+print("above one half:", np.mean(measured) > 0.5)
+
+# %%
+print(f"mean IoU {np.mean(measured):.2f}, baseline {np.mean(baseline):.2f}")
+
+# %% [markdown]
+# TODO
+#
+# ## Change the words
+#
+# The segmenter chooses among the words it is given, at every pixel. So the words are half of the question.
+
+# %%
+questions = {
+    "what is there": ["tiger", "house", "grass"],
+    "no tiger on offer": ["house", "grass"],
+    "lion instead of tiger": ["lion", "house", "grass"],
+    f"all {len(CLASSES)} words": list(CLASSES),
+}
+answers = {title: segmenter.segment(scene.image, asked) for title, asked in questions.items()}
+tiger = scene.labels == CLASSES.index("tiger")
+
+figure, axes = plt.subplots(1, 5, figsize=(11, 2.8), layout="constrained")
+axes[0].imshow(scene.image, interpolation="nearest")
+axes[0].set_title("picture", fontsize=10)
+used = {}
+for axis, (title, answer) in zip(axes[1:], answers.items(), strict=True):
+    axis.imshow(colour_map(answer))
+    axis.contour(tiger, levels=[0.5], colors="black", linewidths=0.8)
+    axis.set_title(title, fontsize=10)
+    used |= {answer.names[position]: None for position in np.unique(answer.labels)}
+for name in used:
+    axes[0].plot([], [], "s", color=palette[CLASSES.index(name)], label=name)
+for axis in axes:
+    axis.set_axis_off()
+figure.legend(loc="outside lower center", ncols=8, frameon=False, fontsize=8)
+plt.show()
+
+# %% [markdown]
+# TODO
+#
+# In numbers, the three commonest answers on the tiger's pixels (outlined above):
+
+# %%
+for title, answer in answers.items():
+    counts = np.bincount(answer.labels[tiger], minlength=len(answer.names))
+    best = [position for position in counts.argsort()[::-1][:3] if counts[position]]
+    shares = ", ".join(f"{answer.names[position]} {100 * counts[position] / tiger.sum():.0f} %" for position in best)
+    print(f"{title:22} {shares}")
+
+# %% [markdown]
+# TODO: With all words. Telling the model which classes are present makes the task much easier; the benchmark
+# (notebook 04) does not tell it.
+#
+# A word outside Mini-CLIP's small vocabulary is an error that helps you on. A real CLIP takes any word.
+
+# %%
+try:
+    segmenter.segment(scene.image, ["tigr", "grass"])
+except cascadeclip.InputError as error:
+    print(str(error)[:120], "...")
+
+# %% [markdown]
+# ### Exercise 1: your own scene
+#
+# Draw a scene with two *unseen* things of your choice (`draw_scene(seed=..., index=..., things=(...), objects=(2,
+# 2))`), segment it with the words that are in it (`scene.things` and `scene.stuff`), plot the result and print the
+# IoU of both things.
+
+# %%
+# your code here
+
+# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
+# @title Solution
+my_scene = draw_scene(seed=3, index=0, things=("guitar", "pizza"), objects=(2, 2))
+my_result = segmenter.segment(my_scene.image, [*my_scene.things, *my_scene.stuff])
+for thing in my_scene.things:
+    print(thing, "IoU", round(float(iou_of(my_result, my_scene, thing)), 2))
+assert not set(my_scene.things) & set(my_result.seen), "choose things from UNSEEN: these had mask labels"
+my_result.plot()
+
+# %% [markdown]
+# ### Exercise 2: words that are not there
+#
+# Start from the three words of our scene and add words that are *not* in it, one after the other, from `SEEN`. Print
+# the share of right pixels each time. Can an absent word ever raise it? Find the reason before you run it.
+
+# %%
+# your code here
+
+# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
+# @title Solution
+# Words do not see each other: a new word leaves the scores of the others as they are. It can only take pixels away, and
+# those that it takes are wrong, for it is not in the picture.
+asked, shares = list(words), []
+for extra in [None, *(name for name in SEEN if name not in words)][:20]:
+    asked += [extra] if extra else []
+    answer = segmenter.segment(scene.image, asked)
+    right = np.array([CLASSES.index(name) for name in asked])[answer.labels] == scene.labels
+    shares.append(float(right.mean()))
+    print(f"{len(asked):2} words{' (+ ' + extra + ')' if extra else '':15} {100 * shares[-1]:.1f} % right")
+assert all(later <= earlier for earlier, later in pairwise(shares)), "an absent word must not raise the share"
+
+# %% [markdown]
+# ## Recap
+#
+# 1. `cascadeclip.load("mini").segment(picture, words)` gives every pixel the word that scores best there; `.plot()`
+#    draws it.
+# 2. *Seen* classes had masks in training, *unseen* ones only captions in CLIP's own training. Unseen things are found
+#    because the decoders compare patches with CLIP's embedding of a word instead of learning classes by number.
+# 3. The words are part of the question: leave one out and its pixels go to the next best; offer all of them and
+#    confusions appear.
+#
+# Next: what each layer of CLIP knows (01, 02), how the decoders work and how they are trained (03), and how well it
+# all does on the benchmark's terms (04).

@@ -1,0 +1,101 @@
+"""Localisation of words, intervals and the modality gap, on cases whose answers are known."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from cascadeclip.alignment import bootstrap, localise, loss_along_gap, modality_gap
+from cascadeclip.errors import InputError
+
+LABELS = torch.tensor([[0, 0, 1, 1], [1, 2, 2, 2]])
+
+
+def test_perfect_similarities_score_perfectly():
+    found = localise(F.one_hot(LABELS, 4).float(), LABELS)
+    assert found.image.tolist() == [0, 0, 1, 1]
+    assert found.class_index.tolist() == [0, 1, 1, 2]
+    assert found.auroc.tolist() == [1, 1, 1, 1]
+    assert found.average_precision.tolist() == [1, 1, 1, 1]
+    assert found.prevalence.tolist() == [0.5, 0.5, 0.25, 0.75]
+    assert found.hit.all()
+    assert found.mean_iou() == 1
+
+
+def test_auroc_counts_pairs_in_the_right_order():
+    similarity = torch.zeros(1, 4, 2)
+    similarity[0, :, 0] = torch.tensor([0.9, 0.1, 0.5, 0.2])  # patches 0 and 1 are of class 0
+    found = localise(similarity, torch.tensor([[0, 0, 1, 1]]))
+    assert found.auroc[0] == 0.5  # 0.9 beats both others, 0.1 none
+    assert found.average_precision[0] == pytest.approx((1 / 1 + 2 / 4) / 2)
+    assert found.hit[0]
+    assert found.auroc[1] == 0.5  # all equal
+
+
+def test_argmax_goes_to_absent_words_unless_only_present_ones_are_offered():
+    similarity = F.one_hot(LABELS, 4).float()
+    similarity[..., 3] = 2  # a word that is in no picture
+    assert localise(similarity, LABELS).mean_iou() == 0
+    assert localise(similarity, LABELS, present_only=True).mean_iou() == 1
+
+
+def test_mean_iou_is_from_one_confusion_matrix():
+    similarity = torch.zeros(2, 4, 3)
+    similarity[..., 1] = 1  # all patches are called class 1
+    found = localise(similarity, LABELS)
+    assert found.mean_iou() == pytest.approx((0 + 3 / 8 + 0) / 3)
+    assert found.mean_iou([1]) == pytest.approx(3 / 8)
+    assert found.mean_iou([1], images=np.array([0, 0])) == pytest.approx(1 / 2)
+
+
+def test_means_weigh_classes_alike_and_count_drawn_images_as_often_as_drawn():
+    similarity = F.one_hot(LABELS, 3).float()
+    similarity[1, :, 1] = torch.tensor([0.0, 1, 1, 1])  # class 1 is missed in the second picture
+    found = localise(similarity, LABELS)
+    assert found.per_class("auroc").tolist() == [1, 0.5, 1]
+    assert found.mean("auroc") == pytest.approx(2.5 / 3)
+    assert found.mean("auroc", [1], images=np.array([0, 1, 1])) == pytest.approx(1 / 3)
+    assert np.isnan(found.per_class("auroc", images=np.array([1, 1]))[0])
+
+
+def test_a_class_that_fills_the_picture_is_left_out():
+    labels = torch.tensor([[2, 2], [0, 1]])
+    assert localise(torch.rand(2, 2, 3), labels).image.tolist() == [1, 1]
+
+
+def test_localise_refuses_labels_that_do_not_fit():
+    with pytest.raises(InputError, match=r"0\.\.1"):
+        localise(torch.rand(1, 2, 2), torch.tensor([[0, 2]]))
+    with pytest.raises(InputError, match=r"must be \(1, 2\)"):
+        localise(torch.rand(1, 2, 2), torch.tensor([[0, 1, 1]]))
+
+
+def test_bootstrap_interval_of_a_mean_is_the_normal_one():
+    values = np.random.default_rng(1).normal(3, 2, 400)
+    low, high = bootstrap(lambda drawn: values[drawn].mean(), 400, draws=2000)
+    half = 1.96 * values.std() / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.05)
+    assert high == pytest.approx(values.mean() + half, abs=0.05)
+
+
+def test_modality_gap_is_the_distance_of_the_centroids_whatever_the_lengths():
+    image, text = torch.tensor([[3.0, 0], [0, 5]]), torch.tensor([[-1.0, 0]])
+    torch.testing.assert_close(modality_gap(image, text), torch.tensor([1.5, 0.5]))
+
+
+def test_loss_along_the_gap_is_the_contrastive_loss_at_no_shift():
+    generator = torch.Generator().manual_seed(0)
+    image, text = (F.normalize(torch.randn(6, 4, generator=generator), dim=-1) for _ in range(2))
+    logits = (image @ text.T / 0.1).double()
+    rows = -(logits.diag() - logits.exp().sum(1).log()).mean()
+    columns = -(logits.diag() - logits.exp().sum(0).log()).mean()
+    assert loss_along_gap(image, text, [0.0], 0.1)[0] == pytest.approx((rows + columns).item() / 2, rel=1e-5)
+
+
+def test_closing_a_pure_offset_lowers_the_loss():
+    text = F.normalize(torch.randn(8, 16, generator=torch.Generator().manual_seed(0)), dim=-1)
+    offset = torch.zeros(16)
+    offset[0] = 2
+    image = F.normalize(text + offset, dim=-1)
+    none, closed = loss_along_gap(image, text, [0.0, 1.0], 0.1)
+    assert closed < none

@@ -1,0 +1,61 @@
+"""Figures of layers: what is drawn is what was given, and every axis says what it is."""
+
+import numpy as np
+import pytest
+
+from cascadeclip import analysis_plots as plots
+
+
+def test_maps_stand_beside_their_pictures():
+    pictures = [np.full((8, 8, 3), shade, np.uint8) for shade in (10, 200)]
+    maps = {"block 1": [np.full((2, 2), i) for i in (3.0, 4.0)], "block 2": [np.zeros((2, 2, 3))] * 2}
+    axes = np.array(plots.plot_maps(pictures, maps, cmap="magma").axes).reshape(2, 3)
+    assert [axis.get_title() for axis in axes[0]] == ["picture", "block 1", "block 2"]
+    assert [axes[row, 1].images[0].get_array().max() for row in (0, 1)] == [3, 4]
+    assert [axes[row, 0].images[0].get_array().max() for row in (0, 1)] == [10, 200]
+    assert axes[0, 1].images[0].get_cmap().name == "magma"
+
+
+def test_matrices_share_one_colour_scale_and_number_blocks_from_one():
+    figure = plots.plot_matrices({"a": np.eye(3), "b": np.zeros((3, 3))}, "CKA")
+    *panels, bar = figure.axes
+    assert [panel.get_title() for panel in panels] == ["a", "b"]
+    assert {panel.images[0].get_clim() for panel in panels} == {(0.0, 1.0)}
+    assert panels[0].images[0].get_extent() == [0.5, 3.5, 3.5, 0.5]
+    assert (panels[0].get_xlabel(), bar.get_ylabel()) == ("block", "CKA")
+
+
+def test_curves_over_blocks_with_baselines_and_intervals():
+    figure = plots.plot_over_blocks(
+        {"raw": [1.0, 2.0, 4.0], "learnt": [2.0, 3.0, 5.0]},
+        "AUROC",
+        baselines={"guessing": 0.5},
+        intervals={"raw": [(0.0, 2.0), (1.0, 3.0), (3.0, 5.0)]},
+    )
+    (axis,) = figure.axes
+    lines = {line.get_label(): line for line in axis.lines}
+    assert lines["raw"].get_xdata().tolist() == [1, 2, 3]
+    assert lines["learnt"].get_ydata() == pytest.approx([2, 3, 5])
+    assert set(lines["guessing"].get_ydata()) == {0.5}
+    (band,) = axis.collections
+    assert band.get_paths()[0].vertices[:, 1].min() == 0 and band.get_paths()[0].vertices[:, 1].max() == 5
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("block", "AUROC")
+
+
+def test_lines_mark_their_lowest_point():
+    (axis,) = plots.plot_lines([0, 1, 2], {"loss": [3.0, 1.0, 2.0]}, "shift", "loss").axes
+    curve, lowest = axis.lines
+    assert curve.get_ydata() == pytest.approx([3, 1, 2])
+    assert (lowest.get_xdata()[0], lowest.get_ydata()[0]) == (1, 1)
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("shift", "loss")
+
+
+def test_classes_are_in_the_order_of_the_last_panels_best_block():
+    raw, learnt = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, np.nan]]), np.array([[0.2, 0.7], [0.1, 0.9], [0.1, 0.8]])
+    first, second, bar = plots.plot_classes_over_blocks(
+        {"raw": raw, "learnt": learnt}, ("ant", "bee", "cat"), ("cat",), "AUROC"
+    ).axes
+    assert [label.get_text() for label in first.get_yticklabels()] == ["bee", "cat", "ant"]
+    assert [label.get_color() for label in first.get_yticklabels()] == ["black", "#d1495b", "black"]
+    np.testing.assert_array_equal(second.images[0].get_array(), learnt[[1, 2, 0]])
+    assert (first.get_title(), second.get_title(), bar.get_ylabel()) == ("raw", "learnt", "AUROC")
