@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
+
+from cascadeclip.figure import Figure
 
 
 def plot_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.ndarray]], **options) -> Figure:
@@ -87,23 +88,26 @@ def plot_classes_over_blocks(
 ) -> Figure:
     """Classes x blocks as colours, one panel per entry, classes in the order of the last panel's best block.
 
+    Classes without a value are left out.
+
     Args:
         values: title -> (C, L), nan where there is no value.
         names, unseen: the C class words, and those to print in red.
         label: what the colours mean.
     """
-    last = np.nan_to_num(list(values.values())[-1])
-    order = np.argsort(-last[:, last.mean(0).argmax()])
-    figure = Figure(figsize=(3.2 * len(values) + 1.5, 0.125 * len(names) + 0.8), layout="constrained")
+    last = list(values.values())[-1]
+    order = np.argsort(-np.nan_to_num(last[:, np.nanmean(last, axis=0).argmax()]))
+    order = [c for c in order if not np.isnan(last[c]).all()]
+    figure = Figure(figsize=(3.2 * len(values) + 1.5, 0.125 * len(order) + 0.8), layout="constrained")
     axes = figure.subplots(1, len(values), squeeze=False, sharey=True)[0]
     for axis, (title, matrix) in zip(axes, values.items(), strict=True):
         blocks = matrix.shape[1]
         drawn = axis.imshow(
             matrix[order], aspect="auto", vmin=0, vmax=1, cmap="RdYlGn",
-            extent=(0.5, blocks + 0.5, len(names) - 0.5, -0.5), interpolation="nearest",
+            extent=(0.5, blocks + 0.5, len(order) - 0.5, -0.5), interpolation="nearest",
         )  # fmt: skip
         axis.set(title=title, xlabel="block")
-    axes[0].set_yticks(range(len(names)), [names[c] for c in order], fontsize=6)
+    axes[0].set_yticks(range(len(order)), [names[c] for c in order], fontsize=6)
     for tick, position in zip(axes[0].get_yticklabels(), order, strict=True):
         tick.set_color("#d1495b" if names[position] in unseen else "black")
     figure.colorbar(drawn, ax=axes.tolist(), label=label)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
+from matplotlib.colors import LogNorm
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +16,7 @@ from cascadeclip.cascade import CascadeCLIP, TextImageDecoder
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
+from cascadeclip.figure import Figure
 from cascadeclip.losses import segmentation_loss
 from cascadeclip.plots import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
 from cascadeclip.precision import autocast
@@ -66,21 +67,24 @@ def plot_attention(
     layers = len(maps[0])
     if len(stages) != len(maps) or any(len(row) != layers for row in maps):
         raise InputError(f"{len(stages)} stage names for {[len(row) for row in maps]} maps a stage")
-    figure = Figure(figsize=(2.0 * (layers + 1) + 1.6, 1.9 * len(maps)), layout="constrained")
+    figure = Figure(figsize=(1.75 * (layers + 1), 1.75 * len(maps) + 1.3), layout="constrained")
     axes = figure.subplots(len(maps), layers + 1, squeeze=False)
     most = max((float(panel.max()) for row in maps for panel in row[:-1]), default=1.0)
+    even = LogNorm(1 / max(most, 1.01), max(most, 1.01), clip=True)
     reach = max(float(np.abs(row[-1]).max()) for row in maps)
     for row, panels, stage in zip(axes, maps, stages, strict=True):
         _show_picture(row[0], image, mask)
         row[0].set_ylabel(stage, fontsize=9)
         for axis, panel in zip(row[1:-1], panels[:-1], strict=True):
-            looks = _show_map(axis, panel, mask, cmap="magma", vmin=0, vmax=most)
+            looks = _show_map(axis, panel, mask, cmap="PuOr_r", norm=even)
         logits = _show_map(row[-1], panels[-1], mask, cmap="RdBu_r", vmin=-reach, vmax=reach)
     titles = ["picture", *(f"layer {n}: attention" for n in range(1, layers)), f"layer {layers}: mask logits"]
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
     if layers > 1:
-        figure.colorbar(looks, ax=axes[:, 1:-1], label="attention x patches (1 = even)", location="bottom", shrink=0.8)
+        figure.colorbar(
+            looks, ax=axes[:, 1:-1], label="attention x patches (1 = even look, log scale)", location="bottom"
+        )
     figure.colorbar(logits, ax=axes[:, -1], label="mask logit", location="bottom")
     figure.suptitle(f"Where the query “{word}” looks (its true mask outlined)", fontsize=11)
     return figure
@@ -106,7 +110,7 @@ def plot_stage_masks(
         )
     columns = [*stage_logits, stage_logits.sum(0)]
     reach = max(float(np.abs(column).max()) for column in columns)
-    figure = Figure(figsize=(1.8 * (len(columns) + 1) + 1, 1.85 * len(words)), layout="constrained")
+    figure = Figure(figsize=(1.6 * (len(columns) + 1) + 1, 1.6 * len(words) + 0.3), layout="constrained")
     axes = figure.subplots(len(words), len(columns) + 1, squeeze=False)
     for position, (row, word) in enumerate(zip(axes, words, strict=True)):
         _show_picture(row[0], image, masks[position])
@@ -122,7 +126,7 @@ def plot_stage_masks(
 def plot_mask_history(
     images: np.ndarray, masks: np.ndarray, words: Sequence[str], history: Mapping[int, np.ndarray]
 ) -> Figure:
-    """How one class's mask grows on each of several pictures while a model trains.
+    """How one class's mask grows on each of several pictures while a model trains: its logits, less their mean.
 
     Args:
         images: (B, H, W, 3) uint8.
@@ -131,17 +135,18 @@ def plot_mask_history(
         history: step -> (B, h, w) mask logits of that class.
     """
     steps = sorted(history)
-    reach = max(float(np.abs(history[step]).max()) for step in steps)
-    figure = Figure(figsize=(1.7 * (len(steps) + 1) + 1, 1.75 * len(words)), layout="constrained")
+    contrast = {step: history[step] - history[step].mean(axis=(1, 2), keepdims=True) for step in steps}
+    reach = max(float(np.abs(contrast[step]).max()) for step in steps)
+    figure = Figure(figsize=(1.6 * (len(steps) + 1) + 1, 1.6 * len(words) + 0.3), layout="constrained")
     axes = figure.subplots(len(words), len(steps) + 1, squeeze=False)
     for position, (row, word) in enumerate(zip(axes, words, strict=True)):
         _show_picture(row[0], images[position], masks[position])
         row[0].set_ylabel(word, fontsize=9)
         for axis, step in zip(row[1:], steps, strict=True):
-            drawn = _show_map(axis, history[step][position], masks[position], cmap="RdBu_r", vmin=-reach, vmax=reach)
+            drawn = _show_map(axis, contrast[step][position], masks[position], cmap="RdBu_r", vmin=-reach, vmax=reach)
     for axis, title in zip(axes[0], ["picture", *(f"step {step}" for step in steps)], strict=True):
         axis.set_title(title, fontsize=9)
-    figure.colorbar(drawn, ax=axes, label="mask logit of the class named at the left", shrink=0.8)
+    figure.colorbar(drawn, ax=axes, label="mask logit minus its mean over the picture", shrink=0.8)
     return figure
 
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cascadeclip.diagnostics import ERROR_KINDS
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import ConfusionMatrix, Scores
+from cascadeclip.figure import Figure
 from cascadeclip.plots import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
 
 IGNORED_COLOUR = (0.85, 0.85, 0.85)

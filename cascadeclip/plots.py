@@ -5,12 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.data.transforms import normalise, to_tensor
 from cascadeclip.evaluation import predict
+from cascadeclip.figure import Figure
 from cascadeclip.segmenter import Segmentation
 
 SEEN_COLOUR, UNSEEN_COLOUR, HARMONIC_COLOUR = "#4878a8", "#d1495b", "#8d6a9f"

@@ -26,6 +26,7 @@
 
 # %%
 # On Colab, install the package first: see the README.
+import logging
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -46,6 +47,7 @@ from cascadeclip.lenses import block_tokens, raw_lens, value_path_tokens
 from cascadeclip.presets import MINI
 from cascadeclip.segmenter import load
 
+logging.getLogger("cascadeclip").setLevel(logging.ERROR)  # 100 pictures lack some classes; that is known here
 device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"device: {device}")
 
@@ -102,8 +104,9 @@ print("words:", ", ".join(words))
 plot_maps([scenes[i].image for i in shown], word_maps(raw), cmap="magma")
 
 # %% [markdown]
-# Each map has its own brightness. Early maps follow edges and colours, not the word. Late ones react to the object, but
-# patchily, and not only there.
+# Each map has its own range of brightness. Look where they are dark: through the raw lens most words point *away* from
+# their object, at the background. Real CLIPs are known for the same ("opposite" maps). The information is there, with
+# the wrong sign and in the wrong direction.
 #
 # ## Lens 2, *learnt*: a linear map per block, fitted without labels
 #
@@ -126,7 +129,7 @@ plot_over_blocks({"learnt lens": r2}, "R² on held-out pictures", baselines={"pr
 plot_maps([scenes[i].image for i in shown], word_maps(learnt), cmap="magma")
 
 # %% [markdown]
-# The same pictures and words as above. Through a fitted lens the object stands out blocks earlier.
+# The same pictures and words as above. Through a fitted lens the object stands out, and it does so early.
 #
 # ## The numbers
 #
@@ -170,9 +173,12 @@ plot_over_blocks(lines, "mean over classes", baselines={"prevalence (guessing)":
 # NBVAL_CHECK_OUTPUT
 auroc = {name: np.array([r.mean("auroc") for r in results]) for name, results in found.items()}
 print("learnt above raw at blocks 6 to 10:", bool((auroc["learnt"] > auroc["raw"])[5:10].all()))
-print("raw lens at block 3 close to guessing:", bool(abs(auroc["raw"][2] - 0.5) < 0.1))
+print("raw below guessing from block 3 to 9:", bool((auroc["raw"][2:9] < 0.5).all()))
 
 # %% [markdown]
+# Worse than guessing is not nothing: it is information turned round. Through the learnt lens the same tokens find the
+# words' patches from the first blocks on. The lens never saw a label; it only learnt where CLIP takes a patch at last.
+#
 # A mean over classes hides the classes. Here is each of them: every row is a class, every column a block.
 
 # %%
@@ -180,8 +186,8 @@ by_class = {name: np.array([r.per_class("auroc") for r in results]).T for name, 
 plot_classes_over_blocks(by_class, CLASSES, UNSEEN, "AUROC (0.5: guessing)")
 
 # %% [markdown]
-# Unseen classes (in red) are neither better nor worse than seen ones: Mini-CLIP met all of them in captions, and no
-# mask has been used so far.
+# Unseen classes (in red) are spread among the seen ones: Mini-CLIP met all of them in captions, and no mask has been
+# used so far. Through the raw lens things are red and some stuff is green: words point at the background.
 #
 # ## Lens 3, *decoder*: after training on the masks of seen classes
 #
@@ -208,8 +214,8 @@ for name, result in columns.items():
     )
 
 # %% [markdown]
-# Training on the seen classes' masks lifts the seen classes most, and the unseen ones with them. (mIoU here is per
-# patch, on 80 pictures; notebook 04 scores pixels on the test set.)
+# Trained decoders lift the seen classes most, and the unseen ones with them. No stage does it alone: the sum is far
+# better than any of the three. (mIoU here is per patch, on 80 pictures; notebook 04 scores pixels on the test set.)
 #
 # ## Decodable is not aligned
 #
@@ -237,8 +243,9 @@ gap = np.array([d.mean_iou() - r.mean_iou() for d, r in zip(decodable, found["ra
 print("decodable above text-aligned (raw) at every block from 4 on:", bool((gap > 0)[3:].all()))
 
 # %% [markdown]
-# The distance between the upper curve and the raw one is information that is *there* but not where the words point.
-# Cascade-CLIP's decoders are meant to close it for blocks below the last.
+# The distance between the upper curve and the raw one is information that is *there* but not where the words point. It
+# is widest in the middle, at blocks that the last layer's decoder never sees. Cascade-CLIP's decoders are meant to
+# close it there.
 #
 # ## The modality gap
 #
@@ -268,14 +275,15 @@ curves = {
 plot_lines(shifts, curves, "shift along the gap (0: as trained, 1: centroids meet)", "contrastive loss, nats")
 
 # %% [markdown]
-# The gap is small at the last block, where CLIP was trained to close it, and large before. Moving the pictures along it
-# changes the loss little around 0: training put the minimum near there for the temperature it used. Closing
-# the gap by force is not what is missing; a per-block map is.
+# The gap shrinks from block to block and is still there at the end. At a temperature of 0.01, near the one training
+# ended with, the loss is lowest close to where training left the pictures; only at a softer temperature would it pay to
+# close the gap. Closing it by force is not what is missing; a map of its own for each block is.
 #
 # ## Naive fusion: the paper's Table 1 in small
 #
-# If several blocks help, why not add them up and train one decoder? Four models with the same budget of 100 steps, from
-# the same seed, on the seen classes: the last layer alone, blocks 6 to 12 summed, the same concatenated, and a cascade.
+# If several blocks help, why not add them up and train one decoder? Four models with the same budget of 100 steps,
+# from the same seed, on the seen classes: the last layer alone, blocks 6 to 12 summed, the same concatenated, and a
+# cascade.
 
 # %%
 several = tuple(range(6, 13))
@@ -297,10 +305,15 @@ for name, row in table.items():
 
 # %%
 # NBVAL_CHECK_OUTPUT
-print("best harmonic score:", max(table, key=lambda name: table[name]["hIoU"]))
+alone = table["last layer"]["hIoU"]
+print("every model of several blocks beats the last layer:", all(r["hIoU"] > alone for r in list(table.values())[1:]))
 
 # %% [markdown]
-# All four see the same blocks of the same tower or fewer. What decides is *how* they are joined: TO BE MEASURED
+# Read this with care. In 100 steps all four have learnt textures and hardly a thing; what differs is how fast, and the
+# last layer alone is slowest. The paper (published, Table 1) reports that with full training on real CLIP adding blocks
+# up naively *hurts* the unseen classes, and that the cascade does not. At this budget any use of earlier blocks helps:
+# the harm, if there is any here, would come with longer training. With `steps=400` (minutes per model) the cascade
+# breaks through to things, as `cascadeclip demo` shows beside the last layer alone.
 #
 # ### Exercise 1: which blocks would you join?
 # Take the mean of the learnt-lens embeddings of blocks 9 to 12. Does it beat the best single block in mIoU?
@@ -312,7 +325,7 @@ print("best harmonic score:", max(table, key=lambda name: table[name]["hIoU"]))
 # @title Solution
 joined = localise(F.normalize(learnt[8:].mean(0), dim=-1)[test] @ text.T, truth[test]).mean_iou()
 single = max(result.mean_iou() for result in found["learnt"])
-assert 0 < joined < 1, "a mean IoU is a fraction"
+assert joined > found["raw"][-1].mean_iou(), "four learnt lenses should beat the raw one"
 print(f"mean of four blocks: {100 * joined:.1f}; best single block: {100 * single:.1f}")
 
 # %% [markdown]
@@ -342,7 +355,7 @@ moved = class_tokens[-1] - modality_gap(class_tokens[-1], caption_embeddings)
 both = torch.cat([moved, caption_embeddings]).numpy()
 is_picture = np.repeat([1, 0], len(moved))
 accuracy = cross_val_score(LogisticRegression(max_iter=1000), both, is_picture, cv=5).mean()
-assert 0 <= accuracy <= 1
+assert accuracy < 0.7, "with the centroids on each other a line should find little left"
 print(f"pictures told from captions after the shift: {accuracy:.0%} (guessing: 50%)")
 
 # %% [markdown]
@@ -352,7 +365,7 @@ print(f"pictures told from captions after the shift: {accuracy:.0%} (guessing: 5
 #    trained on masks. They answer different questions; name the one you used.
 # 2. Localisation needs chance levels (0.5, prevalence) and intervals over pictures; the modality gap is a distance of
 #    centroids, and moving along it is no cure.
-# 3. Blocks hold more than the words find there, and adding blocks up does not change that. What does is an own decoder
-#    for each stage.
+# 3. Blocks hold more than the words find there, most of all in the middle. Adding blocks up uses them without aligning
+#    them; the paper's answer is a decoder of its own for each stage.
 #
 # Next: **03 · Cascade decoders**, where that is built.

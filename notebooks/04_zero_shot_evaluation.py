@@ -50,8 +50,6 @@ from cascadeclip.losses import segmentation_loss
 from cascadeclip.presets import get_preset
 from cascadeclip.training import pseudo_labels, seen_only, train
 
-# %matplotlib inline
-
 device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"device: {device}")
 

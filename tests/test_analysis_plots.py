@@ -51,9 +51,10 @@ def test_lines_mark_their_lowest_point():
 
 
 def test_classes_are_in_the_order_of_the_last_panels_best_block():
-    raw, learnt = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, np.nan]]), np.array([[0.2, 0.7], [0.1, 0.9], [0.1, 0.8]])
+    raw = np.array([[0.1, 0.2], [0.3, 0.4], [0.5, np.nan], [0.1, 0.1]])
+    learnt = np.array([[0.2, 0.7], [0.1, 0.9], [0.1, 0.8], [np.nan, np.nan]])
     first, second, bar = plots.plot_classes_over_blocks(
-        {"raw": raw, "learnt": learnt}, ("ant", "bee", "cat"), ("cat",), "AUROC"
+        {"raw": raw, "learnt": learnt}, ("ant", "bee", "cat", "dog"), ("cat",), "AUROC"
     ).axes
     assert [label.get_text() for label in first.get_yticklabels()] == ["bee", "cat", "ant"]
     assert [label.get_color() for label in first.get_yticklabels()] == ["black", "#d1495b", "black"]

@@ -114,7 +114,7 @@ def test_attention_figure_shows_every_map_on_common_scales():
     assert all(
         np.array_equal(found, given) for found, given in zip(arrays, [m for row in maps for m in row], strict=True)
     )
-    assert len({panel.get_clim() for panel in panels}) == 2  # attention from 0, logits around 0
+    assert len({panel.get_clim() for panel in panels}) == 2  # attention around an even look, logits around 0
     titles = [axis.get_title() for axis in figure.axes]
     assert {"layer 1: attention", "layer 2: attention", "layer 3: mask logits"} <= set(titles)
     assert "cat" in figure.get_suptitle()
@@ -138,13 +138,15 @@ def test_stage_masks_end_with_their_sum_and_share_one_scale():
     assert limits[0] == -limits[1] == pytest.approx(-max(np.abs(found).max() for found in arrays))
 
 
-def test_mask_history_is_in_order_of_the_steps():
+def test_mask_history_is_in_order_of_the_steps_and_shows_the_contrast_within_each_picture():
     image, mask = picture_and_mask()
-    history = {20: np.full((2, 2, 2), 3.0), 0: np.full((2, 2, 2), -1.0)}
+    pattern = np.array([[1.0, -1.0], [2.0, -2.0]])
+    history = {20: np.stack([3 + pattern, 5 - pattern]), 0: np.full((2, 2, 2), -1.0)}
     figure = plot_mask_history(np.stack([image] * 2), np.stack([mask] * 2), ["a", "b"], history)
     assert [axis.get_title() for axis in figure.axes][:3] == ["picture", "step 0", "step 20"]
-    arrays, _ = drawn_maps(figure, (2, 2))
-    assert [found[0, 0] for found in arrays] == [-1, 3, -1, 3]
+    arrays, panels = drawn_maps(figure, (2, 2))
+    assert all(np.allclose(found, wanted) for found, wanted in zip(arrays, [0, pattern, 0, -pattern], strict=True))
+    assert {panel.get_clim() for panel in panels} == {(-2, 2)}
 
 
 @pytest.mark.parametrize(

@@ -144,3 +144,10 @@ def test_text_of_another_shape_is_named(shape, make_model):
 def test_images_of_another_shape_are_named(shape, make_model):
     with pytest.raises(InputError, match=r"images have shape .*; expected \(B, 3, H, W\) with H >= 8 and W >= 8 px"):
         make_model()(torch.randn(*shape), torch.randn(5, 16))
+
+
+def test_a_tower_of_other_sizes_than_the_configuration_says_is_refused():
+    small = TowerConfig(image_size=32, patch_size=8, width=32, layers=4, heads=2, embed_dim=16)
+    visual = CascadeCLIP(ModelConfig(stages=((4,),), tower=small, decoder_heads=2)).encoder.visual
+    with pytest.raises(InputError, match=r"width=32.*the configuration says.*width=192"):
+        CascadeCLIP(ModelConfig(), visual)

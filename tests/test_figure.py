@@ -1,0 +1,23 @@
+"""Figures show themselves in a notebook."""
+
+import io
+import subprocess
+import sys
+
+from PIL import Image
+
+from cascadeclip.figure import Figure
+
+
+def test_a_figure_shows_itself_as_png_of_its_size():
+    picture = Image.open(io.BytesIO(Figure(figsize=(3, 2), dpi=50)._repr_png_()))
+    assert (picture.format, picture.size) == ("PNG", (150, 100))
+
+
+def test_plotting_needs_no_pyplot_and_leaves_its_state_alone():
+    code = (
+        "import sys, cascadeclip.plots, cascadeclip.analysis_plots as a\n"
+        "a.plot_lines([0, 1], {'x': [0, 1]}, 'x', 'y')\n"
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
