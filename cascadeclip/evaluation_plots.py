@@ -28,6 +28,7 @@ def plot_maps(
     names: Sequence[str],
     unseen: Sequence[str],
     rows: Sequence[str] = (),
+    grey: str = "ignored",
 ) -> Figure:
     """Pictures beside label maps: one row per picture, one column per kind of map, a legend for each row.
 
@@ -36,6 +37,7 @@ def plot_maps(
         columns: title -> n maps (H, W) integer; 255 is drawn grey, unseen classes are outlined in black.
         names, unseen: class words, and those without mask labels in training.
         rows: n texts that stand left of the rows.
+        grey: what the legend calls 255.
 
     Raises:
         InputError: no picture, or columns of another length.
@@ -44,6 +46,7 @@ def plot_maps(
         lengths = {title: len(maps) for title, maps in columns.items()}
         raise InputError(f"{len(images)} pictures with maps {lengths}: give one map per picture in every column")
     palette = np.concatenate([class_colours(len(names)), np.full((256 - len(names), 3), IGNORED_COLOUR)])
+    words = [*names, *[grey] * (256 - len(names))]
     hidden = [index for index, name in enumerate(names) if name in set(unseen)]
     figure = Figure(figsize=(1.75 * (1 + len(columns)) + 2.2, 1.85 * len(images) + 0.2), layout="constrained")
     axes = figure.subplots(len(images), 1 + len(columns), squeeze=False)
@@ -58,7 +61,7 @@ def plot_maps(
             if outlined.any() and not outlined.all():
                 axis.contour(outlined, levels=[0.5], colors="black", linewidths=1.0)
         axes[row][-1].legend(
-            handles=_legend_of(maps, names, hidden, palette), loc="center left", bbox_to_anchor=(1.0, 0.5),
+            handles=_legend_of(maps, words, hidden, palette), loc="center left", bbox_to_anchor=(1.0, 0.5),
             fontsize=7, frameon=False,
         )  # fmt: skip
     for axis, title in zip(axes[0], ["picture", *columns], strict=True):
@@ -73,8 +76,7 @@ def _legend_of(maps: Sequence[np.ndarray], names: Sequence[str], hidden: Sequenc
     found, pixels = np.unique(np.concatenate([one.ravel() for one in maps]), return_counts=True)
     handles = []
     for index in found[np.argsort(-pixels)][:8]:
-        word = names[index] if index < len(names) else "ignored"
-        handles.append(Patch(color=palette[index], label=word + (" (unseen)" if index in hidden else "")))
+        handles.append(Patch(color=palette[index], label=names[index] + (" (unseen)" if index in hidden else "")))
     return handles
 
 
@@ -167,7 +169,11 @@ def plot_trades(report: Mapping[str, tuple[Sequence[float], Sequence[Scores]]], 
         near = int(np.argmin(np.abs(offsets - marked[name])))
         axis.plot(*path.T, color=colour, linewidth=1, marker=".", markersize=4, label=name)
         axis.plot(*path[near], "o", color=colour, label=f"offset {offsets[near]:g}")
-    axis.legend(frameon=False, fontsize=8, loc="upper right")
+    together = np.concatenate(list(paths.values()))
+    low, high = np.maximum(together.min(0) - 1, 0), together.max(0) + 1
+    axis.set_xlim(low[0], high[0])
+    axis.set_ylim(low[1], high[1])
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
     _open(axis)
     return figure
 
@@ -177,7 +183,7 @@ def _draw_trade(axis: Axes, seen: np.ndarray, unseen: np.ndarray, marked: int, l
     _draw_equal_harmonic(axis, top=1.15 * max(seen.max(), unseen.max()))
     axis.plot(seen, unseen, color="black", linewidth=1, marker=".", markersize=4, label="one dot per offset")
     axis.plot(seen[marked], unseen[marked], "o", color=UNSEEN_COLOUR, label=label)
-    axis.legend(frameon=False, fontsize=8, loc="upper right")
+    axis.legend(frameon=False, fontsize=8, loc="lower right")
 
 
 def _draw_equal_harmonic(axis: Axes, top: float) -> None:
@@ -185,7 +191,7 @@ def _draw_equal_harmonic(axis: Axes, top: float) -> None:
     top = max(top, 1.0)
     grid = np.linspace(1e-3, top, 120)
     height = 2 * grid[:, None] * grid[None, :] / (grid[:, None] + grid[None, :])
-    curves = axis.contour(grid, grid, height, levels=6, colors=HARMONIC_COLOUR, linewidths=0.7, alpha=0.7)
+    curves = axis.contour(grid, grid, height, levels=10, colors=HARMONIC_COLOUR, linewidths=0.7, alpha=0.7)
     axis.clabel(curves, fmt="hIoU %.0f", fontsize=7)
     axis.plot([0, top], [0, top], color="grey", linestyle=":", linewidth=1, label="S = U")
     axis.set_xlabel("mIoU seen (S), per cent")

@@ -22,7 +22,7 @@
 # 2. What a cascade on ViT-B/16 is made of, what it costs, and how to load a checkpoint of the authors.
 # 3. What a real benchmark run needs: weights, data, settings, hours, and the checks to make before trusting a score.
 #
-# **Time**: under a minute on two laptop CPU cores in the mini world; on real CLIP about a minute more, and a download
+# **Time:** under a minute on two laptop CPU cores in the mini world; on real CLIP about a minute more, and a download
 # of 0.6 GB once. A GPU is used if there is one.
 #
 # **If there are no real weights on your machine**, one line below says what is needed, and the same cells run on
@@ -535,10 +535,7 @@ for benchmark, (steps, prompts, hours) in schedules.items():
 # 5. **Batch size and offset.** Users report collapse at batch 8 where 16 works. The 0.1 belongs to inductive models
 #    only.
 #
-# ### Exercise 3: find the shift
-#
-# A colleague hands you labels of 40 scenes, `handed`. Their scores are close to zero. Without training anything, find
-# out what is wrong: compare which classes occur in `handed` with which classes the scenes' captions name.
+# The cell makes such a set of labels by hand, for the exercise below.
 
 # %%
 data = EmojiScenes.split("val")
@@ -546,6 +543,14 @@ captions = [data[index].caption for index in range(40)]
 handed = np.stack([data[index].labels for index in range(40)])
 handed = np.where(handed == 0, 255, handed - 1)  # what happened to the labels
 print(f"labels of {len(handed)} scenes, values {handed.min()} to {handed[handed < 255].max()}, and 255 for ignored")
+
+# %% [markdown]
+# The values look healthy: no label is out of range. A shift cannot be seen in the label file alone.
+#
+# ### Exercise 3: find the shift
+#
+# A colleague handed you these labels, and scores on them are close to zero. Without training anything, find out what
+# is wrong: compare which classes occur in `handed` with which classes the scenes' `captions` name.
 
 # %%
 # your code here
