@@ -22,7 +22,7 @@
 # 2. to measure how alike blocks are with CKA, and why the usual estimate of it misleads;
 # 3. to ask each block a question with a linear probe, with the controls that make its answer mean something.
 #
-# **Time:** about three minutes on a laptop CPU with two cores; a GPU is used if there is one.
+# **Time:** less than two minutes on a laptop CPU with two cores; a GPU is used if there is one.
 
 # %%
 # On Colab, install the package first: see the README.
@@ -189,9 +189,10 @@ print("the best block beats shuffled labels ten times over:", bool(probed[best] 
 print("the best block is the last one:", best == len(probed) - 1)
 
 # %% [markdown]
-# Classes can be read off best from blocks in the second half, and what is readable comes from training: random weights,
-# shuffled labels and position alone reach next to nothing. A probe was *taught* the classes with masks, though. That
-# a class can be decoded does not mean that its *word* points there: that is the question of notebook 02.
+# Classes can be read off best from blocks in the *middle*; toward the last one it gets harder again. What is readable
+# comes from training: random weights tell some textures and no more, shuffled labels and position alone reach next to
+# nothing. A probe was *taught* the classes with masks, though. That a class can be decoded does not mean that its
+# *word* points there: that is the question of notebook 02.
 #
 # ## Which block knows boundaries best?
 #
@@ -226,8 +227,8 @@ print("training helps: best block beats the best of random weights:", max(traine
 print(f"block {knows} knows borders best: AUROC {max(trained_border):.3f}; the last block has {trained_border[-1]:.3f}")
 
 # %% [markdown]
-# Borders are known best some way *before* the end. The last block knows the whole picture, and has blurred where
-# things are. A segmentation needs both: another reason to read several blocks.
+# Borders are known best well *before* the end, though by little: the curve is nearly flat, and in this small world a
+# border is easy to see. The last block has lost more of *what* is where (the probe above) than of where something ends.
 #
 # ## How far do blocks look?
 #
@@ -245,8 +246,9 @@ plot_over_blocks(
 )
 
 # %% [markdown]
-# The dashed level is what a head that spreads its attention evenly over the picture would have. Heads below it look
-# nearby; heads at it gather from everywhere.
+# The dashed level is what a head that spreads its attention evenly over the picture would have. Heads below it prefer
+# what is near, early ones most of all; above it a head prefers the far side of the picture. In this small tower all of
+# them look far: none is as local as the early heads of large ones are known to be.
 #
 # ### Exercise 1: the naive estimate, predicted
 # For which width would naive CKA call independent noise 0.9 similar, at 64 samples? Solve $p/(n+p)=0.9$, then test it.
@@ -310,7 +312,7 @@ print(f"block 1 is right on {right[is_thing].mean():.0%} of thing patches, {righ
 # 1. Feature maps can be compared only if mean, axes, signs and range are fixed once for all pictures; then textures
 #    (early), objects (middle) and blended pictures (late) can be seen.
 # 2. Distant blocks hold different information; the debiased CKA says so without flattering, the naive one scores noise.
-# 3. Probes with controls: classes are decoded best late, borders are known best earlier. Reading one block means
-#    giving up one of the two.
+# 3. Probes with controls: classes and borders are both read off best before the last block, borders earlier than
+#    classes. A model that reads the last block alone gives that up.
 #
 # Next: **02 · Alignment gaps**, where the words come in.
