@@ -54,7 +54,7 @@ class Clip:
             templates: sentences with one `{}` for the class word.
         """
         tokens = self.tokenize([template.format(name) for name in names for template in templates])
-        device = self.visual.proj.device
+        device = self.model.logit_scale.device  # the image tower may have been moved elsewhere by itself
         embedded = torch.cat([self.model.encode_text(chunk.to(device)).float() for chunk in tokens.split(512)])
         embedded = F.normalize(embedded, dim=-1).view(len(names), len(templates), -1)
         return F.normalize(embedded.mean(1), dim=-1).clone()

@@ -22,8 +22,8 @@
 # 2. What a cascade on ViT-B/16 is made of, what it costs, and how to load a checkpoint of the authors.
 # 3. What a real benchmark run needs: weights, data, settings, hours, and the checks to make before trusting a score.
 #
-# **Time:** under a minute on two laptop CPU cores in the mini world; on real CLIP about a minute more, and a download
-# of 0.6 GB once. A GPU is used if there is one.
+# **Time:** under a minute on two laptop CPU cores in the mini world; on real CLIP longer, and once a download of
+# 0.6 GB (150 million float32 numbers). A GPU is used if there is one.
 #
 # **If there are no real weights on your machine**, one line below says what is needed, and the same cells run on
 # Mini-CLIP and drawn scenes instead. Nothing is downloaded unless you ask for it.
