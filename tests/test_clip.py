@@ -91,3 +91,9 @@ def test_positions_are_resized_in_place():
 def test_a_clip_that_cannot_be_had_is_refused(name, pretrained, message):
     with pytest.raises(InputError, match=message):
         load_clip(name, pretrained)
+
+
+def test_text_is_encoded_where_the_text_tower_is():
+    clip = load_clip()
+    clip.visual.to("meta")  # as a model on an accelerator takes its image tower along
+    assert clip.class_embeddings(["cat"]).device.type == "cpu"
