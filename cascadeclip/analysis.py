@@ -153,15 +153,19 @@ class ProbeResult:
 
 def patch_labels(labels: Tensor, grid: tuple[int, int]) -> Tensor:
     """The class that most pixels of each patch have: (B, H, W) integer -> (B, N) int64."""
-    ph, pw = labels.shape[1] // grid[0], labels.shape[2] // grid[1]
-    return labels.unfold(1, ph, ph).unfold(2, pw, pw).flatten(3).mode(3).values.flatten(1).long()
+    return _pixels_by_patch(labels, grid).mode(2).values.long()
 
 
 def boundary_patches(labels: Tensor, grid: tuple[int, int]) -> Tensor:
     """Whether a patch holds more than one class: (B, H, W) integer -> (B, N) bool."""
+    pixels = _pixels_by_patch(labels, grid)
+    return pixels.amax(2) != pixels.amin(2)
+
+
+def _pixels_by_patch(labels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """(B, H, W) -> (B, N, pixels of a patch)."""
     ph, pw = labels.shape[1] // grid[0], labels.shape[2] // grid[1]
-    pixels = labels.unfold(1, ph, ph).unfold(2, pw, pw).flatten(3)
-    return (pixels.amax(3) != pixels.amin(3)).flatten(1)
+    return labels.unfold(1, ph, ph).unfold(2, pw, pw).flatten(3).flatten(1, 2)
 
 
 def fit_ridge(tokens: np.ndarray, targets: np.ndarray, *, strengths: Sequence[float] = STRENGTHS):

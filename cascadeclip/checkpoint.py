@@ -125,9 +125,7 @@ def own_state(model: CascadeCLIP) -> dict[str, Tensor]:
 
 def load_own_state(model: CascadeCLIP, tensors: Mapping[str, Tensor]) -> None:
     """Load, strictly, what `own_state` gave; the tower stays."""
-    own = own_state(model)
-    tower = {name: tensor for name, tensor in model.state_dict().items() if name not in own}
-    load_strictly(model, {**tower, **_matched(own, tensors)})
+    model.load_state_dict(_matched(own_state(model), tensors), strict=False)  # `_matched` is strict about its own
 
 
 def load_strictly(model: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -13,10 +13,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import ConfusionMatrix, Scores, harmonic_mean, predict
-from cascadeclip.precision import autocast
+from cascadeclip.evaluation import (
+    ConfusionMatrix,
+    Scores,
+    check_indices,
+    harmonic_mean,
+    iou_of_counts,
+    predict_batches,
+)
 
 IGNORE = 255
 ERROR_KINDS = ("seen as another seen", "seen as unseen", "unseen as seen", "unseen as another unseen")
@@ -80,15 +85,11 @@ def read_out(
     seen = [index for index in range(len(names)) if index not in set(hidden)]
     if not seen or not hidden:
         raise InputError(f"{len(seen)} seen and {len(hidden)} unseen classes: name at least one of each")
-    device, training, parts = next(model.parameters()).device, model.training, []
-    model.eval()
-    for images, labels in batches:
-        with autocast(device, bf16):
-            scores = predict(model, normalise(images.to(device)), text.to(device), [], 0.0, window, stride)
+    parts = []
+    for scores, labels in predict_batches(model, batches, text, [], 0.0, window, stride, bf16):
         if present_only:
-            scores = scores.masked_fill(~_present(labels, len(names)).to(device)[..., None, None], -math.inf)
+            scores = scores.masked_fill(~_present(labels, len(names)).to(scores.device)[..., None, None], -math.inf)
         parts.append((labels.cpu(), *_best(scores, seen), *_best(scores, hidden)))
-    model.train(training)
     sizes = {tuple(part[0].shape[1:]) for part in parts}
     if len(sizes) != 1:
         raise InputError(f"pictures of the sizes {sorted(sizes)}: give at least one picture, and all of one size")
@@ -230,9 +231,7 @@ def _check_maps(predicted: Tensor, labels: Tensor) -> None:
 def _counts(predicted: Tensor, labels: Tensor, classes: int, in_guess: Tensor, in_truth: Tensor) -> Tensor:
     _check_maps(predicted, labels)
     counted = labels != IGNORE
-    for what, values in (("labels", labels[counted]), ("predicted", predicted[counted])):
-        if len(values) and not 0 <= values.min() <= values.max() < classes:
-            raise InputError(f"{what} hold {values.min()}..{values.max()}; expected 0..{classes - 1}")
+    check_indices(labels[counted], predicted[counted], classes)
     guessed, truth = in_guess & counted, in_truth & counted
     right = guessed & truth & (predicted == labels)
     pairs = ((right, labels), (truth, labels), (guessed, predicted))
@@ -247,8 +246,7 @@ def _per_picture(where: Tensor, index: Tensor, classes: int) -> Tensor:
 
 def class_iou(counts: Tensor) -> Tensor:
     """IoU (C,) float64 of each class, counts summed over the pictures; NaN for a class without ground truth."""
-    right, true, guessed = counts.sum(-2)
-    return torch.where(true > 0, right / (true + guessed - right), math.nan)
+    return iou_of_counts(*counts.sum(-2))
 
 
 def mean_scores(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) -> dict[str, float]:
@@ -284,8 +282,7 @@ def bootstrap(
     drawn = torch.randint(pictures, (repeats, pictures), generator=torch.Generator().manual_seed(seed))
     times = torch.zeros(repeats, pictures, dtype=torch.float64)
     times.scatter_add_(1, drawn, torch.ones_like(times))
-    right, true, guessed = times @ counts  # (repeats, C) each
-    iou = torch.where(true > 0, right / (true + guessed - right), math.nan)
+    iou = iou_of_counts(*(times @ counts))  # (repeats, C)
     of_seen, of_unseen = iou[:, ~hidden].nanmean(1), iou[:, hidden].nanmean(1)
     total = of_seen + of_unseen
     harmonic = torch.where(total == 0, 0.0, 2 * of_seen * of_unseen / total)

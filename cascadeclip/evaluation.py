@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -167,9 +167,7 @@ class ConfusionMatrix:
             raise InputError(f"predicted {tuple(predicted.shape)} and labels {tuple(labels.shape)} differ in shape")
         counted = labels != self.ignore_index
         truth, guess = labels[counted].long(), predicted[counted].long()
-        for what, values in (("labels", truth), ("predicted", guess)):
-            if len(values) and not 0 <= values.min() <= values.max() < self.classes:
-                raise InputError(f"{what} hold {values.min()}..{values.max()}; expected 0..{self.classes - 1}")
+        check_indices(truth, guess, self.classes)
         cells = torch.bincount(truth * self.classes + guess, minlength=self.classes**2)
         self.counts += cells.view(self.classes, self.classes).cpu()
 
@@ -177,14 +175,49 @@ class ConfusionMatrix:
         """IoU = right / (true or predicted), pixel accuracy, and the means over seen and unseen classes."""
         counts = self.counts.double()
         right, true, guessed = counts.diag(), counts.sum(1), counts.sum(0)
-        iou = torch.where(true > 0, right / (true + guessed - right), math.nan)
+        iou = iou_of_counts(right, true, guessed)
         accuracy = (right.sum() / true.sum()).item() if true.sum() else math.nan
         return Scores(tuple(names), tuple(unseen), tuple(iou.tolist()), accuracy)
+
+
+def check_indices(labels: Tensor, predicted: Tensor, classes: int) -> None:
+    """An `InputError` unless all values, those of ignored pixels left out before, are class indices."""
+    for what, values in (("labels", labels), ("predicted", predicted)):
+        if len(values) and not 0 <= values.min() <= values.max() < classes:
+            raise InputError(f"{what} hold {values.min()}..{values.max()}; expected 0..{classes - 1}")
+
+
+def iou_of_counts(right: Tensor, true: Tensor, guessed: Tensor) -> Tensor:
+    """right / (true or guessed), from float pixel counts of any one shape; NaN where there is no ground truth."""
+    return torch.where(true > 0, right / (true + guessed - right), math.nan)
 
 
 def harmonic_mean(seen: float, unseen: float) -> float:
     """2 S U / (S + U); 0 if both are 0."""
     return 2 * seen * unseen / (seen + unseen) if seen + unseen != 0 else 0.0
+
+
+def predict_batches(
+    model: CascadeCLIP,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    text: Tensor,
+    seen: Sequence[int],
+    seen_offset: float,
+    window: int | None,
+    stride: int | None,
+    bf16: bool,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """`predict` over batches: scores (B, C, H, W) on the model's device, and the batch's labels as they came.
+
+    The model is in eval mode meanwhile, and back afterwards; the other arguments are those of `evaluate`.
+    """
+    device, training = next(model.parameters()).device, model.training
+    model.eval()
+    for images, labels in batches:
+        with autocast(device, bf16):
+            scores = predict(model, normalise(images.to(device)), text.to(device), seen, seen_offset, window, stride)
+        yield scores, labels
+    model.train(training)
 
 
 def evaluate(
@@ -208,16 +241,10 @@ def evaluate(
         seen_offset, window, stride: as in `predict`.
         bf16: compute in bfloat16 where the device has it, about twice as fast.
     """
-    device = next(model.parameters()).device
     seen = [position for position, name in enumerate(names) if name not in set(unseen)]
     confusion = ConfusionMatrix(len(names))
-    training = model.training
-    model.eval()
-    for images, labels in batches:
-        with autocast(device, bf16):
-            scores = predict(model, normalise(images.to(device)), text.to(device), seen, seen_offset, window, stride)
-        confusion.update(scores.argmax(1), labels.to(device))
-    model.train(training)
+    for scores, labels in predict_batches(model, batches, text, seen, seen_offset, window, stride, bf16):
+        confusion.update(scores.argmax(1), labels.to(scores.device))
     result = confusion.scores(names, unseen)
     if result.without_ground_truth:
         logger.warning("no ground truth, left out of the means: %s", ", ".join(result.without_ground_truth))

@@ -13,6 +13,14 @@ from cascadeclip.encoder import embed, run_block
 Tower = open_clip.transformer.VisionTransformer
 
 
+def block_inputs(visual: Tower, images: Tensor) -> list[Tensor]:
+    """What goes into every block: L tensors (B, T, D). The last block is not run; arguments as in `block_tokens`."""
+    tokens = [embed(visual, images, class_embedding_twice=False)[0]]
+    for block in visual.transformer.resblocks[:-1]:
+        tokens.append(run_block(block, tokens[-1]))
+    return tokens
+
+
 def block_tokens(visual: Tower, images: Tensor) -> list[Tensor]:
     """Tokens after every block.
 
@@ -23,17 +31,14 @@ def block_tokens(visual: Tower, images: Tensor) -> list[Tensor]:
     Returns:
         L tensors (B, T, D); number b - 1 is what block b left behind.
     """
-    tokens, outputs = embed(visual, images, class_embedding_twice=False)[0], []
-    for block in visual.transformer.resblocks:
-        tokens = run_block(block, tokens)
-        outputs.append(tokens)
-    return outputs
+    inputs = block_inputs(visual, images)
+    return [*inputs[1:], run_block(visual.transformer.resblocks[-1], inputs[-1])]
 
 
 def attention_maps(visual: Tower, images: Tensor) -> Tensor:
     """Attention weights of every block, (L, B, heads, T, T); each row sums to 1."""
     maps = []
-    for block, tokens in zip(visual.transformer.resblocks, _inputs(visual, images), strict=True):
+    for block, tokens in zip(visual.transformer.resblocks, block_inputs(visual, images), strict=True):
         attention = block.attn
         query, key, _ = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
         query, key = (x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (query, key))
@@ -60,12 +65,7 @@ def value_path_tokens(visual: Tower, images: Tensor) -> Tensor:
     Each patch keeps its own value vector instead of the attention's mixture of all; residual and feed-forward of the
     last block are left out. Arguments and result as in `last_layer_tokens`.
     """
-    last, tokens = visual.transformer.resblocks[-1], _inputs(visual, images)[-1]
+    last, tokens = visual.transformer.resblocks[-1], block_inputs(visual, images)[-1]
     width = tokens.shape[-1]
     weight, bias = last.attn.in_proj_weight[2 * width :], last.attn.in_proj_bias[2 * width :]
     return raw_lens(visual, last.attn.out_proj(F.linear(last.ln_1(tokens[:, 1:]), weight, bias)))
-
-
-def _inputs(visual: Tower, images: Tensor) -> list[Tensor]:
-    """What goes into every block: L tensors (B, T, D)."""
-    return [embed(visual, images, class_embedding_twice=False)[0], *block_tokens(visual, images)[:-1]]

@@ -12,6 +12,7 @@ from scipy import ndimage
 from sklearn.metrics import confusion_matrix, jaccard_score
 
 from cascadeclip import diagnostics as d
+from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import ConfusionMatrix, evaluate, predict
 
@@ -55,7 +56,7 @@ def text():
 def test_a_readout_gives_what_a_pass_of_its_own_would_give(offset, window, model, pictures, text):
     readout = d.read_out(model, pictures, text, NAMES, UNSEEN, window=window)
     seen = [0, 2, 3]
-    again = [predict(model, d.normalise(images), text, seen, offset, window).argmax(1) for images, _ in pictures]
+    again = [predict(model, normalise(images), text, seen, offset, window).argmax(1) for images, _ in pictures]
     assert torch.equal(readout.segmentation(offset), torch.cat(again))
     assert torch.equal(readout.labels, torch.cat([labels for _, labels in pictures]))
     assert len(readout) == 5
@@ -80,7 +81,7 @@ def test_told_the_classes_present_a_model_chooses_among_them_alone(model, pictur
         for found, labels in zip(readout.segmentation(offset), readout.labels, strict=True):
             assert set(found.unique().tolist()) <= set(labels.unique().tolist()) - {255}
     images, labels = pictures[0]
-    scores = predict(model, d.normalise(images), text, [0, 2, 3])
+    scores = predict(model, normalise(images), text, [0, 2, 3])
     for picture, truth, found in zip(scores, labels, readout.segmentation(), strict=False):
         present = sorted(set(truth.unique().tolist()) - {255})
         assert torch.equal(torch.tensor(present)[picture[present].argmax(0)], found)

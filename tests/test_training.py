@@ -5,43 +5,19 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils.data import Dataset
+from noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 
 from cascadeclip import training
 from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.config import ModelConfig, TowerConfig, TrainConfig
+from cascadeclip.config import TrainConfig
 from cascadeclip.errors import InputError
 from cascadeclip.training import Shuffled, pseudo_labels, reduce_labels, seen_only, train
 
-NAMES, UNSEEN = ["a", "b", "c"], ["b"]
-MODEL = ModelConfig(
-    stages=((1, 2), (3,)), prompt_tokens=2, decoder_heads=2,
-    tower=TowerConfig(image_size=16, patch_size=8, width=16, layers=3, heads=2, embed_dim=8),
-)  # fmt: skip
 CONFIG = TrainConfig(steps=6, batch_size=2, learning_rate=1e-2, warmup=2, bf16=False, checkpoint_every=2)
-TEXT = torch.nn.functional.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(0)), dim=-1)
-
-
-class Noise(Dataset):
-    """Eight pictures of noise with blocks of labels."""
-
-    def __len__(self):
-        return 8
-
-    def __getitem__(self, index):
-        generator = torch.Generator().manual_seed(index)
-        image = torch.randint(0, 256, (3, 16, 16), generator=generator, dtype=torch.uint8)
-        labels = torch.randint(0, 3, (2, 2), generator=generator).repeat_interleave(8, 0).repeat_interleave(8, 1)
-        return image, labels
 
 
 class Stopped(Exception):
     """A run cut off in the middle."""
-
-
-def collate(items):
-    images, labels = zip(*items, strict=True)
-    return torch.stack(images), torch.stack(labels)
 
 
 def run(config=CONFIG, out=None, **kwargs):
