@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from cascadeclip.diagnostics import class_iou, picture_counts
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import ConfusionMatrix
 
 # --- likeness of layers: CKA ---------------------------------------------------------------------------------------
 
@@ -144,11 +144,13 @@ class ProbeResult:
         mIoU: at pixel resolution, over the classes that the test images hold.
         accuracy: share of pixels that are right.
         strength: regularisation chosen.
+        counts: (3, images', C) float64, what `diagnostics.class_iou` and `alignment.bootstrap` take.
     """
 
     mIoU: float
     accuracy: float
     strength: float
+    counts: Tensor
 
 
 def patch_labels(labels: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -205,10 +207,11 @@ def probe(
     model, strength, _ = fit_ridge(train_tokens, np.eye(classes, dtype=np.float32)[train_labels])
     scores = model.predict(test_tokens.reshape(-1, test_tokens.shape[-1])).astype(np.float32)
     scores = torch.from_numpy(scores).view(len(test_tokens), *grid, classes).permute(0, 3, 1, 2)
-    confusion = ConfusionMatrix(classes)
+    parts = []
     for some, labels in zip(scores.split(25), test_labels.split(25), strict=True):
         size = tuple(labels.shape[1:])
         pixels = torch.nn.functional.interpolate(some, size, mode="bilinear", align_corners=False)
-        confusion.update(pixels.argmax(1), labels)
-    result = confusion.scores([str(c) for c in range(classes)], ())
-    return ProbeResult(result.mIoU_seen, result.pAcc, strength)
+        parts.append(picture_counts(pixels.argmax(1), labels, classes))
+    counts = torch.cat(parts, dim=1)
+    right, true, _ = counts.sum((1, 2)).tolist()
+    return ProbeResult(class_iou(counts).nanmean().item(), right / true, strength, counts)

@@ -7,22 +7,29 @@ import numpy as np
 from cascadeclip.figure import Figure
 
 
-def plot_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.ndarray]], **options) -> Figure:
+def plot_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.ndarray]], label: str = "") -> Figure:
     """Pictures in the first column, and beside each its map in every column.
 
     Args:
         pictures: (H, W, 3) uint8 each.
-        maps: column title -> one map per picture, (h, w, 3) colours or (h, w) values.
-        options: of `imshow` for maps of values (`cmap`, `vmin`, `vmax`).
+        maps: column title -> one map per picture, (h, w, 3) colours or (h, w) values. Each map of values has its own
+            range of brightness, from its lowest to its highest value; both stand below it.
+        label: what the values are, for the bar beside maps of values.
     """
     columns = {"picture": pictures, **maps}
-    figure = Figure(figsize=(1.25 * len(columns), 1.35 * len(pictures) + 0.2), layout="constrained")
+    figure = Figure(figsize=(1.25 * len(columns) + 0.4, 1.45 * len(pictures) + 0.2), layout="constrained")
     axes = figure.subplots(len(pictures), len(columns), squeeze=False)
     for column, (title, panels) in zip(axes.T, columns.items(), strict=True):
         column[0].set_title(title, fontsize=8)
         for axis, panel in zip(column, panels, strict=True):
-            axis.imshow(panel, interpolation="nearest", **(options if np.ndim(panel) == 2 else {}))
+            drawn = axis.imshow(panel, interpolation="nearest", cmap="magma")
             axis.set_axis_off()
+            if np.ndim(panel) == 2:
+                ends = f"{np.min(panel):.2f} to {np.max(panel):.2f}"
+                axis.text(0.5, -0.04, ends, fontsize=6.5, ha="center", va="top", transform=axis.transAxes)
+    if np.ndim(panel) == 2:
+        bar = figure.colorbar(drawn, ax=axes[:, -1], label=label, ticks=drawn.get_clim(), fraction=0.08)
+        bar.set_ticklabels(["lowest", "highest"], fontsize=7)
     return figure
 
 
@@ -46,15 +53,17 @@ def plot_over_blocks(
     baselines: Mapping[str, float] | None = None,
     intervals: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     title: str = "",
+    bottom: float | None = None,
 ) -> Figure:
-    """One curve per entry over the blocks 1..L.
+    """One curve per entry over the blocks 1..L; the legend stands below.
 
     Args:
         lines: label -> L values; nan leaves a gap.
         baselines: label -> a value drawn as a dashed level: chance, or a control.
         intervals: label of a line -> L pairs (low, high), drawn as a band.
+        bottom: where the vertical axis starts.
     """
-    figure = Figure(figsize=(6.6, 3.5), layout="constrained")
+    figure = Figure(figsize=(6.6, 3.9), layout="constrained")
     axis = figure.subplots()
     for label, values in lines.items():
         blocks = np.arange(1, len(values) + 1)
@@ -64,7 +73,8 @@ def plot_over_blocks(
     for position, (label, level) in enumerate((baselines or {}).items()):
         axis.axhline(level, color="grey", linestyle=((0, (5, 2)), ":", "-.")[position % 3], label=label)
     axis.set(xlabel="block", ylabel=ylabel, title=title, xticks=blocks)
-    axis.legend(frameon=False, fontsize=8)
+    axis.set_ylim(bottom, None)
+    figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
     return figure
 
@@ -84,31 +94,45 @@ def plot_lines(x: Sequence[float], lines: Mapping[str, Sequence[float]], xlabel:
 
 
 def plot_classes_over_blocks(
-    values: Mapping[str, np.ndarray], names: Sequence[str], unseen: Sequence[str], label: str
+    values: Mapping[str, np.ndarray],
+    names: Sequence[str],
+    unseen: Sequence[str],
+    label: str,
+    *,
+    order: Sequence[int] | None = None,
+    cmap: str = "RdBu",
 ) -> Figure:
-    """Classes x blocks as colours, one panel per entry, classes in the order of the last panel's best block.
-
-    Classes without a value are left out.
+    """Classes x blocks as colours from 0 to 1, one panel per entry; unseen classes are red and have a star.
 
     Args:
         values: title -> (C, L), nan where there is no value.
-        names, unseen: the C class words, and those to print in red.
+        names, unseen: the C class words, and those to mark.
         label: what the colours mean.
+        order: classes to show, from the top; None takes `best_first` of the last panel.
     """
-    last = list(values.values())[-1]
-    order = np.argsort(-np.nan_to_num(last[:, np.nanmean(last, axis=0).argmax()]))
-    order = [c for c in order if not np.isnan(last[c]).all()]
-    figure = Figure(figsize=(3.2 * len(values) + 1.5, 0.125 * len(order) + 0.8), layout="constrained")
+    order = best_first(list(values.values())[-1]) if order is None else order
+    figure = Figure(figsize=(1.35 * len(values) + 2.4, 0.145 * len(order) + 0.9), layout="constrained")
     axes = figure.subplots(1, len(values), squeeze=False, sharey=True)[0]
     for axis, (title, matrix) in zip(axes, values.items(), strict=True):
         blocks = matrix.shape[1]
         drawn = axis.imshow(
-            matrix[order], aspect="auto", vmin=0, vmax=1, cmap="RdYlGn",
+            matrix[order], aspect="auto", vmin=0, vmax=1, cmap=cmap,
             extent=(0.5, blocks + 0.5, len(order) - 0.5, -0.5), interpolation="nearest",
         )  # fmt: skip
-        axis.set(title=title, xlabel="block")
-    axes[0].set_yticks(range(len(order)), [names[c] for c in order], fontsize=6)
+        axis.set_title(title, fontsize=9)
+        axis.set_xlabel("block")
+    axes[0].set_yticks(range(len(order)), [names[c] + " *" * (names[c] in unseen) for c in order], fontsize=8)
     for tick, position in zip(axes[0].get_yticklabels(), order, strict=True):
         tick.set_color("#d1495b" if names[position] in unseen else "black")
-    figure.colorbar(drawn, ax=axes.tolist(), label=label)
+    figure.colorbar(drawn, ax=axes.tolist(), label=label, aspect=40)
     return figure
+
+
+def best_first(values: np.ndarray) -> list[int]:
+    """Classes by their value at the block whose mean over classes is highest; those without any value are left out.
+
+    Args:
+        values: (C, L), nan where there is no value.
+    """
+    best = values[:, np.nanmean(values, axis=0).argmax()]
+    return [c for c in np.argsort(-np.nan_to_num(best), kind="stable") if not np.isnan(values[c]).all()]

@@ -16,10 +16,23 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )  # fmt: skip
 
-PresetName = Annotated[str, typer.Option("--preset", help="CLIP, data, model and schedule that go together.")]
+PresetName = Annotated[
+    str, typer.Option("--preset", help="CLIP, data, model and schedule: mini, voc12, context59, coco-stuff, or one of "
+                      "these with -transductive.")
+]  # fmt: skip
+DataRoot = Annotated[Path | None, typer.Option(help="Folder with the benchmarks' data (voc12, context59, coco-stuff).")]
+ImageSize = Annotated[int | None, typer.Option(help="px; side of crops and windows, for small tries of a benchmark.")]
+Own = Annotated[
+    Path | None, typer.Option(help="Instead of a preset: a JSON file with the arguments of `presets.own_preset`.")
+]
+ClipName = Annotated[str | None, typer.Option("--clip", help="Another CLIP of open_clip, e.g. ViT-L-14-quickgelu.")]
+ClipWeights = Annotated[str | None, typer.Option(help="Its weights: open_clip's tag, a file, or 'random' for a try.")]
+Unseen = Annotated[str | None, typer.Option(help="Another split: the unseen classes, separated by commas.")]
+Precision = Annotated[str | None, typer.Option(help="bf16 (where the device has it), fp16 (CUDA) or fp32.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 Checkpoint = Annotated[str | None, typer.Option(help="A checkpoint file; the one shipped for the preset by default.")]
 Limit = Annotated[int | None, typer.Option(help="Evaluate on the first pictures only.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.")]
 
 
 @app.command()
@@ -39,62 +52,109 @@ def demo(
 def train(
     preset: PresetName = "mini",
     out: Out = Path("runs/train"),
+    data_root: DataRoot = None,
+    own: Own = None,
+    start: Annotated[Path | None, typer.Option(help="A checkpoint to start from; self-training needs one.")] = None,
+    image_size: ImageSize = None,
+    clip: ClipName = None,
+    clip_weights: ClipWeights = None,
+    unseen: Unseen = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; the preset's by default.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Pictures per step.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures per step, over all processes.")] = None,
+    accumulate: Annotated[int | None, typer.Option(help="Parts that a process runs its pictures of a step in.")] = None,
+    gradient_checkpointing: Annotated[bool | None, typer.Option(help="Less memory, about a third slower.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
     seed: Annotated[int, typer.Option(help="Of weights, data order and dropout.")] = 0,
     stages: Annotated[str | None, typer.Option(help="Blocks per stage, e.g. '6,7,8 9,10,11 12'.")] = None,
     aggregation: Annotated[str | None, typer.Option(help="nga, sum, mean, concat or attention.")] = None,
     prompt_tokens: Annotated[int | None, typer.Option(help="Per block; 0 leaves CLIP frozen.")] = None,
+    precision: Precision = None,
+    workers: Workers = None,
     validate_every: Annotated[int, typer.Option(help="Steps between scores on the validation set; 0: at the end.")] = 0,
-    checkpoint_every: Annotated[int, typer.Option(help="Steps between resumable states.")] = 200,
-    bf16: Annotated[bool, typer.Option(help="Compute in bfloat16 where the device has it.")] = True,
+    checkpoint_every: Annotated[int | None, typer.Option(help="Steps between resumable states.")] = None,
+    keep_every: Annotated[int | None, typer.Option(help="Steps between models kept for good; 0: the last.")] = None,
+    tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard, in the output folder.")] = False,
 ) -> None:
     """Train a cascade; the same command again goes on with a run that was stopped."""
     from cascadeclip.experiment import CHECKPOINT, fit, open_clip_of
-    from cascadeclip.presets import get_preset
+    from cascadeclip.segmenter import load
 
-    chosen = get_preset(preset)
+    chosen = _preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
     model = _changed(chosen.model, stages=_stages(stages), aggregation=aggregation, prompt_tokens=prompt_tokens)
     training = _changed(
-        chosen.training, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed, bf16=bf16,
-        validate_every=validate_every, checkpoint_every=checkpoint_every,
+        chosen.training, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
+        precision=precision, workers=workers, validate_every=validate_every, checkpoint_every=checkpoint_every,
+        keep_every=keep_every, accumulate=accumulate, gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
-    _, log = fit(chosen, open_clip_of(chosen), model, training, out, validate=True)
-    print(json.dumps(log[-1], indent=1))
-    print(f"wrote {out / CHECKPOINT}")
+    begin = load(start, preset=chosen).model if start is not None else None
+    _, log = fit(
+        chosen, open_clip_of(chosen), model, training, out, start=begin, validate=True, tensorboard=tensorboard
+    )
+    if _main_process():
+        print(json.dumps(_without_nan(log[-1]), indent=1))
+        print(f"wrote {out / CHECKPOINT}")
 
 
 @app.command()
 def evaluate(
     checkpoint: Checkpoint = None,
     preset: PresetName = "mini",
-    split: Annotated[str, typer.Option(help="Which fixed set: val or test.")] = "test",
+    data_root: DataRoot = None,
+    own: Own = None,
+    image_size: ImageSize = None,
+    clip: ClipName = None,
+    clip_weights: ClipWeights = None,
+    unseen: Unseen = None,
+    cross: Annotated[
+        bool, typer.Option(help="Data of another preset than the checkpoint's; all classes alike.")
+    ] = False,
+    split: Annotated[str | None, typer.Option(help="Which fixed set; what results are reported on by default.")] = None,
     limit: Limit = None,
+    precision: Precision = None,
+    workers: Workers = None,
     per_class: Annotated[bool, typer.Option(help="Also print the IoU of every class.")] = False,
-    out: Annotated[Path | None, typer.Option(help="Also write the scores to this JSON file.")] = None,
+    predictions: Annotated[bool, typer.Option(help="Also write every segmentation as a coloured PNG.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for scores.json, scores.png and what resumes a stopped evaluation.")
+    ] = None,
 ) -> None:
-    """Score a checkpoint: pixel accuracy, mIoU of seen and unseen classes, their harmonic mean."""
-    from cascadeclip.checkpoint import replace_file
-    from cascadeclip.demo import table
-    from cascadeclip.experiment import score, summarise
-    from cascadeclip.presets import get_preset
+    """Score a checkpoint, ours or the authors': pixel accuracy, mIoU of seen and unseen classes, harmonic mean."""
+    from cascadeclip.evaluation_plots import plot_class_iou
+    from cascadeclip.experiment import check_writable
+    from cascadeclip.figure import save_figure
+    from cascadeclip.scoring import score, summarise, table
     from cascadeclip.segmenter import load
 
-    chosen = get_preset(preset)
-    checkpoint = checkpoint or chosen.name
-    segmenter = load(checkpoint)
-    if segmenter.seen != chosen.seen:
-        raise InputError(f"{checkpoint} saw other classes in training than preset {preset!r} calls seen")
-    scores = score(chosen, segmenter.clip, segmenter.model, split, limit)
-    summary = summarise(chosen, scores)
-    print(table({Path(checkpoint).stem[:12]: summary}))
-    if per_class:
-        for name, value in zip(scores.names, scores.iou, strict=True):
-            print(f"{name + (' (unseen)' if name in scores.unseen else ''):24}{100 * value:6.1f}")
+    chosen = _preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
+    chosen = replace(chosen, training=_changed(chosen.training, precision=precision, workers=workers))
+    name = checkpoint or chosen.name
+    segmenter = load(name, preset=chosen)
+    if cross:
+        chosen = replace(chosen, unseen=(), unseen_groups={}, seen_offset=0.0)
+    elif segmenter.seen != chosen.seen:
+        raise InputError(
+            f"{name} saw other classes in training than preset {preset!r} calls seen; to try it on other data: --cross"
+        )
     if out is not None:
-        report = summary | {"per_class": dict(zip(scores.names, scores.iou, strict=True))}
-        replace_file(out, lambda scratch: scratch.write_text(json.dumps(report, indent=1) + "\n"))
+        check_writable(out)
+    scores = score(
+        chosen, segmenter.clip, segmenter.model, split, limit, out=out, predictions=predictions, progress=True
+    )
+    if not _main_process():
+        return
+    print(*segmenter.origins, sep="\n")
+    print(table({Path(name).stem[:12]: summarise(chosen, scores)}))
+    if per_class:
+        for word, value in zip(scores.names, scores.iou, strict=True):
+            print(f"{word + (' (unseen)' if word in scores.unseen else ''):24}{100 * value:6.1f}")
+    if out is not None:
+        _write_json(
+            out / "scores.json",
+            summarise(chosen, scores)
+            | {"per_class": dict(zip(scores.names, scores.iou, strict=True)), "origins": list(segmenter.origins)},
+        )
+        save_figure(plot_class_iou(scores), out / "scores.png")
+        print(f"wrote {out / 'scores.json'} and {out / 'scores.png'}")
 
 
 @app.command()
@@ -106,16 +166,74 @@ def segment(
     out: Annotated[Path, typer.Option(help="Where the picture of the result goes.")] = Path("segmentation.png"),
 ) -> None:
     """Segment one picture into the words given."""
-    from cascadeclip.demo import save_figure
+    from cascadeclip.figure import save_figure
     from cascadeclip.presets import get_preset
     from cascadeclip.segmenter import load
 
-    result = load(checkpoint or get_preset(preset).name).segment(image, words)
+    chosen = get_preset(preset)
+    result = load(checkpoint or chosen.name, preset=chosen).segment(image, words)
     for position, name in enumerate(result.names):
         note = "" if name in result.seen else "  (unseen in training)"
         print(f"{name:16}{100 * (result.labels == position).mean():6.1f} % of the pixels{note}")
     save_figure(result.plot(), out)
     print(f"wrote {out}")
+
+
+def _preset(name, data_root, own, image_size, clip, clip_weights, unseen):
+    """The preset that the options describe."""
+    from cascadeclip.presets import get_preset, own_preset
+
+    if own is not None:
+        arguments = _read_json(own)
+        for key in ("images", "masks", "val_images", "val_masks"):
+            if key in arguments:
+                arguments[key] = own.parent / arguments[key]
+        if image_size is not None:
+            arguments["image_size"] = image_size
+        try:
+            chosen = own_preset(**arguments)
+        except TypeError as error:
+            raise InputError(f"{own}: {error}; its keys are the arguments of cascadeclip.presets.own_preset") from error
+    else:
+        chosen = get_preset(name, data_root, image_size=image_size)
+    if clip is not None or clip_weights is not None:
+        weights = chosen.clip["pretrained"] if clip_weights is None else clip_weights
+        chosen = replace(
+            chosen, clip={"name": clip or chosen.clip["name"], "pretrained": None if weights == "random" else weights}
+        )
+    if unseen is not None:
+        chosen = chosen.with_unseen([word.strip() for word in unseen.split(",")])
+    return chosen
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold one object, {{...}}, not {type(values).__name__}")
+    return values
+
+
+def _write_json(path: Path, values: dict) -> None:
+    from cascadeclip.tensors import replace_file
+
+    text = json.dumps(_without_nan(values), indent=1) + "\n"
+    replace_file(path, lambda scratch: scratch.write_text(text))
+
+
+def _without_nan(value):
+    """JSON has no NaN: null instead."""
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    return None if isinstance(value, float) and value != value else value
+
+
+def _main_process() -> bool:
+    from accelerate import PartialState
+
+    return PartialState().is_main_process
 
 
 def _stages(text: str | None) -> tuple[tuple[int, ...], ...] | None:

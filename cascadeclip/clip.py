@@ -1,12 +1,18 @@
 """CLIP for the package: weights, tokenizer, and class words turned into text embeddings."""
 
+import hashlib
+import logging
+import warnings
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import as_file, files
+from pathlib import Path, PurePosixPath
 
 import open_clip
 import torch
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.model import CLIPVisionCfg
+from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +23,15 @@ from cascadeclip.encoder import position_embedding, tower_config
 from cascadeclip.errors import InputError
 from cascadeclip.mini_clip import MiniTokenizer, build_mini_clip
 
+logger = logging.getLogger(__name__)
+
 MINI = "mini"
+_PAPER_STAGES = ((6, 7, 8), (9, 10, 11), (12,))
+_ANY_VALUE = {  # settings of open_clip's image tower that may have any value
+    *("layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "ls_init_value", "patch_dropout"),
+    *("no_ln_pre", "pos_embed_type", "final_ln_after_pool", "output_tokens", "act_kwargs", "norm_kwargs"),
+    *("attn_pooler_queries", "attn_pooler_heads"),  # unused without attentional pooling
+}
 
 
 @dataclass
@@ -65,7 +79,9 @@ def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: in
 
     Args:
         name: `mini`, or an architecture that `open_clip.list_models()` names.
-        pretrained: open_clip's tag (`openai`) or a weights file; None gives random weights.
+        pretrained: open_clip's tag (`openai`) or a weights file, OpenAI's own (`ViT-B-16.pt`) included; None gives
+            random weights. Tags and OpenAI's files bring their activation along. Of another file nothing tells whether
+            it was trained with quick-GELU: the name has to, as `ViT-B-16-quickgelu` does.
         image_size: px; bring the position embedding to this size, bilinearly as the authors do.
 
     Raises:
@@ -76,7 +92,9 @@ def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: in
         with as_file(files("cascadeclip") / "assets" / "mini_clip.safetensors") as path:
             model.load_state_dict({key: tensor.float() for key, tensor in load_file(path).items()})
     else:
-        model, tokenize = _from_open_clip(name, pretrained)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # random weights are the same every time: what was trained on them can be loaded
+            model, tokenize = _from_open_clip(name, pretrained)
     if image_size is not None:
         resize_positions(model.visual, image_size)
     return Clip(name, pretrained, model.eval().requires_grad_(False), tokenize)
@@ -85,18 +103,124 @@ def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: in
 def _from_open_clip(name: str, pretrained: str | None) -> tuple[nn.Module, Callable]:
     if name not in open_clip.list_models():
         raise InputError(f"unknown CLIP {name!r}: use {MINI!r} or a name from open_clip.list_models(), e.g. 'ViT-B-16'")
+    if reason := misfit(name):
+        raise InputError(
+            f"CLIP {name!r} does not fit: {reason}. Prompts and taps build on a plain ViT with a class token, such as "
+            "'ViT-B-16' or 'ViT-L-14'"
+        )
     try:
-        model = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=pretrained == "openai")
+        if pretrained is not None and _is_torchscript(Path(pretrained)):
+            model = _from_openai(name, Path(pretrained))
+        else:
+            tag = open_clip.get_pretrained_cfg(name, pretrained) if pretrained else {}
+            if pretrained and not tag:
+                _warn_of_activation(name, pretrained)
+            model = open_clip.create_model(name, pretrained=pretrained, force_quick_gelu=tag.get("quick_gelu", False))
+        return model, open_clip.get_tokenizer(name)
+    except InputError:
+        raise
     except Exception as error:  # open_clip and the hub raise many kinds; all mean that there are no weights
         raise InputError(
             f"cannot load weights {pretrained!r} of CLIP {name!r}: {error}. Give a weights file, or a tag from "
             f"open_clip.list_pretrained_tags_by_model({name!r}), downloaded on a machine with internet access"
         ) from error
-    visual = model.visual
-    plain = isinstance(visual, VisionTransformer) and visual.attn_pool is None and visual.pool_type == "tok"
-    if not plain or not all(isinstance(block, ResidualAttentionBlock) for block in visual.transformer.resblocks):
-        raise InputError(f"CLIP {name!r} has no plain ViT with a class token, which prompts and taps build on")
-    return model, open_clip.get_tokenizer(name)
+
+
+def misfit(name: str) -> str | None:
+    """Why an architecture of open_clip cannot carry prompts and taps; None if it can. Nothing is built."""
+    vision = open_clip.get_model_config(name)["vision_cfg"]
+    if timm_name := vision.get("timm_model_name"):
+        return f"its image tower is timm's {timm_name!r}, whose blocks and class token (if any) are timm's own"
+    if isinstance(vision.get("layers"), list | tuple):
+        return "its image tower is a ResNet, which has no tokens that prompts could join"
+    if vision.get("attentional_pool"):
+        return "its image embedding comes from attentional pooling, not from the class token"
+    if vision.get("pool_type", "tok") != "tok":
+        return f"its image embedding pools the patches (pool_type={vision['pool_type']!r}), instead of a class token"
+    for key in ("image_size", "patch_size"):
+        if isinstance(vision.get(key), list | tuple) and len(set(vision[key])) > 1:
+            return f"its {key}={vision[key]} is not square"
+    usual = CLIPVisionCfg()
+    strange = [
+        f"{key}={value!r}"
+        for key, value in vision.items()
+        if key not in _ANY_VALUE and value not in (getattr(usual, key, None), "tok", "default")
+    ]
+    return f"its blocks are not CLIP's own ({', '.join(strange)})" if strange else None
+
+
+def _warn_of_activation(name: str, file: str) -> None:
+    """No tensor tells GELU from quick-GELU; say which one the name stands for, where there are both."""
+    quick = f"{name}-quickgelu"
+    if Path(file).is_file() and quick in open_clip.list_models():
+        logger.warning(
+            "%s: CLIP %r computes with GELU; weights trained with quick-GELU, as OpenAI's were, need %r",
+            *(file, name, quick),
+        )
+
+
+def _is_torchscript(path: Path) -> bool:
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(PurePosixPath(entry).name == "constants.pkl" for entry in archive.namelist())
+
+
+def _from_openai(name: str, path: Path) -> nn.Module:
+    """A CLIP from OpenAI's own file, a TorchScript archive; such an archive is code, so it must be theirs to a bit."""
+    published = open_clip.get_pretrained_cfg(name, "openai").get("url", "")
+    wanted = PurePosixPath(published).parent.name  # OpenAI's addresses hold the file's SHA-256
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != wanted:
+        raise InputError(
+            f"{path} is a TorchScript archive, which holds code, and not the one that OpenAI published for {name!r}; "
+            f"it was not opened, for safety (SHA-256 {found}, OpenAI's: {wanted or 'none'}). Give OpenAI's own file "
+            "or one of plain tensors"
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # deprecated, but PyTorch has no other reader of such archives
+        tensors = torch.jit.load(path, map_location="cpu").state_dict()
+    sizes = {"input_resolution", "context_length", "vocab_size"}  # OpenAI keeps these numbers among the tensors
+    model = open_clip.CLIP(**{**open_clip.get_model_config(name), "quick_gelu": True})
+    model.load_state_dict({key: tensor.float() for key, tensor in tensors.items() if key not in sizes})
+    return model
+
+
+def scaled_stages(
+    layers: int, stages: Sequence[Sequence[int]] = _PAPER_STAGES, of: int = 12
+) -> tuple[tuple[int, ...], ...]:
+    """Stages of a tower of `of` blocks, at the same relative depth in one of `layers` blocks.
+
+    Block b becomes block round(b * layers / of). In a shallower tower several may become one; the deepest of them
+    keeps it, the others are left out.
+
+    Args:
+        layers: blocks of the tower to build on.
+        stages: blocks of each stage, numbered 1..of; the paper's by default.
+
+    Raises:
+        InputError: a block that is not one of 1..of, or a stage of which no block is left.
+
+    Example:
+        >>> scaled_stages(24)
+        ((12, 14, 16), (18, 20, 22), (24,))
+    """
+    blocks = sorted({block for stage in stages for block in stage}, reverse=True)
+    if layers < 1 or not all(1 <= block <= of for block in blocks):
+        raise InputError(f"cannot scale stages {stages} from {of} to {layers} blocks: blocks are numbered 1..{of}")
+    scaled: dict[int, int] = {}
+    for block in blocks:
+        target = max(1, round(block * layers / of))
+        if target not in scaled.values():
+            scaled[block] = target
+    result = tuple(tuple(scaled[block] for block in stage if block in scaled) for stage in stages)
+    if not all(result):
+        raise InputError(
+            f"{layers} blocks are too few for the stages {tuple(stages)} of {of}: scaled, they would be {result}; "
+            "give stages of your own"
+        )
+    return result
 
 
 def resize_positions(visual: VisionTransformer, image_size: int) -> None:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from cascadeclip.errors import InputError
 
+PRECISIONS = ("fp32", "bf16", "fp16")
 AGGREGATIONS = ("nga", "sum", "mean", "concat", "attention")
 
 
@@ -117,7 +118,9 @@ class TrainConfig:
 
     Attributes:
         steps: optimiser steps.
-        batch_size: pictures per step and process.
+        batch_size: pictures per optimiser step, over all processes.
+        accumulate: each process runs its share of a step in so many parts, to save memory.
+        gradient_checkpointing: recompute the tower's blocks in the backward pass: less memory, about a third slower.
         learning_rate, weight_decay: of AdamW, the same for everything trainable.
         warmup: steps of linear warm-up, from `warmup_factor` of the learning rate.
         power, min_learning_rate: of the polynomial decay that follows.
@@ -127,12 +130,16 @@ class TrainConfig:
         transductive: self-training, see `training.train`.
         loss_size: px; labels are reduced to this side before the loss. None: full resolution.
         seed: fixes initial weights, data order and dropout.
-        bf16: compute in bfloat16 where the device has it.
+        precision: `bf16` (float32 where the device has none), `fp16` (CUDA, with loss scaling) or `fp32`.
+        workers: processes that read pictures, per training process; 0: the training process reads.
         validate_every, checkpoint_every: steps; 0 for only at the end.
+        keep_every: steps between models that are kept for good; 0 keeps none but the last.
     """
 
     steps: int = 20_000
     batch_size: int = 16
+    accumulate: int = 1
+    gradient_checkpointing: bool = False
     learning_rate: float = 2e-4
     weight_decay: float = 0.01
     warmup: int = 1500
@@ -146,15 +153,18 @@ class TrainConfig:
     transductive: bool = False
     loss_size: int | None = None
     seed: int = 0
-    bf16: bool = True
+    precision: str = "bf16"
+    workers: int = 0
     validate_every: int = 0
     checkpoint_every: int = 0
+    keep_every: int = 0
 
     def __post_init__(self):
-        for name in ("steps", "batch_size", "learning_rate"):
+        for name in ("steps", "batch_size", "learning_rate", "accumulate"):
             _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
-        for name in ("weight_decay", "warmup", "validate_every", "checkpoint_every"):
+        for name in ("weight_decay", "warmup", "validate_every", "checkpoint_every", "keep_every", "workers"):
             _require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        _require(self.precision in PRECISIONS, f"precision={self.precision!r}: choose from {', '.join(PRECISIONS)}")
 
     def learning_rate_at(self, step: int) -> float:
         """Polynomial decay over the whole run; the first `warmup` steps (at most half of it) are scaled up linearly."""

@@ -1,4 +1,4 @@
-"""Figures of the decoders at work: attention layer by layer, masks stage by stage, and a training run as it goes.
+"""The decoders at work: attention layer by layer, masks stage by stage, and a training run as it goes.
 
 Symbols as in `cascade.py`: B images, C classes, N = h * w patches, E joint image-text width.
 """
@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 from matplotlib.colors import LogNorm
+from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -150,6 +151,32 @@ def plot_mask_history(
     return figure
 
 
+def auroc_against(logits: Tensor, labels: Tensor, classes: Sequence[int], against: Sequence[int]) -> np.ndarray:
+    """How well masks tell their own class from certain others.
+
+    One value per picture and class of `classes` in it: the chance that a patch of the class has a higher logit, in the
+    class's mask, than a patch of `against`; 0.5 is chance. The class itself is never part of `against`.
+
+    Args:
+        logits: (B, C, h, w) float, mask logits.
+        labels: (B, h, w) integer, each patch's class.
+        classes: whose masks.
+        against: which classes' patches they are told from.
+
+    Returns:
+        (R,) float64, without the pairs that lack patches on one side.
+    """
+    values = []
+    for masks, found in zip(logits.float().cpu(), labels.long(), strict=True):
+        others = torch.isin(found, torch.tensor(list(against)))
+        for c in classes:
+            own, rest = masks[c][found == c], masks[c][others & (found != c)]
+            if len(own) and len(rest):
+                truth = np.repeat([1, 0], [len(own), len(rest)])
+                values.append(roc_auc_score(truth, torch.cat([own, rest]).numpy()))
+    return np.array(values)
+
+
 class TrainingWatch:
     """Watches a training run on fixed scenes: give it to `training.train` as `validate`.
 
@@ -204,7 +231,7 @@ class TrainingWatch:
         training = model.training
         model.eval()
         device = next(model.parameters()).device
-        with autocast(device, self.config.bf16):
+        with autocast(device, self.config.precision):
             logits = model(normalise(self.images.to(device)), self.text.to(device)).mask_logits.float().cpu()
         model.train(training)
         step = min(len(self.history) * self.config.validate_every, self.config.steps)
@@ -246,7 +273,7 @@ class TrainingWatch:
             points = [entry["step"] for entry in log], [entry["total"] for entry in log]
             loss.plot(*points, ".", color="0.65", label="training batch")
         loss.plot(steps, self._column("held_out_total"), color=HARMONIC_COLOUR, label="held-out scenes")
-        loss.plot(steps, self._column("held_out_dice"), "--", color=HARMONIC_COLOUR, label="of it dice")
+        loss.plot(steps, self._column("held_out_dice"), "--", color=HARMONIC_COLOUR, label="dice part")
         loss.set_yscale("log")
         loss.set_ylabel("loss (log scale)")
         loss.set_title("loss on the seen classes", fontsize=10)

@@ -10,19 +10,12 @@ import numpy as np
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.checkpoint import replace_file
 from cascadeclip.clip import Clip
-from cascadeclip.experiment import fit, last_layer_only, open_clip_of, score, summarise
+from cascadeclip.experiment import fit, last_layer_only, open_clip_of
+from cascadeclip.figure import save_figure
 from cascadeclip.plots import plot_predictions, plot_scores
 from cascadeclip.presets import MINI, Preset
+from cascadeclip.scoring import score, summarise, table
 from cascadeclip.segmenter import load
-
-COLUMNS = {
-    "pAcc": "pAcc",
-    "mIoU_seen": "mIoU(S)",
-    "mIoU_unseen": "mIoU(U)",
-    "mIoU_unseen_things": "of it things",
-    "mIoU_unseen_stuff": "of it stuff",
-    "hIoU": "hIoU",
-}
 
 
 def run_demo(
@@ -59,15 +52,6 @@ def run_demo(
     return report
 
 
-def table(report: dict[str, dict[str, float]]) -> str:
-    """The report's scores in per cent, one line per model."""
-    lines = [f"{'':12}" + "".join(f"{title:>14}" for title in COLUMNS.values())]
-    for name, scores in report.items():
-        if isinstance(scores, dict):
-            lines.append(f"{name:12}" + "".join(f"{100 * scores[key]:14.1f}" for key in COLUMNS))
-    return "\n".join(lines)
-
-
 def draw_predictions(preset: Preset, clip: Clip, model: CascadeCLIP, path: Path, rows: int = 6) -> None:
     """A sheet of the first test scenes with an unseen thing that covers at least a tenth of the picture."""
     unseen = [preset.names.index(name) for name in preset.unseen_groups["things"]]
@@ -80,8 +64,3 @@ def draw_predictions(preset: Preset, clip: Clip, model: CascadeCLIP, path: Path,
             break
     text = clip.class_embeddings(preset.names, preset.templates).to(next(model.parameters()).device)
     save_figure(plot_predictions(model, scenes, text, preset.names, preset.unseen, preset.seen_offset), path)
-
-
-def save_figure(figure, path: Path) -> None:
-    """Write a matplotlib figure as PNG, in one step."""
-    replace_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=120))

@@ -6,13 +6,16 @@ Counts are (3, n, C) float64: per picture and class the pixels that are right, t
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.alignment import Resampled, bootstrap
+from cascadeclip.cascade import CascadeCLIP, CascadeOutput
+from cascadeclip.data.transforms import IGNORE
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import (
     ConfusionMatrix,
@@ -23,7 +26,6 @@ from cascadeclip.evaluation import (
     predict_batches,
 )
 
-IGNORE = 255
 ERROR_KINDS = ("seen as another seen", "seen as unseen", "unseen as seen", "unseen as another unseen")
 
 
@@ -66,7 +68,7 @@ def read_out(
     present_only: bool = False,
     window: int | None = None,
     stride: int | None = None,
-    bf16: bool = False,
+    precision: str = "fp32",
 ) -> Readout:
     """Run a model once over pictures of one size.
 
@@ -76,7 +78,7 @@ def read_out(
         text: (C, E) float, in the order of `names`.
         present_only: tell the model which classes each picture holds; it chooses among those alone.
         window, stride: as in `evaluation.predict`.
-        bf16: compute in bfloat16 where the device has it.
+        precision: see `TrainConfig`.
 
     Raises:
         InputError: no picture, pictures of several sizes, no seen or no unseen class, an unknown unseen name.
@@ -86,7 +88,7 @@ def read_out(
     if not seen or not hidden:
         raise InputError(f"{len(seen)} seen and {len(hidden)} unseen classes: name at least one of each")
     parts = []
-    for scores, labels in predict_batches(model, batches, text, [], 0.0, window, stride, bf16):
+    for scores, labels in predict_batches(model, batches, text, [], 0.0, window, stride, precision):
         if present_only:
             scores = scores.masked_fill(~_present(labels, len(names)).to(scores.device)[..., None, None], -math.inf)
         parts.append((labels.cpu(), *_best(scores, seen), *_best(scores, hidden)))
@@ -95,6 +97,18 @@ def read_out(
         raise InputError(f"pictures of the sizes {sorted(sizes)}: give at least one picture, and all of one size")
     labels, seen_class, seen_score, unseen_class, unseen_score = (torch.cat(part) for part in zip(*parts, strict=True))
     return Readout(labels, seen_class, unseen_class, seen_score, unseen_score)
+
+
+class OneStage(nn.Module):
+    """A trained cascade of which only one stage's mask logits are used; `stage` counts from 0."""
+
+    def __init__(self, cascade: CascadeCLIP, stage: int):
+        super().__init__()
+        self.cascade, self.stage, self.config = cascade, stage, cascade.config
+
+    def forward(self, images: Tensor, text: Tensor) -> CascadeOutput:
+        output = self.cascade(images, text)
+        return replace(output, mask_logits=output.stage_logits[self.stage])
 
 
 def _best(scores: Tensor, group: list[int]) -> tuple[Tensor, Tensor]:
@@ -115,6 +129,12 @@ def _positions(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
     if unknown:
         raise InputError(f"unseen={unknown} are none of the {len(names)} class names; use words from `names`")
     return [list(names).index(name) for name in wanted]
+
+
+def right_unseen_names(readout: Readout, hidden: Sequence[int]) -> float:
+    """Share of the pixels of the unseen classes `hidden` whose best unseen class is right, as pseudo labels need."""
+    where = torch.isin(readout.labels.long(), torch.tensor(list(hidden)))
+    return (readout.unseen_class[where] == readout.labels[where]).double().mean().item()
 
 
 # --- one offset, many offsets ---------------------------------------------------------------------------------------
@@ -251,51 +271,42 @@ def class_iou(counts: Tensor) -> Tensor:
 
 def mean_scores(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) -> dict[str, float]:
     """`mIoU_seen`, `mIoU_unseen` and `hIoU` of counts (of whole masks or of rims), as fractions."""
-    hidden, iou = _hidden_mask(counts, names, unseen), class_iou(counts)
+    return _means(counts, _hidden_mask(counts, names, unseen))
+
+
+def _means(counts: Tensor, hidden: Tensor) -> dict[str, float]:
+    iou = class_iou(counts)
     of_seen, of_unseen = iou[~hidden].nanmean().item(), iou[hidden].nanmean().item()
     return {"mIoU_seen": of_seen, "mIoU_unseen": of_unseen, "hIoU": harmonic_mean(of_seen, of_unseen)}
 
 
-def bootstrap(
+def bootstrap_scores(
     counts: Tensor, names: Sequence[str], unseen: Sequence[str], *, repeats: int = 500, seed: int = 0
-) -> dict[str, Tensor]:
-    """Scores of test sets that might as well have been drawn: n pictures with replacement, again and again.
-
-    The unit is the picture, for the pixels of one picture are not independent. Counts of two models on the same
-    pictures, bootstrapped with the same seed, are drawn alike: subtract them to judge the difference.
+) -> dict[str, Resampled]:
+    """`mean_scores` on the pictures and on sets drawn from them, with intervals; see `alignment.bootstrap`.
 
     Args:
         counts: (3, n, C), from `picture_counts` or `boundary_counts`.
-        repeats: sets to draw.
-
-    Returns:
-        `mIoU_seen`, `mIoU_unseen`, `hIoU`: (repeats,) float64 each. A class that a drawn set does not hold is left out
-        of that set's means.
 
     Raises:
         InputError: counts of another shape, no repeats, or unknown unseen names.
     """
     hidden = _hidden_mask(counts, names, unseen)
-    if repeats < 1:
-        raise InputError(f"repeats={repeats} must be at least 1")
-    pictures = counts.shape[1]
-    drawn = torch.randint(pictures, (repeats, pictures), generator=torch.Generator().manual_seed(seed))
-    times = torch.zeros(repeats, pictures, dtype=torch.float64)
-    times.scatter_add_(1, drawn, torch.ones_like(times))
-    iou = iou_of_counts(*(times @ counts))  # (repeats, C)
-    of_seen, of_unseen = iou[:, ~hidden].nanmean(1), iou[:, hidden].nanmean(1)
-    total = of_seen + of_unseen
-    harmonic = torch.where(total == 0, 0.0, 2 * of_seen * of_unseen / total)
-    return {"mIoU_seen": of_seen, "mIoU_unseen": of_unseen, "hIoU": harmonic}
+
+    def measure(drawn: np.ndarray) -> list[float]:
+        return list(_means(counts[:, drawn], hidden).values())
+
+    found = bootstrap(measure, counts.shape[1], repeats=repeats, seed=seed)
+    keys = enumerate(("mIoU_seen", "mIoU_unseen", "hIoU"))
+    return {key: Resampled(found.whole[k], found.draws[:, k], found.drawn_as) for k, key in keys}
 
 
-def interval(samples: Tensor, level: float = 0.95) -> tuple[float, float]:
-    """The middle `level` of bootstrap samples: their quantiles at either end."""
-    if not 0 < level < 1:
-        raise InputError(f"level={level} must lie between 0 and 1, for example 0.95")
-    tail = (1 - level) / 2
-    low, high = samples.double().nanquantile(torch.tensor([tail, 1 - tail], dtype=torch.float64)).tolist()
-    return low, high
+def masks_and_rims(predicted: Tensor, labels: Tensor, classes: int) -> dict[str, Tensor]:
+    """Counts (3, n, C) over whole masks and over their rims, by the name of the score that they give."""
+    return {
+        "IoU": picture_counts(predicted, labels, classes),
+        "Boundary IoU": boundary_counts(predicted, labels, classes),
+    }
 
 
 def _hidden_mask(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from open_clip.transformer import LayerNorm, QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from cascadeclip.config import TowerConfig
 from cascadeclip.errors import InputError
@@ -129,6 +130,7 @@ class PromptedEncoder(nn.Module):
         self.visual = visual.requires_grad_(False)
         self.taps = taps
         self.class_embedding_twice = class_embedding_twice
+        self.recompute = False  # True: blocks are computed again in the backward pass, which saves memory
         layers, (width, embed_dim) = len(visual.transformer.resblocks), visual.proj.shape
         self.prompts = self.prompt_proj = None
         self.prompt_norm = nn.Identity()
@@ -156,7 +158,11 @@ class PromptedEncoder(nn.Module):
         tokens, grid = embed(self.visual, images, self.class_embedding_twice)
         features = {}
         for block, module in enumerate(self.visual.transformer.resblocks, start=1):
-            tokens = run_block(module, self.insert_prompts(tokens, block, patches=math.prod(grid)))
+            tokens = self.insert_prompts(tokens, block, patches=math.prod(grid))
+            if self.recompute and torch.is_grad_enabled():
+                tokens = checkpoint(run_block, module, tokens, use_reentrant=False)
+            else:
+                tokens = run_block(module, tokens)
             if block in self.taps:
                 position = self.taps.index(block)
                 tapped = self.tap_norms[position](self.prompt_norm(self.patch_tokens(tokens, grid)))

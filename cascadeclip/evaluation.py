@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,7 @@ from cascadeclip.precision import autocast
 logger = logging.getLogger(__name__)
 
 WINDOWS_AT_ONCE = 16  # windows of a large picture that go through the model together
+BAND_VALUES = 2**25  # scores that are resized at once, 128 MB in float32
 
 
 @torch.inference_mode()
@@ -54,7 +55,7 @@ def predict(
     offset[list(seen)] = seen_offset
     offset = offset.view(-1, 1, 1)
     if window is None:
-        return _predict_crop(model, images, text, offset)
+        return _scores(model, model(images, text).mask_logits, images.shape[2:], offset)
     stride = window * 5 // 6 if stride is None else stride
     if not 1 <= stride <= window:
         raise InputError(f"stride={stride} px must be between 1 and the window, {window} px, or pixels are left out")
@@ -66,10 +67,13 @@ def predict(
     for position in range(0, len(boxes), WINDOWS_AT_ONCE):
         views = [_window(box, window) for box in boxes[position : position + WINDOWS_AT_ONCE]]
         crops = torch.cat([images[(..., *view)] for view in views])
-        for view, scores in zip(views, _predict_crop(model, crops, text, offset).split(len(images)), strict=True):
-            total[(..., *view)] += scores
+        logits = model(crops, text).mask_logits
+        for view, own in zip(views, logits.split(len(images)), strict=True):  # one by one: scores are large
+            total[(..., *view)] += _scores(
+                model, own, (view[0].stop - view[0].start, view[1].stop - view[1].start), offset
+            )
             visits[view] += 1
-    return total / visits
+    return total.div_(visits)
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
@@ -83,11 +87,11 @@ def _window(start: tuple[int, int], window: int) -> tuple[slice, slice]:
     return slice(start[0], start[0] + window), slice(start[1], start[1] + window)
 
 
-def _predict_crop(model: CascadeCLIP, images: Tensor, text: Tensor, offset: Tensor) -> Tensor:
-    logits = model(images, text).mask_logits.float()
-    size = images.shape[2:]
+def _scores(model: CascadeCLIP, mask_logits: Tensor, size: tuple[int, int], offset: Tensor) -> Tensor:
+    """(B, C, h, w) mask logits -> (B, C, *size) float32 probabilities less the offset."""
+    logits = mask_logits.float()
     if not model.config.upsample_through_training_size:
-        return _resize(logits, size).sigmoid() - offset
+        return _resize(logits, size).sigmoid_() - offset
     # as the authors' code: to the training size, offset, then on to the picture's size
     side = model.config.tower.image_size
     return _resize(_resize(logits, (side, side)).sigmoid() - offset, size)
@@ -97,6 +101,26 @@ def _resize(scores: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(scores.shape[2:]) == tuple(size):
         return scores
     return F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
+
+
+def argmax_at(scores: Tensor, size: tuple[int, int]) -> Tensor:
+    """The class with the highest score after bilinear resizing to `size`: (B, C, h, w) -> (B, *size) int64.
+
+    Done in bands of rows, so that the resized scores, gigabytes for a large picture and many classes, never exist.
+    """
+    height, width = size
+    if tuple(scores.shape[2:]) == (height, width):
+        return scores.argmax(1)
+    band = max(1, BAND_VALUES // (scores.shape[0] * scores.shape[1] * width))
+    rows = ((torch.arange(height, device=scores.device) + 0.5) * scores.shape[2] / height - 0.5).clamp(min=0)
+    above = rows.floor().long()
+    below = (above + 1).clamp(max=scores.shape[2] - 1)
+    weight = (rows - above).to(scores.dtype)[:, None]
+    parts = []
+    for part in torch.arange(height, device=scores.device).split(band):
+        lines = torch.lerp(scores[:, :, above[part]], scores[:, :, below[part]], weight[part])
+        parts.append(_resize(lines, (len(part), width)).argmax(1))
+    return torch.cat(parts, dim=1)
 
 
 @dataclass(frozen=True)
@@ -205,7 +229,7 @@ def predict_batches(
     seen_offset: float,
     window: int | None,
     stride: int | None,
-    bf16: bool,
+    precision: str,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """`predict` over batches: scores (B, C, H, W) on the model's device, and the batch's labels as they came.
 
@@ -214,10 +238,28 @@ def predict_batches(
     device, training = next(model.parameters()).device, model.training
     model.eval()
     for images, labels in batches:
-        with autocast(device, bf16):
+        with autocast(device, precision):
             scores = predict(model, normalise(images.to(device)), text.to(device), seen, seen_offset, window, stride)
         yield scores, labels
     model.train(training)
+
+
+def count(
+    confusion: ConfusionMatrix,
+    predicted: Iterable[tuple[Tensor, Tensor]],
+    after_batch: Callable[[Tensor], None] | None = None,
+) -> None:
+    """Add to `confusion` what `predict_batches` gives, read at the labels' size.
+
+    Args:
+        predicted: scores (B, C, h, w) and labels (B, H, W).
+        after_batch: called with the segmentation (B, H, W) int64 of every batch, after it was counted.
+    """
+    for scores, labels in predicted:
+        found = argmax_at(scores, labels.shape[1:])
+        confusion.update(found, labels.to(found.device))
+        if after_batch is not None:
+            after_batch(found)
 
 
 def evaluate(
@@ -230,24 +272,31 @@ def evaluate(
     seen_offset: float = 0.1,
     window: int | None = None,
     stride: int | None = None,
-    bf16: bool = False,
+    precision: str = "fp32",
 ) -> Scores:
     """Scores of a model over batches of pictures, from one confusion matrix over all of them.
 
     Args:
         model: put into eval mode here, and back afterwards.
-        batches: images (B, 3, H, W) uint8 and labels (B, H, W) integer, indices into `names` or 255.
+        batches: images (B, 3, h, w) uint8 and labels (B, H, W) integer, indices into `names` or 255. The size of the
+            labels may differ from the images': that is where the scores are read.
         text: (C, E) float, in the order of `names`.
         seen_offset, window, stride: as in `predict`.
-        bf16: compute in bfloat16 where the device has it, about twice as fast.
+        precision: `bf16`, where the device has it about twice as fast, `fp16` or `fp32`.
     """
     seen = [position for position, name in enumerate(names) if name not in set(unseen)]
     confusion = ConfusionMatrix(len(names))
-    for scores, labels in predict_batches(model, batches, text, seen, seen_offset, window, stride, bf16):
-        confusion.update(scores.argmax(1), labels.to(scores.device))
-    result = confusion.scores(names, unseen)
-    if result.without_ground_truth:
-        logger.warning("no ground truth, left out of the means: %s", ", ".join(result.without_ground_truth))
-    if seen and not confusion.counts[:, seen].sum():
+    count(confusion, predict_batches(model, batches, text, seen, seen_offset, window, stride, precision))
+    warn_of_nonsense(confusion, names, unseen)
+    return confusion.scores(names, unseen)
+
+
+def warn_of_nonsense(confusion: ConfusionMatrix, names: Sequence[str], unseen: Sequence[str]) -> None:
+    """Log warnings of what makes scores wrong without any error."""
+    counts = confusion.counts
+    absent = [name for name, pixels in zip(names, counts.sum(1).tolist(), strict=True) if not pixels]
+    seen = [position for position, name in enumerate(names) if name not in set(unseen)]
+    if absent:
+        logger.warning("no ground truth, left out of the means: %s", ", ".join(absent))
+    if seen and not counts[:, seen].sum():
         logger.warning("no seen class was ever predicted: were the weights loaded, and is seen_offset right?")
-    return result

@@ -96,23 +96,21 @@ def plot_class_iou(
         members = [i for i, name in enumerate(scores.names) if (name in scores.unseen) == (group == "unseen")]
         members.sort(key=lambda i: -np.nan_to_num(iou[i], nan=-1.0))
         places = np.arange(start, start + len(members))
-        axis.bar(places, iou[members], 0.8, color=colour, label=f"{group} classes ({len(members)})")
+        label = f"{group} classes ({len(members)}), mean {100 * mean:.1f}"
+        axis.bar(places, iou[members], 0.8, color=colour, label=label)
         if intervals is not None:
             low, high = 100 * np.asarray([intervals[i] for i in members]).T
             axis.vlines(places, low, high, color="black", linewidth=0.8)
         axis.hlines(100 * mean, places[0] - 0.5, places[-1] + 0.5, color=colour, linestyle="--", linewidth=1.5)
-        axis.text(
-            places[-1] + 0.6, 100 * mean, f"mean {100 * mean:.1f}", color=colour, fontsize=8, ha="right", va="bottom"
-        )
         ticks += [(place, scores.names[i]) for place, i in zip(places, members, strict=True)]
         start = places[-1] + 2.5
     if chance is not None:
         axis.axhline(100 * chance, color="black", linestyle=":", linewidth=1, label=f"guessing: {100 * chance:.1f}")
     axis.set_xticks([place for place, _ in ticks], [name for _, name in ticks], rotation=90, fontsize=7)
     axis.set_xlim(-1, start - 1.5)
-    axis.set_ylim(0, None)
+    axis.set_ylim(0, 100)
     axis.set_ylabel("IoU, per cent")
-    axis.legend(frameon=False, fontsize=8)
+    _legend_above(axis)
     _open(axis)
     return figure
 
@@ -135,9 +133,8 @@ def plot_offset_sweep(offsets: Sequence[float], sweep: Sequence[Scores], marked:
     left.set_xlabel("seen offset (taken off the probability of seen classes)")
     left.set_ylabel("mean IoU, per cent")
     left.set_ylim(0, None)
-    left.legend(frameon=False, fontsize=8)
-    near = int(np.argmin(np.abs(np.asarray(offsets) - marked)))
-    _draw_trade(right, values["mIoU_seen"], values["mIoU_unseen"], near, f"offset {offsets[near]:.2f}")
+    _legend_above(left, columns=2)
+    _draw_trades(right, {"one dot per offset": (offsets, sweep)}, {"one dot per offset": marked})
     for axis in (left, right):
         _open(axis)
     return figure
@@ -157,45 +154,42 @@ def plot_trades(report: Mapping[str, tuple[Sequence[float], Sequence[Scores]]], 
         raise InputError(
             f"models {list(report)} with marked offsets {dict(marked)}: give every model one, at least one"
         )
-    figure = Figure(figsize=(5.6, 4.6), layout="constrained")
+    figure = Figure(figsize=(5.6, 5.0), layout="constrained")
     axis = figure.subplots()
-    paths = {
-        name: 100 * np.array([(scores.mIoU_seen, scores.mIoU_unseen) for scores in sweep])
-        for name, (_, sweep) in report.items()
-    }
-    _draw_equal_harmonic(axis, top=1.15 * max(path.max() for path in paths.values()))
-    for colour, (name, path) in zip(("black", *OTHER_COLOURS), paths.items(), strict=False):
-        offsets = np.asarray(report[name][0])
-        near = int(np.argmin(np.abs(offsets - marked[name])))
-        axis.plot(*path.T, color=colour, linewidth=1, marker=".", markersize=4, label=name)
-        axis.plot(*path[near], "o", color=colour, label=f"offset {offsets[near]:g}")
-    together = np.concatenate(list(paths.values()))
-    low, high = np.maximum(together.min(0) - 1, 0), together.max(0) + 1
-    axis.set_xlim(low[0], high[0])
-    axis.set_ylim(low[1], high[1])
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+    _draw_trades(axis, report, marked)
     _open(axis)
     return figure
 
 
-def _draw_trade(axis: Axes, seen: np.ndarray, unseen: np.ndarray, marked: int, label: str) -> None:
-    """The path (seen, unseen), in per cent, over curves of equal harmonic mean; point `marked` stands out."""
-    _draw_equal_harmonic(axis, top=1.15 * max(seen.max(), unseen.max()))
-    axis.plot(seen, unseen, color="black", linewidth=1, marker=".", markersize=4, label="one dot per offset")
-    axis.plot(seen[marked], unseen[marked], "o", color=UNSEEN_COLOUR, label=label)
-    axis.legend(frameon=False, fontsize=8, loc="lower right")
+def _draw_trades(
+    axis: Axes, report: Mapping[str, tuple[Sequence[float], Sequence[Scores]]], marked: Mapping[str, float]
+) -> None:
+    """Paths (S, U) of `plot_trades`; a large dot marks an offset, and the first and last offset stand at the ends."""
+    paths = {
+        name: 100 * np.array([(scores.mIoU_seen, scores.mIoU_unseen) for scores in sweep])
+        for name, (_, sweep) in report.items()
+    }
+    together = np.concatenate(list(paths.values()))
+    _draw_equal_harmonic(axis, np.maximum(together.min(0) - 3, 0), together.max(0) + 3)
+    for colour, (name, path) in zip(("black", *OTHER_COLOURS), paths.items(), strict=False):
+        offsets = np.asarray(report[name][0])
+        near = int(np.argmin(np.abs(offsets - marked[name])))
+        axis.plot(*path.T, color=colour, linewidth=1, marker=".", markersize=4, label=name)
+        axis.plot(*path[near], "o", color=colour, markersize=8, label=f"offset {offsets[near]:g}")
+        for end in {0, len(path) - 1}:
+            axis.annotate(f"{offsets[end]:g}", path[end], (3, -8), textcoords="offset points", color=colour, fontsize=7)
+    _legend_above(axis, columns=min(len(paths) + 1, 3))
 
 
-def _draw_equal_harmonic(axis: Axes, top: float) -> None:
-    """Curves of equal harmonic mean in the plane of S and U, both 0..top per cent, and the line S = U."""
-    top = max(top, 1.0)
-    grid = np.linspace(1e-3, top, 120)
-    height = 2 * grid[:, None] * grid[None, :] / (grid[:, None] + grid[None, :])
-    curves = axis.contour(grid, grid, height, levels=10, colors=HARMONIC_COLOUR, linewidths=0.7, alpha=0.7)
+def _draw_equal_harmonic(axis: Axes, low: np.ndarray, high: np.ndarray) -> None:
+    """Limits (S, U) of the plane in per cent, in it curves of equal harmonic mean, and the line S = U."""
+    seen, unseen = (np.linspace(max(start, 1e-3), end, 120) for start, end in zip(low, high, strict=True))
+    height = 2 * unseen[:, None] * seen / (unseen[:, None] + seen)
+    curves = axis.contour(seen, unseen, height, levels=6, colors=HARMONIC_COLOUR, linewidths=0.7, alpha=0.7)
     axis.clabel(curves, fmt="hIoU %.0f", fontsize=7)
-    axis.plot([0, top], [0, top], color="grey", linestyle=":", linewidth=1, label="S = U")
-    axis.set_xlabel("mIoU seen (S), per cent")
-    axis.set_ylabel("mIoU unseen (U), per cent")
+    axis.plot([0, 100], [0, 100], color="grey", linestyle=":", linewidth=1, label="S = U")
+    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    axis.set(xlabel="mIoU seen (S), per cent", ylabel="mIoU unseen (U), per cent")
 
 
 def plot_confusion(
@@ -239,13 +233,14 @@ def plot_bars(
     ylabel: str,
     *,
     references: Mapping[str, float] | None = None,
+    title: str = "",
     axis: Axes | None = None,
 ) -> Figure:
-    """Groups of bars, in per cent.
+    """Groups of bars, in per cent; the legend stands above the axis, the title above the legend.
 
     Args:
         report: group -> series -> fraction, or (fraction, low, high) with the ends of its interval.
-        references: name -> fraction, drawn as dotted lines: baselines and ceilings.
+        references: name -> fraction, drawn as dotted lines with their names on them: baselines and ceilings.
         axis: draw into this one instead of a figure of its own.
 
     Raises:
@@ -272,20 +267,38 @@ def plot_bars(
         for bar, value, top in zip(drawn, middle, np.fmax(high, middle), strict=True):
             axis.annotate(f"{value:.1f}", (bar.get_x() + bar.get_width() / 2, top), (0, 2), fontsize=7.5,
                           textcoords="offset points", ha="center")  # fmt: skip
-    for number, (name, value) in enumerate((references or {}).items()):
-        style = (":", "--", "-.")[number % 3]
-        axis.axhline(100 * value, color="black", linestyle=style, linewidth=1, label=f"{name}: {100 * value:.1f}")
+    for name, value in (references or {}).items():
+        axis.axhline(100 * value, color="black", linestyle=":", linewidth=1)
+        axis.annotate(f"{name}: {100 * value:.1f}", (0.01, 100 * value), (0, 2), fontsize=7.5,
+                      xycoords=axis.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
     axis.set_xticks(range(len(report)), list(report))
     axis.set_ylabel(ylabel)
     axis.margins(y=0.14)
     axis.set_ylim(0, None)
-    axis.legend(frameon=False, fontsize=8)
+    axis.set_title(title, fontsize=9, pad=22)
+    _legend_above(axis)
     _open(axis)
     return figure
 
 
+def plot_masks_and_rims(
+    report: Mapping[str, Mapping[str, Mapping[str, tuple[float, float, float]]]], ceiling: Mapping[str, float]
+) -> Figure:
+    """Mean IoU of whole masks beside that of their rims, one group of bars per model.
+
+    Args:
+        report: `IoU` or `Boundary IoU` -> model -> score -> (fraction, low, high).
+        ceiling: `IoU` or `Boundary IoU` -> what the truth itself reaches through the grid of patches.
+    """
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    for axis, (part, bars) in zip(figure.subplots(1, len(report)), report.items(), strict=True):
+        references = {"seen classes, truth through the grid of patches": ceiling[part]}
+        plot_bars(bars, f"mean {part}, per cent", references=references, title=part, axis=axis)
+    return figure
+
+
 def plot_error_kinds(report: Mapping[str, tuple[torch.Tensor, int]]) -> Figure:
-    """How the pixels of each model divide into right and four kinds of wrong, as stacked bars.
+    """The wrong pixels of each model by kind, as stacked bars, and the share that is right.
 
     Args:
         report: model -> (wrong pixels by kind (4,) as in `diagnostics.error_kinds`, number of labelled pixels).
@@ -297,18 +310,19 @@ def plot_error_kinds(report: Mapping[str, tuple[torch.Tensor, int]]) -> Figure:
     for number, kind in enumerate(ERROR_KINDS):
         share = np.array([100 * float(wrong[number]) / pixels for wrong, pixels in report.values()])
         drawn = axis.barh(list(report), share, 0.6, left=left, color=colours[number], label=kind)
-        axis.bar_label(
-            drawn, [f"{value:.1f}" if value >= 1.5 else "" for value in share], label_type="center", fontsize=8
-        )
+        axis.bar_label(drawn, [f"{value:.1f}" for value in share], label_type="center", fontsize=8)
         left += share
-    drawn = axis.barh(list(report), 100 - left, 0.6, left=left, color="#e8e8e8", label="right")
-    axis.bar_label(drawn, [f"{value:.1f}" for value in 100 - left], label_type="center", fontsize=8)
+    axis.bar_label(drawn, [f"right: {100 - value:.1f}" for value in left], padding=4, fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlim(0, 100)
-    axis.set_xlabel("share of all labelled pixels, per cent")
-    axis.legend(frameon=False, fontsize=8, ncols=3, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    axis.set_xlim(0, max(1.2 * left.max(), 1.0))
+    axis.set_xlabel("wrong pixels, share of all labelled pixels, per cent")
+    _legend_above(axis, columns=4)
     _open(axis)
     return figure
+
+
+def _legend_above(axis: Axes, columns: int = 4) -> None:
+    axis.legend(frameon=False, fontsize=8, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderpad=0.1)
 
 
 def _open(axis: Axes) -> None:

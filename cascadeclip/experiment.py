@@ -1,23 +1,22 @@
-"""A preset turned into runs: build, train, save, score. What the command line, the demo and the notebooks share."""
+"""A preset turned into runs: build, train, save. What the command line, the demo and the notebooks share."""
 
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader, Subset
+from accelerate import PartialState
 
 from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.checkpoint import save_checkpoint
-from cascadeclip.clip import Clip, load_clip
+from cascadeclip.checkpoint import load_own_state, own_state, save_checkpoint
+from cascadeclip.clip import Clip, load_clip, scaled_stages
 from cascadeclip.config import ModelConfig, TrainConfig
-from cascadeclip.data.emojiscenes import collate
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import Scores, evaluate
 from cascadeclip.presets import Preset
+from cascadeclip.scoring import score, summarise
 from cascadeclip.training import train
 
 CHECKPOINT = "model.safetensors"
-SCORING_BATCH = 25  # pictures
 
 
 def open_clip_of(preset: Preset) -> Clip:
@@ -32,52 +31,61 @@ def fit(
     training: TrainConfig,
     out: str | Path,
     *,
+    start: CascadeCLIP | None = None,
     validate: bool = False,
+    tensorboard: bool = False,
     progress: bool = True,
 ) -> tuple[CascadeCLIP, list[dict[str, float]]]:
     """Train a model on the preset's data; writes `model.safetensors` and the log into `out`, resumes what is there.
+
+    Args:
+        model: the tower's sizes are taken from `clip`; for one of other depth the stages are scaled.
+        out: also gets `model-<step>.safetensors` every `training.keep_every` steps.
+        start: a trained model to start from; self-training needs one.
+        validate: score on the validation set every `training.validate_every` steps and at the end.
+        tensorboard: also log there.
 
     Returns:
         the model in eval mode, and the training log.
 
     Raises:
-        InputError: settings that do not fit the preset's CLIP, or an `out` that cannot be written.
+        InputError: settings that do not fit the preset's CLIP, self-training from nothing, or an `out` that cannot be
+            written.
     """
-    out = Path(out)
-    check_writable(out)
+    if training.transductive and start is None:
+        raise InputError(
+            f"preset {preset.name} trains on a model's own pseudo labels: give it one that was trained inductively"
+        )
+    out, state = Path(out), PartialState()
+    if state.is_main_process:
+        check_writable(out)
     torch.manual_seed(training.seed)  # initial weights
-    cascade = CascadeCLIP(model, clip.visual)
-    cascade.to("cuda" if torch.cuda.is_available() else "cpu")
+    cascade = CascadeCLIP(on_tower_of(clip, model), clip.visual)
+    if start is not None:
+        load_own_state(cascade, own_state(start))
+    cascade.to(state.device)
     text = clip.class_embeddings(preset.names, preset.templates)
 
-    def scores_now(current: CascadeCLIP) -> dict[str, float]:
-        return summarise(preset, score(preset, clip, current, "val"))
+    def save(current: CascadeCLIP, name: str) -> None:
+        save_checkpoint(out / name, current, clip=preset.clip, seen=preset.seen)
 
     log = train(
         cascade, preset.train_data(training.seed), text, preset.names, preset.unseen, training,
-        collate=collate, out=out, validate=scores_now if validate else None, progress=progress,
+        collate=preset.collate, out=out, tensorboard=tensorboard, progress=progress,
+        keep=lambda current, step: save(current, f"model-{step}.safetensors"),
+        validate=(lambda current: summarise(preset, score(preset, clip, current, "val"))) if validate else None,
     )  # fmt: skip
-    save_checkpoint(out / CHECKPOINT, cascade, clip=preset.clip, seen=preset.seen)
+    if state.is_main_process:
+        save(cascade, CHECKPOINT)
     return cascade, log
 
 
-def score(preset: Preset, clip: Clip, model: CascadeCLIP, split: str = "test", limit: int | None = None) -> Scores:
-    """Scores on one of the preset's fixed sets, or on its first `limit` pictures."""
-    data = preset.eval_data(split)
-    if limit is not None and limit < len(data):
-        data = Subset(data, range(limit))
-    text = clip.class_embeddings(preset.names, preset.templates)
-    loader = DataLoader(data, SCORING_BATCH, collate_fn=collate)
-    return evaluate(
-        model, loader, text, preset.names, preset.unseen, seen_offset=preset.seen_offset, window=preset.window,
-        stride=preset.stride, bf16=preset.training.bf16,
-    )  # fmt: skip
-
-
-def summarise(preset: Preset, scores: Scores) -> dict[str, float]:
-    """Headline scores, with the preset's groups of unseen classes reported apart."""
-    groups = {f"mIoU_unseen_{group}": scores.mean_iou(names) for group, names in preset.unseen_groups.items()}
-    return scores.summary(**groups)
+def on_tower_of(clip: Clip, model: ModelConfig) -> ModelConfig:
+    """The settings with the sizes of a CLIP's tower, the stages scaled to its depth."""
+    stages = model.stages
+    if clip.tower.layers != model.tower.layers:
+        stages = scaled_stages(clip.tower.layers, stages, of=model.tower.layers)
+    return replace(model, tower=clip.tower, stages=stages)
 
 
 def last_layer_only(model: ModelConfig) -> ModelConfig:
@@ -87,10 +95,9 @@ def last_layer_only(model: ModelConfig) -> ModelConfig:
 
 def check_writable(folder: Path) -> None:
     """Make `folder`, or say clearly that it cannot be written."""
-    probe = folder / ".writable"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):
+            pass
     except OSError as error:
         raise InputError(f"cannot write into {folder}: {error}; choose another output folder") from error

@@ -1,8 +1,11 @@
 """The figure that every plotting function of the package returns."""
 
 import io
+from pathlib import Path
 
 import matplotlib.figure
+
+from cascadeclip.tensors import replace_file
 
 
 class Figure(matplotlib.figure.Figure):
@@ -12,3 +15,8 @@ class Figure(matplotlib.figure.Figure):
         buffer = io.BytesIO()
         self.savefig(buffer, format="png")
         return buffer.getvalue()
+
+
+def save_figure(figure, path: Path) -> None:
+    """Write a matplotlib figure as PNG, in one step."""
+    replace_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=120))

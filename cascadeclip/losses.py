@@ -22,6 +22,7 @@ def segmentation_loss(
     focal_weight: float = 100.0,
     dice_weight: float = 1.0,
     ignored_are_negatives: bool = True,
+    pairs: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """`focal_weight` * focal + `dice_weight` * dice, at the labels' resolution.
 
@@ -30,6 +31,7 @@ def segmentation_loss(
         labels: (B, H, W) int64, classes 0..C-1 or `ignore_index`.
         ignored_are_negatives: True is a quirk of the authors' code: ignored pixels, and with them every pixel of an
             unseen class, are negatives of every class. False leaves them out.
+        pairs: M to divide by, where this batch is one part of a larger one; by default `present_pairs` of the labels.
 
     Returns:
         `focal` and `dice` (both weighted) and `total`, their sum; scalars, float32.
@@ -46,7 +48,7 @@ def segmentation_loss(
     own_logit = logits.gather(1, own[:, None])[:, 0]  # (B, pixels): logit of each pixel's own class
 
     pixels = torch.zeros(logits.shape[:2], device=logits.device).scatter_add_(1, own, positive.float())  # (B, C)
-    masks = _average_over_ranks((pixels > 0).sum()).clamp(min=1)  # M
+    masks = _average_over_ranks((pixels > 0).sum() if pairs is None else pairs).clamp(min=1)  # M
 
     # Focal, -a_t (1 - p_t)^gamma log p_t: every pixel as a negative of every class, then each pixel's own class
     # corrected from negative to positive.
@@ -60,6 +62,13 @@ def segmentation_loss(
 
     focal, dice = focal_weight * focal.sum() / masks, dice_weight * dice / masks
     return {"focal": focal, "dice": dice, "total": focal + dice}
+
+
+def present_pairs(labels: Tensor, ignore_index: int = 255) -> Tensor:
+    """How many (image, class) pairs have a pixel: labels (B, H, W) int64 -> scalar int64."""
+    images = torch.arange(len(labels), device=labels.device)[:, None, None]
+    numbered = (images * (ignore_index + 1) + labels)[labels != ignore_index]
+    return (torch.bincount(numbered) > 0).sum()
 
 
 def _negative(logits: Tensor) -> Tensor:

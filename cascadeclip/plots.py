@@ -14,6 +14,7 @@ from cascadeclip.figure import Figure
 from cascadeclip.segmenter import Segmentation
 
 SEEN_COLOUR, UNSEEN_COLOUR, HARMONIC_COLOUR = "#4878a8", "#d1495b", "#8d6a9f"
+OTHER_COLOUR = (0.8, 0.8, 0.8)  # of classes that a legend has no room for
 
 
 def class_colours(count: int) -> np.ndarray:
@@ -73,6 +74,8 @@ def plot_predictions(
 ) -> Figure:
     """Picture, truth, the argmax of every stage alone, and the cascade's; unseen classes are marked.
 
+    A row's legend names its true classes first, then those that most pixels were called; the rest is drawn grey.
+
     Args:
         scenes: pictures (H, W, 3) uint8 with labels (H, W), all of one size.
         text: (C, E), text embeddings in the order of `names`.
@@ -92,7 +95,10 @@ def plot_predictions(
     figure = Figure(figsize=(1.75 * len(columns) + 1.6, 1.8 * len(scenes)), layout="constrained")
     axes = figure.subplots(len(scenes), len(columns), squeeze=False)
     for row, (image, labels) in enumerate(scenes):
-        panels = [image, colours[labels], *(colours[found[row]] for found in maps)]
+        named = _classes_to_name(labels, [found[row] for found in maps])
+        palette = np.full((len(names), 3), OTHER_COLOUR)
+        palette[named] = colours[named]
+        panels = [image, palette[labels], *(palette[found[row]] for found in maps)]
         for axis, panel in zip(axes[row], panels, strict=True):
             axis.imshow(panel)
             axis.set_axis_off()
@@ -100,11 +106,23 @@ def plot_predictions(
             hidden = np.isin(found, [names.index(name) for name in unseen])
             if hidden.any() and not hidden.all():
                 axis.contour(hidden, levels=[0.5], colors="black", linewidths=1.2)
-        handles = [
-            Patch(color=colours[c], label=names[c] + (" (unseen)" if names[c] in unseen else ""))
-            for c in np.unique(labels)
-        ]
+        handles = [Patch(color=colours[c], label=names[c] + (" (unseen)" if names[c] in unseen else "")) for c in named]
+        if not all(np.isin(found[row], named).all() for found in maps):
+            handles.append(Patch(color=OTHER_COLOUR, label="other words"))
         axes[row][-1].legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=7, frameon=False)
     for axis, title in zip(axes[0], columns, strict=True):
         axis.set_title(title, fontsize=9)
     return figure
+
+
+def _classes_to_name(labels: np.ndarray, maps: Sequence[np.ndarray], most: int = 8) -> list[int]:
+    """All classes of `labels`, then those of the maps by their pixels; no more than `most` unless the truth has more.
+
+    Args:
+        labels: (H, W) integer class indices, the truth.
+        maps: found label maps (H, W).
+    """
+    truth = np.unique(labels).tolist()
+    found, pixels = np.unique(np.concatenate([one.ravel() for one in maps]), return_counts=True)
+    guessed = [c for c in found[np.argsort(-pixels, kind="stable")].tolist() if c not in truth]
+    return [*truth, *guessed[: max(0, most - len(truth))]]

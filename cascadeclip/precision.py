@@ -1,6 +1,9 @@
-"""bfloat16 where the device computes in it, float32 elsewhere."""
+"""Number formats: bfloat16 or float16 where it is asked for and the device computes in it."""
 
 import torch
+
+from cascadeclip.config import PRECISIONS
+from cascadeclip.errors import InputError
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -11,6 +14,16 @@ def has_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
 
 
-def autocast(device: torch.device, wanted: bool) -> torch.autocast:
-    """Context that computes in bfloat16 if it is wanted and the device has it."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and has_bf16(device))
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context that computes in `precision`; `bf16` is float32 on a device that has no bfloat16.
+
+    Raises:
+        InputError: an unknown precision, or `fp16` on a device other than CUDA.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
+    if precision == "fp16" and device.type != "cuda":
+        raise InputError(f"fp16 needs a CUDA device, this is {device.type}; use bf16 or fp32")
+    if precision == "fp16":
+        return torch.autocast(device.type, torch.float16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and has_bf16(device))

@@ -1,13 +1,21 @@
 """Presets: a CLIP, its data, the model and the schedule that go together, under one name."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from torch.utils.data import Dataset
 
-from cascadeclip.config import ModelConfig, TrainConfig
-from cascadeclip.data import emojiscenes
+from cascadeclip.config import ModelConfig, TowerConfig, TrainConfig
+from cascadeclip.data import emojiscenes, folders
+from cascadeclip.data.benchmarks import BENCHMARKS, Benchmark
+from cascadeclip.data.classes import ONE_TEMPLATE
+from cascadeclip.data.folders import FolderDataset, LabelMap, matching_pairs
+from cascadeclip.data.transforms import Augment, ToWorkingSize
 from cascadeclip.errors import InputError
+
+TRANSDUCTIVE = "-transductive"  # end of the names of the presets that train on pseudo labels of unseen classes
+SIDE, STRIDE = 512, 426  # px: crops and windows of the benchmarks, and from window to window
 
 
 @dataclass(frozen=True)
@@ -21,7 +29,11 @@ class Preset:
         templates: sentences for the text embeddings.
         train_data: seed -> data set of pictures and label maps to train on.
         eval_data: split name -> data set to evaluate on.
+        collate: items of both data sets -> a batch.
+        final_split: what reported scores are measured on.
+        scoring_batch: pictures that are scored together; 1 where their sizes differ.
         seen_offset, window, stride: of `evaluation.predict`.
+        unseen_groups: groups of unseen classes that are reported apart.
     """
 
     name: str
@@ -33,14 +45,35 @@ class Preset:
     templates: tuple[str, ...]
     train_data: Callable[[int], Dataset]
     eval_data: Callable[[str], Dataset]
+    collate: Callable
+    final_split: str
+    scoring_batch: int = 1
     seen_offset: float = 0.1
     window: int | None = None
     stride: int | None = None
-    unseen_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)  # reported apart
+    unseen_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        unknown = [name for name in self.unseen if name not in self.names]
+        if unknown or len(set(self.names)) < len(self.names) or not self.seen:
+            raise InputError(
+                f"{self.name}: class words must differ, unseen ones be among them and leave some seen; "
+                f"{len(self.names)} words, unseen but no class: {', '.join(unknown) or 'none'}"
+            )
 
     @property
     def seen(self) -> tuple[str, ...]:
         return tuple(name for name in self.names if name not in self.unseen)
+
+    def with_unseen(self, unseen: Sequence[str]) -> "Preset":
+        """The same with another split of the classes."""
+        return replace(self, unseen=tuple(unseen), unseen_groups={})
+
+
+def self_training(preset: Preset) -> Preset:
+    """The transductive setting of a preset: half the steps on pseudo labels of unseen classes, no offset."""
+    training = replace(preset.training, steps=preset.training.steps // 2, transductive=True, keep_every=0)
+    return replace(preset, name=preset.name + TRANSDUCTIVE, training=training, seen_offset=0.0)
 
 
 MINI = Preset(
@@ -65,17 +98,126 @@ MINI = Preset(
     templates=emojiscenes.CAPTIONS,
     train_data=lambda seed: emojiscenes.EmojiScenes(1_000_000, seed),
     eval_data=emojiscenes.EmojiScenes.split,
+    collate=emojiscenes.collate,
+    final_split="test",
+    scoring_batch=25,
     unseen_groups={
         "things": tuple(name for name in emojiscenes.UNSEEN if name in emojiscenes.THINGS),
         "stuff": tuple(name for name in emojiscenes.UNSEEN if name in emojiscenes.STUFF),
     },
 )
 
-PRESETS = {preset.name: preset for preset in (MINI,)}
+# The benchmarks' settings are the authors': steps, and prompt tokens per block.
+SCHEDULES = {"voc12": (20_000, 10), "context59": (40_000, 35), "coco-stuff": (80_000, 50)}
+NAMES = tuple(name + end for name in (MINI.name, *BENCHMARKS) for end in ("", TRANSDUCTIVE))
 
 
-def get_preset(name: str) -> Preset:
-    """The preset of that name; an `InputError` lists the names there are."""
-    if name not in PRESETS:
-        raise InputError(f"no preset {name!r}; choose from {', '.join(PRESETS)}")
-    return PRESETS[name]
+def get_preset(name: str, data_root: str | Path | None = None, *, image_size: int | None = None) -> Preset:
+    """The preset of that name.
+
+    Args:
+        name: one of `NAMES`.
+        data_root: folder with the benchmarks' data; not looked at before pictures are needed.
+        image_size: px; crops and windows of this side instead of 512, for small tries.
+
+    Raises:
+        InputError: an unknown name (lists the known ones), or options that the preset cannot use.
+    """
+    if name not in NAMES:
+        raise InputError(f"no preset {name!r}; choose from {', '.join(NAMES)}")
+    base = name.removesuffix(TRANSDUCTIVE)
+    if base == MINI.name:
+        if data_root is not None or image_size is not None:
+            raise InputError("preset mini draws its own pictures of 96 px: it takes no data root and no image size")
+        preset = MINI
+    else:
+        preset = _benchmark_preset(BENCHMARKS[base], data_root, SIDE if image_size is None else image_size)
+    return self_training(preset) if name.endswith(TRANSDUCTIVE) else preset
+
+
+def _benchmark_preset(benchmark: Benchmark, data_root: str | Path | None, side: int) -> Preset:
+    def pairs(split: str):
+        if data_root is None:
+            raise InputError(f"preset {benchmark.name} needs the folder with its data: --data-root, or data_root=")
+        return benchmark.pairs(data_root, split)
+
+    steps, prompt_tokens = SCHEDULES[benchmark.name]
+    return _vit_preset(
+        benchmark.name, benchmark.names, benchmark.unseen, benchmark.templates, benchmark.label_map, pairs, side,
+        steps=steps, prompt_tokens=prompt_tokens,
+    )  # fmt: skip
+
+
+def own_preset(
+    images: str | Path,
+    masks: str | Path,
+    names: Sequence[str],
+    unseen: Sequence[str],
+    *,
+    val_images: str | Path,
+    val_masks: str | Path,
+    first: int = 0,
+    ignored: Sequence[int] = (255,),
+    templates: Sequence[str] = ONE_TEMPLATE,
+    steps: int = 20_000,
+    prompt_tokens: int = 10,
+    image_size: int = SIDE,
+) -> Preset:
+    """Your own pictures and masks, with the settings of the benchmarks.
+
+    Args:
+        images, masks: folders to train on; a mask is a PNG with one number per pixel and the picture's file name.
+        names: class words; their order is the order of the numbers.
+        unseen: those of them whose masks training must not see.
+        val_images, val_masks: folders to evaluate on.
+        first: the number of the first class; 1 where 0 is a background that counts for nothing.
+        ignored: numbers that belong to no class.
+        templates: sentences with one `{}` for the class word.
+        steps, prompt_tokens: of training and model; more of both for more classes.
+        image_size: px; side of crops and windows.
+
+    Raises:
+        InputError: words or numbers that do not fit together; when pictures are needed: folders or files missing.
+
+    Example:
+        >>> preset = own_preset("train/images", "train/masks", ["cat", "sofa", "floor"], ["sofa"],
+        ...                     val_images="val/images", val_masks="val/masks")
+        >>> preset.seen
+        ('cat', 'floor')
+    """
+    where = {"train": (images, masks), "val": (val_images, val_masks)}
+
+    def pairs(split: str):
+        if split not in where:
+            raise InputError(f"no split {split!r}; choose from {', '.join(where)}")
+        return matching_pairs(*map(Path, where[split]))
+
+    label_map = LabelMap(len(names), first, tuple(ignored))
+    return _vit_preset(
+        "own", tuple(names), tuple(unseen), tuple(templates), label_map, pairs, image_size, steps=steps,
+        prompt_tokens=prompt_tokens,
+    )  # fmt: skip
+
+
+def _vit_preset(name, names, unseen, templates, label_map, pairs, side, *, steps: int, prompt_tokens: int) -> Preset:
+    """The authors' settings on OpenAI's ViT-B/16; a model half-way is kept for self-training."""
+    return Preset(
+        name=name,
+        clip={"name": "ViT-B-16-quickgelu", "pretrained": "openai"},
+        model=ModelConfig(prompt_tokens=prompt_tokens, tower=vit_b_16(side)),
+        training=TrainConfig(steps=steps, keep_every=steps // 2, checkpoint_every=500, workers=4),
+        names=names,
+        unseen=unseen,
+        templates=templates,
+        train_data=lambda seed: FolderDataset(pairs("train"), label_map, Augment(side)),
+        eval_data=lambda split: FolderDataset(pairs(split), label_map, ToWorkingSize(side)),
+        collate=folders.collate,
+        final_split="val",
+        window=side,
+        stride=side * STRIDE // SIDE,
+    )
+
+
+def vit_b_16(side: int) -> TowerConfig:
+    """Sizes of OpenAI's ViT-B/16 for pictures of `side` px."""
+    return TowerConfig(image_size=side, patch_size=16, width=768, layers=12, heads=12, embed_dim=512, quick_gelu=True)

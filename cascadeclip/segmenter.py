@@ -7,19 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch.nn import functional as F
 
 from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.checkpoint import build_model, read_checkpoint
+from cascadeclip.checkpoint import load_any
 from cascadeclip.clip import Clip, load_clip
 from cascadeclip.data.emojiscenes import CAPTIONS
-from cascadeclip.data.transforms import normalise, to_tensor
+from cascadeclip.data.images import read_image
+from cascadeclip.data.transforms import normalise, to_tensor, working_size
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import predict
+from cascadeclip.presets import Preset
 
 SHIPPED = {"mini": "mini_cascade.safetensors"}
-LONGEST = 4  # a picture's long side goes through the model at most this many times as long as its short side
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class Segmenter:
         seen: words that had mask labels in training; only those are lowered by `seen_offset`.
         seen_offset: see `evaluation.predict`.
         templates: sentences that the words are put into.
+        origins: for people: which of the model's tensors came from where.
     """
 
     def __init__(
@@ -66,8 +68,9 @@ class Segmenter:
         *,
         seen_offset: float = 0.1,
         templates: Sequence[str] = CAPTIONS,
+        origins: Sequence[str] = (),
     ):
-        self.model, self.clip = model.eval(), clip
+        self.model, self.clip, self.origins = model.eval(), clip, tuple(origins)
         self.seen, self.seen_offset, self.templates = tuple(seen), seen_offset, tuple(templates)
 
     def segment(self, image: str | Path | Image.Image | np.ndarray, names: str | Sequence[str]) -> Segmentation:
@@ -111,64 +114,35 @@ class Segmenter:
         )
 
 
-def load(name_or_path: str | Path = "mini") -> Segmenter:
-    """A segmenter from a shipped checkpoint (`"mini"`) or from a checkpoint file of this package.
+def load(name_or_path: str | Path = "mini", *, preset: Preset | None = None) -> Segmenter:
+    """A segmenter from a shipped checkpoint (`"mini"`) or from a checkpoint file, of this package or of the authors.
+
+    Args:
+        preset: what a checkpoint in the authors' layout leaves open: the CLIP of its text tower, the number of heads,
+            the seen classes. For every checkpoint: templates and offset; those of the checkpoint by default.
 
     Raises:
-        InputError: neither of them, or a checkpoint that is damaged or does not fit its CLIP.
+        InputError: neither of them, or a checkpoint that is damaged, does not fit its CLIP, or needs a preset.
     """
     if str(name_or_path) in SHIPPED:
         with as_file(files("cascadeclip") / "assets" / SHIPPED[str(name_or_path)]) as path:
-            info, tensors = read_checkpoint(path)
+            loaded = load_any(path)
     elif Path(name_or_path).exists():
-        info, tensors = read_checkpoint(name_or_path)
+        sizes = {}
+        if preset is not None:
+            tower = preset.model.tower
+            sizes = dict(heads=tower.heads, decoder_heads=preset.model.decoder_heads, quick_gelu=tower.quick_gelu)
+        loaded = load_any(name_or_path, **sizes)
     else:
         raise InputError(f"{name_or_path!s} is neither a file nor one of the shipped models: {', '.join(SHIPPED)}")
-    clip = load_clip(**info.clip, image_size=info.model.tower.image_size)
-    return Segmenter(build_model(info, tensors, clip.visual), clip, info.seen)
-
-
-def working_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """Rows and columns at which a picture goes through the model: short side = `side`, long side at most LONGEST x."""
-    scale = side / min(height, width)
-    longest = LONGEST * side
-    return tuple(max(side, min(round(length * scale), longest)) for length in (height, width))
-
-
-def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
-    """Any accepted image as (H, W, 3) uint8 RGB, turned as its EXIF says; transparency lies on white."""
-    if isinstance(image, str | Path):
-        path = Path(image)
-        if not path.is_file():
-            raise InputError(f"no image at {path}")
-        try:
-            with Image.open(path) as file:
-                file.load()
-                return _rgb(file)
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"{path} is no image or a damaged one ({error}); convert it to PNG or JPEG") from error
-    if isinstance(image, Image.Image):
-        return _rgb(image)
-    if not isinstance(image, np.ndarray):
-        raise InputError(f"an image must be a path, a PIL image or an array, not {type(image).__name__}")
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
+    if loaded.info is None and preset is None:
         raise InputError(
-            f"an image array must be (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}; "
-            "for floats in 0..1 use (255 * array).round().astype('uint8')"
+            f"{name_or_path!s} is in the authors' layout, which names no classes and no CLIP: give a preset"
         )
-    return image
-
-
-def _rgb(image: Image.Image) -> np.ndarray:
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I") or image.mode == "F":  # 16-bit and float greys
-        grey = np.asarray(image, dtype=np.float64)
-        top = 65535 if grey.max() > 255 else 255
-        image = Image.fromarray((grey / top * 255).clip(0, 255).round().astype(np.uint8))
-    if "A" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+    clip = loaded.clip or load_clip(**preset.clip)
+    seen = loaded.info.seen if loaded.info is not None else preset.seen
+    known = {} if preset is None else dict(seen_offset=preset.seen_offset, templates=preset.templates)
+    return Segmenter(loaded.model, clip, seen, origins=loaded.lines, **known)
 
 
 def check_names(names: str | Sequence[str]) -> tuple[str, ...]:

@@ -1,26 +1,32 @@
-"""The training loop, on Accelerate: schedule, validation, atomic checkpoints, resume."""
+"""The training loop, on Accelerate: schedule, several processes, validation, atomic checkpoints, resume.
+
+Every random draw is a function of the seed and the step, so that the state of a run is its weights, its optimiser and
+the number of steps done.
+"""
 
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import is_tensorboard_available
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.checkpoint import fingerprint, load_own_state, own_state, replace_file
 from cascadeclip.config import TrainConfig
+from cascadeclip.data.stream import Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.losses import segmentation_loss
+from cascadeclip.losses import present_pairs, segmentation_loss
 from cascadeclip.precision import autocast
 
 logger = logging.getLogger(__name__)
@@ -28,20 +34,8 @@ logger = logging.getLogger(__name__)
 STATE = "state.pt"  # the resumable state in a run's folder
 LOG = "log.jsonl"
 LOG_EVERY = 10  # steps
-
-
-class Shuffled(Sampler[int]):
-    """Endless passes over a data set, each in its own order; `start` skips what a stopped run has seen."""
-
-    def __init__(self, length: int, seed: int, start: int = 0):
-        self.length, self.seed, self.start = length, seed, start
-
-    def __iter__(self) -> Iterator[int]:
-        epoch, skip = divmod(self.start, self.length)
-        while True:
-            order = torch.randperm(self.length, generator=torch.Generator().manual_seed(self.seed + epoch))
-            yield from order[skip:].tolist()
-            epoch, skip = epoch + 1, 0
+# Settings that may change when a stopped run goes on: they decide where and how fast it runs, not what it computes.
+FREE = {"accumulate", "gradient_checkpointing", "workers", "validate_every", "checkpoint_every", "keep_every"}
 
 
 def seen_only(names: Sequence[str], unseen: Sequence[str], ignore_index: int = 255) -> tuple[list[int], Tensor]:
@@ -91,10 +85,14 @@ def train(
     collate: Callable,
     out: str | Path | None = None,
     validate: Callable[[CascadeCLIP], dict[str, float]] | None = None,
+    keep: Callable[[CascadeCLIP, int], None] | None = None,
+    tensorboard: bool = False,
     progress: bool = True,
 ) -> list[dict[str, float]]:
     """Train what is trainable of `model`, in place: on the seen classes' masks (the inductive setting), or on those
     and pseudo labels of the unseen classes (`config.transductive`, from a model that was trained inductively).
+
+    Started by `accelerate launch`, every process takes its share of each step's pictures.
 
     Args:
         model: its tower stays as it is.
@@ -102,122 +100,197 @@ def train(
         text: (C, E) float, text embeddings in the order of `names`.
         names, unseen: class words; in the inductive setting unseen classes' pixels are ignored pixels to the loss.
         out: folder for the log and the resumable state; a run stopped there goes on. None keeps nothing.
-        validate: called every `config.validate_every` steps and at the end.
+        validate: called every `config.validate_every` steps and at the end, in every process.
+        keep: called with the model and the number of steps done every `config.keep_every` steps, in the main process.
+        tensorboard: also log there; needs `out` and the package of that name.
         progress: show a progress bar with loss and time left.
 
     Returns:
         The log: one entry per `LOG_EVERY` steps with step, loss, focal, dice, learning rate (and validation scores).
 
     Raises:
-        InputError: a state in `out` of another model or schedule, or a loss that is no longer a number.
+        InputError: a state in `out` of another model or schedule, a batch that does not split into the processes'
+            parts, or a loss that is no longer a number (with the step, its pictures and the last good state).
     """
-    accelerator = Accelerator()
-    out = Path(out) if out is not None else None
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
-    set_seed(config.seed)
-    done, log = _resume(model, optimiser, config, out) if out is not None else (0, [])
-    loader = _endless(data, collate, config, done)
-    step_model, step_optimiser, loader = accelerator.prepare(model, optimiser, loader)
-    loss_of = _loss_function(text, names, unseen, config, accelerator.device)
-    step_model.train()
-    bar = tqdm(total=config.steps, initial=done, disable=not progress, desc="training", unit="step")
-    batches = iter(loader) if done < config.steps else iter(())
-    for step in range(done, config.steps):
-        for group in step_optimiser.param_groups:
-            group["lr"] = config.learning_rate_at(step)
-        loss = loss_of(step_model, *next(batches))
-        if not math.isfinite(loss["total"].item()):
-            raise InputError(f"the loss is {loss['total'].item()} at step {step}: lower the learning rate or use fp32")
-        accelerator.backward(loss["total"])
-        if config.clip_norm is not None:
-            accelerator.clip_grad_norm_(parameters, config.clip_norm)
-        step_optimiser.step()
-        step_optimiser.zero_grad(set_to_none=True)
-        bar.update()
-        _after_step(step + 1, loss, config, model, optimiser, out, log, bar, validate)
-    bar.close()
-    model.eval()
-    return log
+    return _Run(model, data, text, names, unseen, config, collate, out, validate, keep, tensorboard).go(progress)
 
 
-def _endless(data: Dataset, collate: Callable, config: TrainConfig, done: int) -> DataLoader:
-    """Batches without end, from the one after `done` steps on."""
-    sampler = Shuffled(len(data), config.seed, start=done * config.batch_size)
-    # With a generator of its own the loader leaves the global random state, and so a resumed run's dropout, alone.
-    own = torch.Generator().manual_seed(config.seed)
-    return DataLoader(data, config.batch_size, sampler=sampler, collate_fn=collate, generator=own)
+class _Run:
+    """One training run in one process."""
 
+    def __init__(self, model, data, text, names, unseen, config, collate, out, validate, keep, tensorboard):
+        self.model, self.config, self.validate, self.keep = model, config, validate, keep
+        self.out = Path(out) if out is not None else None
+        self.accelerator = _accelerator(self.out, tensorboard)
+        ranks, parts = self.accelerator.num_processes, config.accumulate
+        if config.batch_size % (ranks * parts):
+            raise InputError(
+                f"batch_size={config.batch_size} does not split into {ranks} processes times accumulate={parts} parts"
+            )
+        model.encoder.recompute = config.gradient_checkpointing
+        self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.wrapped = self.accelerator.prepare_model(model)
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.done, self.log = self._resume()
+        self.accelerator.wait_for_everyone()  # nobody writes a state before all have read it
+        self.data = Endless(data, config.seed)
+        shares = Shares(
+            config.batch_size, parts=parts, rank=self.accelerator.process_index, processes=ranks, start=self.done
+        )
+        self.loader = stream(self.data, shares, collate, config.workers)
+        known, table = seen_only(names, () if config.transductive else unseen)
+        self.table, self.text = table.to(self.device), text[known].to(self.device)
+        self.hidden = [names.index(name) for name in unseen]
 
-def _loss_function(text, names, unseen, config: TrainConfig, device) -> Callable:
-    """(model, images, labels) -> losses, with the classes and labels that the setting allows training to know."""
-    known, table = seen_only(names, () if config.transductive else unseen)
-    table, known_text = table.to(device), text[known].to(device)
-    hidden = [names.index(name) for name in unseen]
+    @property
+    def device(self) -> torch.device:
+        return self.accelerator.device
 
-    def loss_of(model, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        with autocast(device, config.bf16):
-            logits = model(normalise(images), known_text).mask_logits
-        targets = table[reduce_labels(labels.long(), config.loss_size)]
-        if config.transductive:
-            targets = pseudo_labels(logits.detach(), targets, hidden)
+    def go(self, progress: bool) -> list[dict[str, float]]:
+        """The remaining steps."""
+        self.wrapped.train()
+        shown = progress and self.accelerator.is_local_main_process
+        bar = tqdm(total=self.config.steps, initial=self.done, disable=not shown, desc="training", unit="step")
+        batches = iter(self.loader) if self.done < self.config.steps else None
+        for step in range(self.done, self.config.steps):
+            loss = self._step(step, [next(batches) for _ in range(self.config.accumulate)])
+            bar.update()
+            self._after_step(step + 1, loss, bar)
+        bar.close()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False).eval()
+        return self.log
+
+    def _step(self, step: int, batches: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
+        """One optimiser step on this process's micro-batches; returns the losses of the whole step."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.config.learning_rate_at(step)
+        ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
+        torch.manual_seed((self.config.seed << 40) + step * ranks + rank)  # dropout
+        batches = [(images.to(self.device), self._targets(labels)) for images, labels in batches]
+        pairs = None  # pseudo labels are not known yet: every part then divides by its own number
+        if not self.config.transductive:
+            pairs = sum(present_pairs(labels) for _, labels in batches) / len(batches)
+        total = {}
+        for part, (images, labels) in enumerate(batches, start=1):
+            last = part == len(batches)
+            with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
+                losses = self._loss(images, labels, pairs)
+                self.accelerator.backward(self.scaler.scale(losses["total"] / len(batches)))
+            for name, value in losses.items():
+                total[name] = total.get(name, 0) + value.detach() / len(batches)
+        total = {name: self.accelerator.reduce(value, "mean").item() for name, value in total.items()}
+        if not math.isfinite(total["total"]):
+            raise InputError(self._what_broke(step, total["total"]))
+        self._update()
+        return total
+
+    def _update(self) -> None:
+        self.scaler.unscale_(self.optimiser)
+        if self.config.clip_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+
+    def _targets(self, labels: Tensor) -> Tensor:
+        """Class indices as far as the setting allows training to know them."""
+        return self.table[reduce_labels(labels.to(self.device).long(), self.config.loss_size)]
+
+    def _loss(self, images: Tensor, labels: Tensor, pairs: Tensor | None) -> dict[str, Tensor]:
+        with autocast(self.device, self.config.precision):
+            logits = self.wrapped(normalise(images), self.text).mask_logits
+        if self.config.transductive:
+            labels = pseudo_labels(logits.detach(), labels, self.hidden)
         return segmentation_loss(
             logits,
-            targets,
-            focal_weight=config.focal_weight,
-            dice_weight=config.dice_weight,
-            ignored_are_negatives=config.ignored_are_negatives,
+            labels,
+            focal_weight=self.config.focal_weight,
+            dice_weight=self.config.dice_weight,
+            ignored_are_negatives=self.config.ignored_are_negatives,
+            pairs=pairs,
         )
 
-    return loss_of
-
-
-def _after_step(step, loss, config, model, optimiser, out, log, bar, validate) -> None:
-    """Log, validate and save, as often as the settings say."""
-    last = step == config.steps
-    validating = validate is not None and (last or (config.validate_every and step % config.validate_every == 0))
-    if step % LOG_EVERY == 0 or validating or last:
-        entry = {"step": step, "learning_rate": config.learning_rate_at(step - 1)}
-        entry |= {name: value.item() for name, value in loss.items()}
-        bar.set_postfix(loss=f"{entry['total']:.2f}")
-        if validating:
-            entry |= validate(model)
-            model.train()
-        log.append(entry)
-    if out is not None and (last or (config.checkpoint_every and step % config.checkpoint_every == 0)):
-        _save_state(model, optimiser, config, step, log, out)
-
-
-def _save_state(model, optimiser, config: TrainConfig, step: int, log: list, out: Path) -> None:
-    state = {
-        "step": step,
-        "config": json.dumps(asdict(config)),
-        "tower": fingerprint(model.encoder.visual),
-        "model": own_state(model),
-        "optimiser": optimiser.state_dict(),
-        "rng": torch.get_rng_state(),
-        "log": json.dumps(log),
-    }
-    replace_file(out / STATE, lambda scratch: torch.save(state, scratch))
-    text = "".join(json.dumps(entry) + "\n" for entry in log)
-    replace_file(out / LOG, lambda scratch: scratch.write_text(text))
-
-
-def _resume(model, optimiser, config: TrainConfig, out: Path) -> tuple[int, list]:
-    """Steps done and log of a run stopped in `out`; (0, []) if there is none."""
-    path = out / STATE
-    if not path.exists():
-        return 0, []
-    state = torch.load(path, weights_only=True)
-    saved, wanted = json.loads(state["config"]), asdict(config)
-    changed = [name for name in wanted if saved.get(name) != wanted[name]]
-    if changed or state["tower"] != fingerprint(model.encoder.visual):
-        raise InputError(
-            f"{path} belongs to a run with other settings ({', '.join(changed) or 'another CLIP'}); give another "
-            "output folder, or remove that file to start anew"
+    def _what_broke(self, step: int, value: float) -> str:
+        first = step * self.config.batch_size
+        numbers = [self.data.index_at(position) for position in range(first, first + self.config.batch_size)]
+        source = getattr(self.data.data, "source", "item {}".format)
+        state = self.out and self.out / STATE
+        kept = f"the last good state is {state}" if state and state.exists() else "no state was written yet"
+        return (
+            f"the loss is {value} at step {step + 1}, on {', '.join(source(number) for number in numbers)}; {kept}. "
+            "Lower the learning rate or use precision fp32, and look at these pictures"
         )
-    load_own_state(model, state["model"])
-    optimiser.load_state_dict(state["optimiser"])
-    torch.set_rng_state(state["rng"])
-    logger.info("resuming %s at step %d", path, state["step"])
-    return state["step"], json.loads(state["log"])
+
+    def _after_step(self, step: int, loss: dict[str, float], bar: tqdm) -> None:
+        """Log, validate and save, as often as the settings say."""
+        config, last = self.config, step == self.config.steps
+        validating = self.validate is not None and (last or _due(step, config.validate_every))
+        if _due(step, LOG_EVERY) or validating or last:
+            entry = {"step": step, "learning_rate": config.learning_rate_at(step - 1), **loss}
+            bar.set_postfix(loss=f"{entry['total']:.2f}")
+            if validating:
+                entry |= self.validate(self.model)
+                self.wrapped.train()
+            self.log.append(entry)
+            self.accelerator.log({name: value for name, value in entry.items() if name != "step"}, step=step)
+        if not self.accelerator.is_main_process:
+            return
+        if self.keep is not None and _due(step, config.keep_every):
+            self.keep(self.model, step)
+        if self.out is not None and (last or _due(step, config.checkpoint_every)):
+            self._save(step)
+
+    def _save(self, step: int) -> None:
+        state = {
+            "step": step,
+            "config": json.dumps(asdict(self.config)),
+            "tower": fingerprint(self.model.encoder.visual),
+            "model": own_state(self.model),
+            "optimiser": self.optimiser.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "log": json.dumps(self.log),
+        }
+        replace_file(self.out / STATE, lambda scratch: torch.save(state, scratch))
+        text = "".join(json.dumps(entry) + "\n" for entry in self.log)
+        replace_file(self.out / LOG, lambda scratch: scratch.write_text(text))
+
+    def _resume(self) -> tuple[int, list]:
+        """Steps done and log of a run stopped in `out`; (0, []) if there is none."""
+        if self.out is None:
+            return 0, []
+        if self.accelerator.is_main_process:
+            for half_written in self.out.glob(f".{STATE}.*.tmp"):  # by a process that was killed
+                half_written.unlink(missing_ok=True)
+        path = self.out / STATE
+        if not path.exists():
+            return 0, []
+        state = torch.load(path, weights_only=True, map_location="cpu")
+        saved, wanted = json.loads(state["config"]), asdict(self.config)
+        changed = [name for name in wanted if saved.get(name) != wanted[name] and name not in FREE]
+        if changed or state["tower"] != fingerprint(self.model.encoder.visual):
+            raise InputError(
+                f"{path} belongs to a run with other settings ({', '.join(changed) or 'another CLIP'}); give another "
+                "output folder, or remove that file to start anew"
+            )
+        load_own_state(self.model, state["model"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.scaler.load_state_dict(state["scaler"])
+        logger.info("resuming %s at step %d", path, state["step"])
+        return state["step"], json.loads(state["log"])
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _accelerator(out: Path | None, tensorboard: bool) -> Accelerator:
+    if not tensorboard:
+        return Accelerator()
+    if out is None or not is_tensorboard_available():
+        raise InputError("logging to TensorBoard needs an output folder and the package: pip install tensorboard")
+    accelerator = Accelerator(log_with="tensorboard", project_dir=out)
+    accelerator.init_trackers("tensorboard")
+    return accelerator

@@ -69,7 +69,7 @@ def pictures(count, **options):
 def read(model, data, **options):
     """One pass over the pictures; see `diagnostics.read_out`."""
     batches = DataLoader(data, 25, collate_fn=collate)
-    return diagnostics.read_out(model, batches, text, names, unseen, bf16=preset.training.bf16, **options)
+    return diagnostics.read_out(model, batches, text, names, unseen, precision=preset.training.precision, **options)
 
 
 # %% [markdown]

@@ -49,10 +49,10 @@ from cascadeclip import ModelConfig, Segmenter, TowerConfig, TrainConfig
 from cascadeclip.checkpoint import from_authors
 from cascadeclip.clip import load_clip
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, UNSEEN, EmojiScenes, collate
-from cascadeclip.data.transforms import normalise, to_tensor
+from cascadeclip.data.images import read_image
+from cascadeclip.data.transforms import normalise, to_tensor, working_size
 from cascadeclip.evaluation_plots import plot_maps
 from cascadeclip.lenses import block_tokens, raw_lens, value_path_tokens
-from cascadeclip.segmenter import read_image, working_size
 from cascadeclip.training import train
 
 # ---- your settings --------------------------------------------------------------------------------------------------

@@ -213,5 +213,7 @@ def test_probe_reads_what_is_there_and_not_what_is_not():
     truth = labels.flatten(1).numpy()
     good = probe(tokens[:30], truth[:30], tokens[30:], pixels[30:], 3, (2, 2))
     assert (good.mIoU, good.accuracy) == (1.0, 1.0)
+    assert good.counts.shape == (3, 10, 3) and torch.equal(good.counts[0], good.counts[1])
     bad = probe(noise(40, 4, 3).numpy()[:30], truth[:30], noise(40, 4, 3).numpy()[30:], pixels[30:], 3, (2, 2))
     assert bad.accuracy < 0.7
+    assert bad.accuracy == (bad.counts[0].sum() / bad.counts[1].sum()).item()

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 import cascadeclip
 from cascadeclip.cli import app, main
 from cascadeclip.data.emojiscenes import EmojiScenes
-from cascadeclip.demo import table
 from cascadeclip.errors import InputError
 from cascadeclip.presets import MINI
+from cascadeclip.scoring import table
 
 SCORES = {"pAcc", "mIoU_seen", "mIoU_unseen", "mIoU_unseen_things", "mIoU_unseen_stuff", "hIoU"}
 
@@ -60,10 +60,12 @@ def test_train_then_evaluate_what_it_wrote(tmp_path):
     assert str(checkpoint) in printed
     config = cascadeclip.load(checkpoint).model.config
     assert (config.stages, config.aggregation, config.prompt_tokens) == (((11, 12),), "sum", 3)
-    scores = tmp_path / "scores.json"
-    printed = run("evaluate", "--checkpoint", checkpoint, "--limit", 30, "--per-class", "--out", scores)
-    written = json.loads(scores.read_text())
-    assert set(written) == SCORES | {"per_class"}
+    out = tmp_path / "scored"
+    printed = run("evaluate", "--checkpoint", checkpoint, "--limit", 30, "--per-class", "--out", out)
+    written = json.loads((out / "scores.json").read_text())
+    assert set(written) == SCORES | {"per_class", "origins"}
+    assert (out / "scores.png").stat().st_size > 10_000
+    assert "tensors from model.safetensors" in printed and "tensors from mini" in printed
     assert list(written["per_class"]) == list(MINI.names)
     assert "tiger (unseen)" in printed
 

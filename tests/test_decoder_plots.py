@@ -14,6 +14,7 @@ from cascadeclip.data.transforms import normalise
 from cascadeclip.decoder_plots import (
     TrainingWatch,
     attention_by_layer,
+    auroc_against,
     plot_attention,
     plot_mask_history,
     plot_stage_masks,
@@ -22,7 +23,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.losses import segmentation_loss
 from cascadeclip.training import train
 
-CONFIG = TrainConfig(steps=6, batch_size=2, learning_rate=1e-2, warmup=2, bf16=False, validate_every=2)
+CONFIG = TrainConfig(steps=6, batch_size=2, learning_rate=1e-2, warmup=2, precision="fp32", validate_every=2)
 
 
 def new_model():
@@ -214,3 +215,19 @@ def test_final_figure_adds_the_training_batches():
 def test_a_watch_without_a_beat_is_refused():
     with pytest.raises(InputError, match="validate_every"):
         new_watch(replace(CONFIG, validate_every=0))
+
+
+def test_auroc_is_taken_against_the_classes_asked_for_only():
+    labels = torch.tensor([[[0, 0], [1, 2]], [[1, 1], [2, 2]]])
+    logits = torch.zeros(2, 3, 2, 2)
+    logits[0, 0] = torch.tensor([[2.0, 1.0], [0.0, 3.0]])  # class 0: above class 1, below class 2
+    logits[1, 1] = torch.tensor([[1.0, 3.0], [2.0, 2.0]])  # class 1: half of its patches above class 2
+    assert auroc_against(logits, labels, [0], [1]).tolist() == [1.0]
+    assert auroc_against(logits, labels, [0], [0, 2]).tolist() == [0.0]
+    assert auroc_against(logits, labels, [0], [1, 2]).tolist() == [0.5]
+    assert auroc_against(logits, labels, [0, 1], [2]).tolist() == [0.0, 0.5, 0.5]  # two of picture 0, one of picture 1
+
+
+def test_auroc_leaves_out_pictures_without_patches_on_both_sides():
+    labels = torch.tensor([[[0, 0], [0, 0]], [[1, 1], [1, 1]]])
+    assert auroc_against(torch.zeros(2, 2, 2, 2), labels, [0, 1], [0, 1]).shape == (0,)

@@ -146,58 +146,68 @@ def test_mean_scores_are_those_of_the_confusion_matrix():
 def test_bootstrap_scores_are_those_of_test_sets_with_repeated_pictures():
     predicted, labels = maps(2, shape=(9, 12, 12))
     counts = d.picture_counts(predicted, labels, 5)
-    drawn = torch.randint(9, (20, 9), generator=torch.Generator().manual_seed(7))
-    samples = d.bootstrap(counts, NAMES, UNSEEN, repeats=20, seed=7)
-    for row, pictures in enumerate(drawn):
+    samples = d.bootstrap_scores(counts, NAMES, UNSEEN, repeats=20, seed=7)
+    assert {key: one.whole for key, one in samples.items()} == pytest.approx(d.mean_scores(counts, NAMES, UNSEEN))
+    for row, pictures in enumerate(np.random.default_rng(7).integers(0, 9, (20, 9))):
         confusion = ConfusionMatrix(5)
         confusion.update(predicted[pictures], labels[pictures])
         scores = confusion.scores(NAMES, UNSEEN)
-        for key, values in samples.items():
-            assert values[row].item() == pytest.approx(getattr(scores, key))
+        for key, one in samples.items():
+            assert one.draws[row] == pytest.approx(getattr(scores, key))
 
 
 def test_bootstrap_leaves_out_a_class_that_a_drawn_set_does_not_hold():
     counts = torch.tensor([[[4.0, 0, 2], [4, 1, 0]], [[4, 0, 4], [4, 2, 0]], [[4, 0, 4], [4, 2, 0]]])  # C = 3, n = 2
-    values = d.bootstrap(counts.double(), list("abc"), ["b", "c"], repeats=200)["mIoU_unseen"]
-    assert set(values.tolist()) == {1 / 3}  # 2 / (4 + 4 - 2), or 1 / (2 + 2 - 1), or their mean
+    values = d.bootstrap_scores(counts.double(), list("abc"), ["b", "c"], repeats=200)["mIoU_unseen"]
+    assert values.draws == pytest.approx(1 / 3)  # 2 / (4 + 4 - 2), or 1 / (2 + 2 - 1), or their mean
 
 
-def test_bootstrap_of_one_picture_has_no_spread_and_seeds_repeat():
+def test_bootstrap_of_one_picture_has_no_spread():
     predicted, labels = maps(3)
-    one = d.bootstrap(d.picture_counts(predicted[:1], labels[:1], 5), NAMES, UNSEEN, repeats=50)
-    assert all(values.std() < 1e-12 for values in one.values())
-    counts = d.picture_counts(predicted, labels, 5)
-    for key, values in d.bootstrap(counts, NAMES, UNSEEN, repeats=50).items():
-        assert torch.equal(values, d.bootstrap(counts, NAMES, UNSEEN, repeats=50)[key])
-        assert not torch.equal(values, d.bootstrap(counts, NAMES, UNSEEN, repeats=50, seed=1)[key])
+    one = d.bootstrap_scores(d.picture_counts(predicted[:1], labels[:1], 5), NAMES, UNSEEN, repeats=50)
+    assert all(values.draws.std() < 1e-12 for values in one.values())
 
 
 def test_bootstrap_spread_is_that_of_the_mean():
     """Pictures each wholly right or wholly wrong: the spread of a share is known, sqrt(p (1 - p) / n)."""
     right = (torch.arange(400) % 4 > 0).double()
     counts = torch.stack([torch.stack([right, right], 1), torch.ones(400, 2), torch.stack([right, right], 1)]).double()
-    samples = d.bootstrap(counts, ["a", "b"], ["b"], repeats=2000)["mIoU_seen"]
-    assert samples.mean().item() == pytest.approx(0.75, abs=0.003)
-    assert samples.std().item() == pytest.approx(math.sqrt(0.75 * 0.25 / 400), rel=0.08)
-    low, high = d.interval(samples)
+    samples = d.bootstrap_scores(counts, ["a", "b"], ["b"], repeats=2000)["mIoU_seen"]
+    assert samples.draws.mean() == pytest.approx(0.75, abs=0.003)
+    assert samples.draws.std() == pytest.approx(math.sqrt(0.75 * 0.25 / 400), rel=0.08)
+    low, high = samples.interval()
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(0.75 * 0.25 / 400), rel=0.1)
-
-
-def test_interval_is_numpys_quantiles():
-    samples = torch.rand(101, generator=torch.Generator().manual_seed(0))
-    assert d.interval(samples, 0.8) == pytest.approx(tuple(np.quantile(samples.numpy(), [0.1, 0.9])))
 
 
 def test_bootstrap_refuses_what_does_not_fit():
     counts = torch.ones(3, 4, 5).double()
     with pytest.raises(InputError, match=r"counts \(3, 4, 5\): expected \(3, pictures, 2 classes\)"):
-        d.bootstrap(counts, ["a", "b"], ["b"])
-    with pytest.raises(InputError, match="repeats=0 must be at least 1"):
-        d.bootstrap(counts, NAMES, UNSEEN, repeats=0)
-    with pytest.raises(InputError, match="level=1 must lie between 0 and 1"):
-        d.interval(torch.rand(3), 1)
+        d.bootstrap_scores(counts, ["a", "b"], ["b"])
     with pytest.raises(InputError, match="none of the 5 class names"):
         d.mean_scores(counts, NAMES, ["x"])
+
+
+def test_one_stage_reads_as_that_stage_alone(model, pictures, text):
+    alone = d.OneStage(model, 1).eval()
+    images = normalise(pictures[0][0])
+    with torch.inference_mode():
+        expected = model.eval()(images, text).stage_logits[1]
+        assert torch.equal(alone(images, text).mask_logits, expected)
+    assert len(d.read_out(alone, pictures, text, NAMES, UNSEEN)) == 5
+
+
+def test_right_unseen_names_look_at_unseen_pixels_alone():
+    labels = torch.tensor([[[1, 1, 4, 0, 255]]])
+    guess = torch.tensor([[[1, 4, 4, 4, 1]]]).short()
+    scores = torch.zeros(1, 1, 5)
+    assert d.right_unseen_names(d.Readout(labels, guess, guess, scores, scores), [1, 4]) == pytest.approx(2 / 3)
+
+
+def test_masks_and_rims_are_both_counts():
+    predicted, labels = maps(12)
+    found = d.masks_and_rims(predicted, labels, 5)
+    assert torch.equal(found["IoU"], d.picture_counts(predicted, labels, 5))
+    assert torch.equal(found["Boundary IoU"], d.boundary_counts(predicted, labels, 5))
 
 
 @pytest.mark.parametrize("count", [d.picture_counts, d.boundary_counts])

@@ -1,6 +1,8 @@
 """Windows, confusion matrix and scores."""
 
 import math
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, jaccard_score
 
+from cascadeclip import evaluation
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.errors import InputError
@@ -129,3 +132,46 @@ def test_evaluate_warns_when_no_seen_class_is_predicted_and_keeps_the_mode(model
     assert scores.pAcc == 0
     assert "no seen class was ever predicted" in caplog.text
     assert "no ground truth" in caplog.text
+
+
+@pytest.mark.parametrize("size", [(31, 47), (8, 10), (5, 7), (64, 9)])
+def test_the_best_class_after_resizing_is_found_in_bands(size, monkeypatch):
+    scores = torch.randn(2, 6, 8, 10, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.functional.interpolate(scores, size, mode="bilinear", align_corners=False).argmax(1)
+    for values in (1, 500, 2**25):  # one row at once, some, all
+        monkeypatch.setattr(evaluation, "BAND_VALUES", values)
+        assert (evaluation.argmax_at(scores, size) == expected).float().mean() > 0.999  # ties of rounding
+
+
+def test_labels_larger_than_the_picture_are_scored_at_their_size(model, text):
+    images = torch.randint(0, 256, (1, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.randint(0, len(text), (1, 80, 96))
+    names = [str(i) for i in range(len(text))]
+    found = evaluation.evaluate(model, [(images, labels)], text, names, names[:1])
+    scores = evaluation.predict(model, evaluation.normalise(images), text, list(range(1, len(text))))
+    large = torch.nn.functional.interpolate(scores, (80, 96), mode="bilinear", align_corners=False).argmax(1)
+    assert found.pAcc == pytest.approx((large == labels).float().mean().item(), abs=1e-3)
+
+
+@pytest.mark.slow
+def test_a_large_picture_with_many_classes_stays_within_two_gigabytes():
+    """4000 x 3000 px and 171 classes at the benchmarks' working size, windows included."""
+    script = """
+import resource, torch
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.config import ModelConfig, TowerConfig
+from cascadeclip.data.transforms import working_size
+from cascadeclip.evaluation import evaluate
+tower = TowerConfig(image_size=512, patch_size=16, width=64, layers=12, heads=2, embed_dim=64)
+model = CascadeCLIP(ModelConfig(tower=tower)).eval()
+text = torch.nn.functional.normalize(torch.randn(171, 64), dim=-1)
+size = working_size(3000, 4000, 512)
+small = torch.zeros(1, 3, 64, 64, dtype=torch.uint8), torch.zeros(1, 64, 64, dtype=torch.uint8)
+large = torch.zeros(1, 3, *size, dtype=torch.uint8), torch.zeros(1, 3000, 4000, dtype=torch.uint8)
+names = [str(i) for i in range(171)]
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+evaluate(model, [large], text, names, names[:5], window=512, stride=426)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 2

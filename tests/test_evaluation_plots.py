@@ -60,7 +60,8 @@ def test_class_bars_have_the_classes_iou(confusion):
     assert heights == pytest.approx([100 * scores.iou[NAMES.index(name)] for name in labels])
     assert set(labels[-2:]) == set(UNSEEN)
     assert heights[:4] == sorted(heights[:4], reverse=True)
-    assert "guessing: 1.0" in [text.get_text() for text in axis.get_legend().get_texts()]
+    words = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert "guessing: 1.0" in words and f"unseen classes (2), mean {100 * scores.mIoU_unseen:.1f}" in words
 
 
 def test_a_class_without_ground_truth_comes_last_and_breaks_nothing(confusion):
@@ -89,6 +90,8 @@ def test_trades_draw_a_path_and_a_dot_per_model(confusion):
     assert words == ["S = U", "one", "offset 0.1", "two", "offset 0"]
     path = next(line for line in axis.lines if line.get_label() == "one")
     assert path.get_ydata() == pytest.approx([100 * scores.mIoU_unseen] * 2)
+    assert {"0", "0.1"} <= {text.get_text() for text in axis.texts}, "the ends of a path say which offset they are"
+    assert axis.get_xlim() == pytest.approx((100 * scores.mIoU_seen - 3, 100 * scores.mIoU_seen + 3))
     for models, marked in (({}, {}), (report, {"one": 0.1})):
         with pytest.raises(InputError, match="give every model one"):
             plots.plot_trades(models, marked)
@@ -113,7 +116,7 @@ def test_bars_have_values_intervals_and_references():
     assert axis.get_ylim()[0] == 0 and axis.get_ylim()[1] > 90
     segments = np.concatenate([collection.get_segments() for collection in axis.collections])
     assert segments[0][:, 1] == pytest.approx([10, 30])
-    assert "ceiling: 90.0" in [text.get_text() for text in axis.get_legend().get_texts()]
+    assert "ceiling: 90.0" in [text.get_text() for text in axis.texts]
 
 
 def test_bars_draw_into_an_axis_that_is_given():
@@ -123,16 +126,25 @@ def test_bars_draw_into_an_axis_that_is_given():
     assert len(left.patches) == 1 and not right.patches
 
 
+def test_masks_and_rims_stand_side_by_side_with_their_ceilings():
+    bars = {"cascade": {"mIoU_seen": (0.5, 0.4, 0.6)}}
+    figure = drawn(plots.plot_masks_and_rims({"IoU": bars, "Boundary IoU": bars}, {"IoU": 0.9, "Boundary IoU": 0.7}))
+    assert [axis.get_title() for axis in figure.axes] == ["IoU", "Boundary IoU"]
+    lines = [[line.get_ydata()[0] for line in axis.lines] for axis in figure.axes]
+    assert lines == [[90], [pytest.approx(70)]]
+
+
 @pytest.mark.parametrize("report", [{}, {"one": {}}, {"one": {"a": 1.0}, "two": {"b": 1.0}}])
 def test_bars_of_unlike_groups_are_refused(report):
     with pytest.raises(InputError, match="the same series"):
         plots.plot_bars(report, "per cent")
 
 
-def test_error_kinds_fill_the_bar():
+def test_error_kinds_stand_side_by_side_and_say_what_is_right():
     report = {"one": (torch.tensor([1, 2, 3, 4]), 20), "two": (torch.tensor([0, 0, 0, 0]), 10)}
     (axis,) = drawn(plots.plot_error_kinds(report)).axes
-    widths = np.array([bar.get_width() for bar in axis.patches]).reshape(5, 2)
-    assert widths.sum(0) == pytest.approx([100, 100])
-    assert widths[:, 0] == pytest.approx([5, 10, 15, 20, 50])
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == [*ERROR_KINDS, "right"]
+    widths = np.array([bar.get_width() for bar in axis.patches]).reshape(4, 2)
+    assert widths[:, 0] == pytest.approx([5, 10, 15, 20]) and not widths[:, 1].any()
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == list(ERROR_KINDS)
+    assert {"right: 50.0", "right: 100.0"} <= {text.get_text() for text in axis.texts}
+    assert axis.get_xlim()[1] > 50

@@ -7,9 +7,10 @@ from PIL import Image
 import cascadeclip
 from cascadeclip.checkpoint import save_checkpoint
 from cascadeclip.data.emojiscenes import EmojiScenes
+from cascadeclip.data.images import read_image
+from cascadeclip.data.transforms import working_size
 from cascadeclip.errors import InputError
 from cascadeclip.presets import MINI
-from cascadeclip.segmenter import read_image, working_size
 
 
 @pytest.fixture(scope="module")

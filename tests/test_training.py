@@ -11,18 +11,18 @@ from cascadeclip import training
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import TrainConfig
 from cascadeclip.errors import InputError
-from cascadeclip.training import Shuffled, pseudo_labels, reduce_labels, seen_only, train
+from cascadeclip.training import pseudo_labels, reduce_labels, seen_only, train
 
-CONFIG = TrainConfig(steps=6, batch_size=2, learning_rate=1e-2, warmup=2, bf16=False, checkpoint_every=2)
+CONFIG = TrainConfig(steps=6, batch_size=2, learning_rate=1e-2, warmup=2, precision="fp32", checkpoint_every=2)
 
 
 class Stopped(Exception):
     """A run cut off in the middle."""
 
 
-def run(config=CONFIG, out=None, **kwargs):
+def run(config=CONFIG, out=None, settings=MODEL, **kwargs):
     torch.manual_seed(3)
-    model = CascadeCLIP(MODEL)
+    model = CascadeCLIP(settings)
     log = train(model, Noise(), TEXT, NAMES, UNSEEN, config, collate=collate, out=out, progress=False, **kwargs)
     return model, log
 
@@ -37,13 +37,6 @@ def test_schedule_warms_up_linearly_and_decays_to_the_minimum():
     assert config.learning_rate_at(5) == pytest.approx(0.95**0.9 * 0.5, rel=1e-4)
     assert config.learning_rate_at(50) == pytest.approx(0.5**0.9, rel=1e-4)
     assert config.learning_rate_at(100) == pytest.approx(1e-6)
-
-
-def test_order_is_a_new_permutation_every_pass_and_can_be_skipped_into():
-    whole = [index for index, _ in zip(iter(Shuffled(5, seed=1)), range(15), strict=False)]
-    assert all(sorted(whole[i : i + 5]) == list(range(5)) for i in (0, 5, 10))
-    assert whole[:5] != whole[5:10]
-    assert [index for index, _ in zip(iter(Shuffled(5, seed=1, start=7)), range(8), strict=False)] == whole[7:]
 
 
 def test_unseen_labels_become_ignored_and_seen_ones_are_renumbered():
@@ -93,17 +86,16 @@ def test_unseen_text_and_masks_never_reach_training(monkeypatch):
 @pytest.mark.parametrize("stop_at", [3, 4])
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, stop_at):
     straight, log = run()
-    original = training._after_step
+    original = training._Run._after_step
 
-    def stopping(step, *args):
-        original(step, *args)
+    def stopping(self, step, *args):
+        original(self, step, *args)
         if step == stop_at:
             raise Stopped
 
-    monkeypatch.setattr(training, "_after_step", stopping)
-    with pytest.raises(Stopped):
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr(training._Run, "_after_step", stopping)
         run(out=tmp_path)
-    monkeypatch.setattr(training, "_after_step", original)
     resumed, resumed_log = run(out=tmp_path)
     assert same_weights(straight, resumed)
     assert resumed_log[-1] == log[-1]
@@ -135,14 +127,112 @@ def test_validation_is_called_as_often_as_asked():
     assert [entry.get("score") for entry in log] == [1.0, 2.0, 3.0]
 
 
-def test_a_loss_that_is_no_number_stops_the_run(monkeypatch):
-    broken = {"focal": torch.tensor(0.0), "dice": torch.tensor(0.0), "total": torch.tensor(float("nan"))}
-    monkeypatch.setattr(training, "segmentation_loss", lambda *args, **kwargs: broken)
-    with pytest.raises(InputError, match="nan at step 0"):
-        run()
+@pytest.mark.parametrize("broken_at", [2, 4])
+def test_a_loss_that_is_no_number_stops_the_run_and_names_what_it_saw(tmp_path, monkeypatch, broken_at):
+    calls, original = [], training.segmentation_loss
+
+    def breaking(logits, *args, **kwargs):
+        calls.append(logits)
+        return original(logits * (float("nan") if len(calls) == broken_at else 1), *args, **kwargs)
+
+    monkeypatch.setattr(training, "segmentation_loss", breaking)
+    monkeypatch.setattr(Noise, "source", lambda self, index: f"noise-{index}.jpg", raising=False)
+    with pytest.raises(InputError) as caught:
+        run(out=tmp_path)
+    message = str(caught.value)
+    order = torch.randperm(8, generator=torch.Generator().manual_seed(CONFIG.seed)).tolist()
+    pictures = [f"noise-{index}.jpg" for index in order[2 * (broken_at - 1) : 2 * broken_at]]
+    assert f"the loss is nan at step {broken_at}, on {', '.join(pictures)};" in message
+    assert ("no state was written yet" if broken_at == 2 else str(tmp_path / training.STATE)) in message
 
 
-@pytest.mark.parametrize(("name", "value"), [("steps", 0), ("batch_size", 0), ("learning_rate", 0), ("warmup", -1)])
+def test_gradient_accumulation_gives_the_weights_of_whole_batches():
+    config, settings = replace(CONFIG, batch_size=4), replace(MODEL, dropout=0.0)
+    whole, log = run(config, settings=settings)
+    for parts in (2, 4):
+        cut, cut_log = run(replace(config, accumulate=parts), settings=settings)
+        for (name, one), other in zip(whole.state_dict().items(), cut.state_dict().values(), strict=True):
+            if "layers.0.key.bias" not in name:  # drops out of the softmax: its gradient is rounding noise, Adam's unit
+                torch.testing.assert_close(other, one, rtol=0, atol=1e-5, msg=name)
+        assert cut_log[-1]["total"] == pytest.approx(log[-1]["total"], rel=1e-5)
+
+
+def test_a_batch_that_does_not_split_is_refused():
+    with pytest.raises(InputError, match="batch_size=2 does not split into 1 processes times accumulate=4 parts"):
+        run(replace(CONFIG, accumulate=4))
+
+
+def test_gradient_checkpointing_gives_the_same_weights():
+    assert same_weights(run()[0], run(replace(CONFIG, gradient_checkpointing=True))[0])
+
+
+def test_gradient_checkpointing_keeps_fewer_tensors_for_the_backward_pass():
+    kept = {}
+    for recompute in (False, True):
+        torch.manual_seed(3)
+        model = CascadeCLIP(MODEL)
+        model.encoder.recompute, sizes = recompute, []
+
+        def pack(tensor, sizes=sizes):
+            sizes.append(tensor.numel())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(torch.randn(2, 3, 16, 16), TEXT)
+        kept[recompute] = sum(sizes)
+    assert kept[True] < 0.7 * kept[False]
+
+
+def test_workers_read_the_same_pictures():
+    assert same_weights(run()[0], run(replace(CONFIG, workers=1))[0])
+
+
+def test_where_and_how_fast_a_run_goes_may_change_when_it_goes_on(tmp_path):
+    straight, _ = run()
+    run(replace(CONFIG, steps=6), out=tmp_path)
+    again, _ = run(replace(CONFIG, checkpoint_every=1, workers=1, gradient_checkpointing=True), out=tmp_path)
+    assert same_weights(straight, again)
+
+
+def test_models_are_kept_as_often_as_asked():
+    kept = []
+    run(replace(CONFIG, keep_every=2), keep=lambda model, step: kept.append((step, model.training)))
+    assert [step for step, _ in kept] == [2, 4, 6]
+
+
+def test_tensorboard_gets_the_log(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    _, log = run(out=tmp_path, tensorboard=True)
+    (folder,) = {path.parent for path in tmp_path.rglob("events.out.tfevents.*")}
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    assert events.Scalars("total")[-1].value == pytest.approx(log[-1]["total"], rel=1e-6)
+    assert events.Scalars("total")[-1].step == CONFIG.steps
+
+
+def test_tensorboard_without_a_folder_is_refused():
+    with pytest.raises(InputError, match="needs an output folder"):
+        run(tensorboard=True)
+
+
+def test_half_precision_on_a_cpu_is_refused_with_what_to_do():
+    with pytest.raises(InputError, match="fp16 needs a CUDA device, this is cpu; use bf16 or fp32"):
+        run(replace(CONFIG, precision="fp16"))
+
+
+def test_files_that_a_killed_process_left_half_written_are_removed(tmp_path):
+    left = tmp_path / f".{training.STATE}.123.tmp"
+    left.write_bytes(b"half")
+    run(out=tmp_path)
+    assert not left.exists() and (tmp_path / training.STATE).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("steps", 0), ("batch_size", 0), ("learning_rate", 0), ("warmup", -1), ("accumulate", 0), ("precision", "int8")],
+)
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(InputError, match=name):
         TrainConfig(**{name: value})

@@ -2,18 +2,90 @@
 
 import numpy as np
 import torch
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+LONGEST = 4  # a picture's long side goes through the model at most this many times as long as its short side
+IGNORE = 255
+MEAN_COLOUR = tuple(round(255 * value) for value in IMAGE_MEAN)  # becomes 0 when normalised
 
 
-def normalise(images: torch.Tensor) -> torch.Tensor:
+def normalise(images: Tensor) -> Tensor:
     """(..., 3, H, W) uint8 -> float32 of the same shape, with ImageNet's mean 0 and deviation 1 per channel."""
     mean = torch.tensor(IMAGE_MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(IMAGE_STD, device=images.device).view(3, 1, 1)
     return (images.float() / 255 - mean) / std
 
 
-def to_tensor(image: np.ndarray) -> torch.Tensor:
+def to_tensor(image: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 array -> (3, H, W) uint8 tensor."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def working_size(height: int, width: int, side: int) -> tuple[int, int]:
+    """Rows and columns at which a picture goes through the model: short side = `side`, long side at most LONGEST x."""
+    scale = side / min(height, width)
+    longest = LONGEST * side
+    return tuple(max(side, min(round(length * scale), longest)) for length in (height, width))
+
+
+class ToWorkingSize:
+    """The picture at the size it goes through the model; the labels keep theirs, scores are read at it."""
+
+    def __init__(self, side: int):
+        self.side = side
+
+    def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(3, H, W) uint8 -> (3, h, w) uint8 with a short side of `side`; labels (H, W) as they are."""
+        size = working_size(*image.shape[1:], self.side)
+        return F.resize(image, list(size), antialias=False), labels  # the authors' resize has no antialiasing
+
+
+class Augment:
+    """A random square of a training picture, as the authors cut it: resize, crop, flip, colours, pad.
+
+    Short side `side` and long side at most 4 x `side`, both times a number from 0.5 to 2; of up to ten crops the first
+    in which no class covers more than 3/4 of the labelled pixels; mirrored in one half of the cases; brightness,
+    contrast, saturation and hue changed in one half each. What is missing to the square is filled with the mean colour
+    and with ignored pixels. Brightness is a factor here (0.87 to 1.13) where the authors add -32 to 32.
+    """
+
+    SCALES, MOST_OF_ONE, TRIES = (0.5, 2.0), 0.75, 10
+
+    def __init__(self, side: int):
+        self.side = side
+        changes = (dict(brightness=32 / 255), dict(contrast=0.5), dict(saturation=0.5), dict(hue=0.1))
+        self.colours = v2.Compose([v2.RandomApply([v2.ColorJitter(**change)], p=0.5) for change in changes])
+        self.flip = v2.RandomHorizontalFlip()
+
+    def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """(3, H, W) and (H, W) uint8 -> (3, side, side) and (side, side) uint8; draws from torch's global state."""
+        image, labels = self._crop(*self._resize(image, labels))
+        image, labels = self.flip(tv_tensors.Image(image), tv_tensors.Mask(labels))  # told apart by their types
+        image, labels = self.colours(image).as_subclass(Tensor), labels.as_subclass(Tensor)
+        padding = [0, 0, self.side - image.shape[2], self.side - image.shape[1]]  # left, top, right, bottom
+        return F.pad(image, padding, fill=list(MEAN_COLOUR)), F.pad(labels[None], padding, fill=IGNORE)[0]
+
+    def _resize(self, image, labels):
+        ratio = torch.empty(()).uniform_(*self.SCALES).item()
+        height, width = image.shape[1:]
+        short, long = int(self.side * ratio), int(LONGEST * self.side * ratio)
+        scale = min(short / min(height, width), long / max(height, width))
+        size = [max(1, int(length * scale + 0.5)) for length in (height, width)]
+        nearest = dict(interpolation=v2.InterpolationMode.NEAREST)
+        return F.resize(image, size, antialias=False), F.resize(labels[None], size, **nearest)[0]
+
+    def _crop(self, image, labels):
+        height, width = (min(self.side, length) for length in image.shape[1:])
+        for _ in range(self.TRIES):
+            top = torch.randint(image.shape[1] - height + 1, ()).item()
+            left = torch.randint(image.shape[2] - width + 1, ()).item()
+            part = labels[top : top + height, left : left + width]
+            found = torch.bincount(part[part != IGNORE].flatten().long())
+            if (found > 0).sum() > 1 and found.max() < self.MOST_OF_ONE * found.sum():
+                break
+        return F.crop(image, top, left, height, width), part

@@ -1,0 +1,228 @@
+"""Archives from the web and what is in them: downloads that go on where they stopped, and extraction that cannot
+leave its folder."""
+
+import hashlib
+import http.client
+import os
+import re
+import stat
+import tarfile
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from lzma import LZMAError
+from pathlib import Path, PureWindowsPath
+from typing import IO
+
+from tqdm import tqdm
+
+from cascadeclip.checkpoint import replace_file
+from cascadeclip.errors import InputError
+
+CHUNK = 1 << 20
+TIMEOUT = 60  # seconds without a byte
+# What the readers of archives raise on damaged ones; RuntimeError is zipfile's word for "encrypted".
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError, RuntimeError)
+
+
+def digest(path: Path, algorithm: str = "md5") -> str:
+    """Checksum of a file as hexadecimal digits; `algorithm` as hashlib has it."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def download(url: str, target: str | Path, *, md5: str | None = None) -> Path:
+    """Fetch `url` into the file `target`, unless it is there; returns its path.
+
+    What has arrived lies in `<target>.part`, where the next call goes on if the server lets it.
+
+    Raises:
+        InputError: no network, an error of the server, a connection that ended early, or a wrong checksum.
+    """
+    target = Path(target)
+    part = target.with_name(f"{target.name}.part")
+    if target.is_file():
+        _check(target, md5, url)
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _receive(url, part)
+        _check(part, md5, url)
+        os.replace(part, target)
+    except OSError as error:
+        raise InputError(f"cannot write {part}: {error}; choose a folder you may write to, with enough room") from error
+    return target
+
+
+def _check(path: Path, md5: str | None, url: str) -> None:
+    if md5 is not None and (found := digest(path)) != md5:
+        raise InputError(
+            f"{path} has the MD5 checksum {found} instead of {md5}: delete it to download {url} again, or give a good "
+            "copy with --archive"
+        )
+
+
+def _receive(url: str, part: Path) -> None:
+    """Bring `part` to its full length."""
+    start = part.stat().st_size if part.is_file() else 0
+    response = _open_url(url, start)
+    with response:
+        said = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
+        if response.status == 416 and said and int(said[2]) == start:
+            return  # it was whole already
+        if response.status == 416 or (response.status == 206 and not (said and said[1] == str(start))):
+            part.unlink()  # what lies here is no beginning of what the server has
+            return _receive(url, part)
+        start = start if response.status == 206 else 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        bar = tqdm(desc=part.stem, total=total, initial=start, unit="B", unit_scale=True, disable=None)
+        with bar, part.open("ab" if start else "wb") as file:
+            for chunk in _chunks(response, url):
+                file.write(chunk)
+                bar.update(len(chunk))
+    size = part.stat().st_size
+    if total is not None and size != total:
+        raise InputError(f"{url}: the connection ended after {size} of {total} bytes; run this again, and it goes on")
+
+
+def _open_url(url: str, start: int):
+    """The server's answer from byte `start` on; status 416 is an answer too, it means that there is no such byte."""
+    headers = {"User-Agent": "cascadeclip", "Accept-Encoding": "identity"}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    try:
+        return urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code == 416 and start:
+            return error
+        raise InputError(
+            f"{url}: the server says {error.code} {error.reason}; find the file elsewhere and give it with --archive"
+        ) from error
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise InputError(
+            f"cannot reach {url}: {getattr(error, 'reason', error)}; check the network, or download it on another "
+            "machine and give it with --archive"
+        ) from error
+
+
+def _chunks(response: IO[bytes], url: str) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = response.read(CHUNK)
+        except (OSError, http.client.HTTPException) as error:
+            raise InputError(f"{url}: the connection broke ({error!r}); run this again, and it goes on") from error
+        if not chunk:
+            return
+        yield chunk
+
+
+# --- archives -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Member:
+    """One entry of an archive that is not a folder.
+
+    Attributes:
+        name: its path inside.
+        is_file: False for links, devices and the like.
+        open: gives its bytes; for a tar file only until the next member is asked for.
+    """
+
+    name: str
+    is_file: bool
+    open: Callable[[], IO[bytes]]
+
+
+def members(archive: str | Path) -> Iterator[Member]:
+    """What is in a tar file (plain or compressed) or a zip file, in its order.
+
+    Raises:
+        InputError: no such file, neither tar nor zip, or a damaged one.
+    """
+    archive = Path(archive)
+    if not archive.is_file():
+        raise InputError(f"no archive at {archive}")
+    try:
+        yield from _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
+    except DAMAGED as error:
+        raise _damaged(archive, error) from error
+
+
+def _zip_members(archive: Path) -> Iterator[Member]:
+    with zipfile.ZipFile(archive) as file:
+        for info in file.infolist():
+            kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was packed on Windows
+            if not info.is_dir():
+                yield Member(info.filename, kind in (0, stat.S_IFREG), lambda info=info: file.open(info))
+
+
+def _tar_members(archive: Path) -> Iterator[Member]:
+    with tarfile.open(archive) as file:
+        for info in file:
+            if not info.isdir():
+                yield Member(info.name, info.isreg(), lambda info=info: file.extractfile(info))
+        # The loop ends quietly at a header that is cut off or garbled; a whole archive ends in blocks of zeros.
+        ended = file.fileobj.tell() >= file.offset + tarfile.BLOCKSIZE
+        while ended and (rest := file.fileobj.read(CHUNK)):
+            ended = not any(rest)
+        if not ended:
+            raise tarfile.ReadError("unexpected end of data")
+
+
+def _damaged(archive: Path, error: Exception) -> InputError:
+    return InputError(f"{archive} is a damaged archive, or none ({error}): delete it and get it again")
+
+
+def extract(archive: str | Path, target: str | Path, wanted: Callable[[str], str | None] | None = None) -> int:
+    """Write files of a tar or zip archive under `target`, each in one step; returns how many.
+
+    A file that is there already is left as it is, so that a stopped extraction goes on. Links that the user made
+    inside `target` are followed; links inside the archive are refused.
+
+    Args:
+        wanted: from a member's name to its path under `target`, or None to leave it out; by default all are taken.
+
+    Raises:
+        InputError: a damaged archive, or a member that is no plain file or would lie outside `target`.
+    """
+    archive, target, written = Path(archive), Path(target), 0
+    with tqdm(desc=f"extracting {archive.name}", unit=" files", disable=None) as bar:
+        for member in members(archive):
+            _refuse_outside(member.name, archive)
+            place = wanted(member.name) if wanted else member.name
+            if place is None:
+                continue
+            if not member.is_file:
+                raise InputError(f"{archive} holds {member.name!r}, a link or device: nothing of it is extracted")
+            _refuse_outside(place, archive)
+            bar.update()
+            if not (target / place).is_file():
+                replace_file(target / place, lambda scratch, member=member: _copy(member, scratch, archive))
+                written += 1
+    return written
+
+
+def _refuse_outside(name: str, archive: Path) -> None:
+    path = PureWindowsPath(name)  # knows the separators and roots of both worlds
+    if path.root or path.drive or ".." in path.parts or "\0" in name:
+        raise InputError(f"{archive} holds {name!r}, which would lie outside the target folder: do not trust it")
+
+
+def _copy(member: Member, scratch: Path, archive: Path) -> None:
+    with scratch.open("wb") as file:
+        for chunk in _contents(member, archive):
+            file.write(chunk)
+
+
+def _contents(member: Member, archive: Path) -> Iterator[bytes]:
+    try:
+        with member.open() as source:
+            while chunk := source.read(CHUNK):
+                yield chunk
+    except DAMAGED as error:
+        raise _damaged(archive, error) from error

@@ -1,0 +1,64 @@
+"""Training data without end: which picture comes when is a function of the seed and the step, and of nothing else.
+
+So a run that was killed goes on with the very pictures, crops and colours that it would have seen, and several
+processes share one stream between them.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+
+class Endless(Dataset):
+    """Pass after pass over a data set, each in an order of its own; items are numbered by their position.
+
+    What an item draws from torch's random numbers (crops, colours) depends on seed and position alone.
+    """
+
+    def __init__(self, data: Dataset, seed: int):
+        self.data, self.seed = data, seed
+
+    def index_at(self, position: int) -> int:
+        """Index into the data of the item at a position, counted from 0 over all passes."""
+        number, offset = divmod(position, len(self.data))
+        return _order(len(self.data), self.seed + number)[offset].item()
+
+    def __getitem__(self, position: int):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed((self.seed << 40) + position)
+            return self.data[self.index_at(position)]
+
+
+@lru_cache(maxsize=2)
+def _order(length: int, seed: int) -> torch.Tensor:
+    return torch.randperm(length, generator=torch.Generator().manual_seed(seed))
+
+
+class Shares(Sampler[list[int]]):
+    """Micro-batches of positions for one of several processes, from step `start` on.
+
+    Every step takes the next `batch` positions; each is cut into `parts` micro-batches per process, one after the
+    other, so that the pictures of a step do not depend on how many processes and parts there are.
+    """
+
+    def __init__(self, batch: int, *, parts: int = 1, rank: int = 0, processes: int = 1, start: int = 0):
+        self.batch, self.parts, self.rank, self.processes, self.start = batch, parts, rank, processes, start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size, step = self.batch // (self.parts * self.processes), self.start
+        while True:
+            for part in range(self.parts):
+                first = step * self.batch + (part * self.processes + self.rank) * size
+                yield list(range(first, first + size))
+            step += 1
+
+
+def stream(data: Endless, shares: Shares, collate: Callable, workers: int = 0) -> DataLoader:
+    """Batches without end, read by `workers` processes (0: by this one)."""
+    # With a generator of its own the loader leaves the global random state alone.
+    return DataLoader(
+        data, batch_sampler=shares, collate_fn=collate, num_workers=workers, generator=torch.Generator().manual_seed(0),
+        pin_memory=torch.cuda.is_available(),
+    )  # fmt: skip

@@ -1,0 +1,169 @@
+"""A model scored on a preset's fixed pictures: in one process or several, resumable, with its predictions kept."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm import tqdm
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.checkpoint import own_state, replace_file
+from cascadeclip.clip import Clip
+from cascadeclip.data.transforms import IGNORE
+from cascadeclip.errors import InputError
+from cascadeclip.evaluation import ConfusionMatrix, Scores, count, predict_batches, warn_of_nonsense
+from cascadeclip.plots import class_colours
+from cascadeclip.presets import Preset
+
+SAVE_EVERY = 50  # batches between states of a long evaluation
+COLUMNS = {
+    "pAcc": "pAcc",
+    "mIoU_seen": "mIoU(S)",
+    "mIoU_unseen": "mIoU(U)",
+    "mIoU_unseen_things": "of it things",
+    "mIoU_unseen_stuff": "of it stuff",
+    "hIoU": "hIoU",
+}
+
+
+def score(
+    preset: Preset,
+    clip: Clip,
+    model: CascadeCLIP,
+    split: str | None = None,
+    limit: int | None = None,
+    *,
+    out: str | Path | None = None,
+    predictions: bool = False,
+    progress: bool = False,
+) -> Scores:
+    """Scores on one of the preset's fixed sets. Under `accelerate launch` the processes share the pictures.
+
+    Args:
+        split: the preset's final one by default.
+        limit: only the first pictures.
+        out: folder in which a stopped evaluation is kept, so that the same call goes on with it. None keeps nothing.
+        predictions: also write every segmentation to `out/predictions/` as a PNG with a palette: class numbers that
+            look like colours.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: no such split, no pictures, or predictions without a folder.
+    """
+    if predictions and out is None:
+        raise InputError("predictions need an output folder")
+    state, split = PartialState(), split or preset.final_split
+    data = preset.eval_data(split)
+    wanted = range(len(data)) if limit is None else range(min(limit, len(data)))
+    own = list(wanted)[state.process_index :: state.num_processes]
+    text = clip.class_embeddings(preset.names, preset.templates)
+    confusion = ConfusionMatrix(len(preset.names))
+    kept = _Kept(out, confusion, _identity(preset, model, text, split, wanted, state)) if out is not None else None
+    done = kept.load() if kept else 0
+    loader = DataLoader(
+        Subset(data, own[done:]), preset.scoring_batch, collate_fn=preset.collate,
+        num_workers=preset.training.workers if len(own) > SAVE_EVERY else 0,
+    )  # fmt: skip
+    batches = tqdm(loader, disable=not progress or not state.is_main_process, desc="scoring", unit="batch")
+    seen = [preset.names.index(name) for name in preset.seen]
+    sources = iter(own[done:])
+
+    def after_batch(found: Tensor) -> None:
+        for labels in found:
+            index = next(sources)
+            if predictions:
+                _save_prediction(labels, len(preset.names), Path(out) / "predictions" / f"{_stem(data, index)}.png")
+        if kept:
+            kept.add(len(found))
+
+    predicted = predict_batches(
+        model, batches, text, seen, preset.seen_offset, preset.window, preset.stride, preset.training.precision
+    )
+    count(confusion, predicted, after_batch)
+    _sum_over_processes(confusion, state)
+    if state.is_main_process:
+        warn_of_nonsense(confusion, preset.names, preset.unseen)
+    return confusion.scores(preset.names, preset.unseen)
+
+
+class _Kept:
+    """Counts so far, of one process, in a file; a file of another evaluation is not used."""
+
+    def __init__(self, out: str | Path, confusion: ConfusionMatrix, identity: str):
+        state = PartialState()
+        self.path = Path(out) / f"counts-{state.process_index}.safetensors"
+        self.confusion, self.identity, self.done, self.since = confusion, identity, 0, 0
+
+    def load(self) -> int:
+        """Pictures that are already in the counts."""
+        if self.path.is_file():
+            with safe_open(self.path, "pt") as file:
+                if file.metadata().get("identity") == self.identity:
+                    self.confusion.counts += file.get_tensor("counts")
+                    self.done = int(file.metadata()["done"])
+        return self.done
+
+    def add(self, pictures: int) -> None:
+        """That many more were counted; written every `SAVE_EVERY` calls."""
+        self.done, self.since = self.done + pictures, self.since + 1
+        if self.since == SAVE_EVERY:
+            self.since, metadata = 0, {"identity": self.identity, "done": str(self.done)}
+            replace_file(
+                self.path, lambda scratch: save_file({"counts": self.confusion.counts}, scratch, metadata=metadata)
+            )
+
+
+def _identity(preset: Preset, model: CascadeCLIP, text: Tensor, split: str, wanted: range, state) -> str:
+    """A digest of all that decides an evaluation's counts."""
+    settings = [
+        preset.name, preset.names, preset.seen_offset, preset.window, preset.stride, preset.training.precision, split,
+        len(wanted), state.num_processes, model.config.to_dict(),
+    ]  # fmt: skip
+    digest = hashlib.sha256(json.dumps(settings).encode())
+    for tensor in (text, *own_state(model).values()):
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sum_over_processes(confusion: ConfusionMatrix, state: PartialState) -> None:
+    if state.num_processes > 1:
+        counts = confusion.counts.to(state.device)
+        torch.distributed.all_reduce(counts)
+        confusion.counts = counts.cpu()
+
+
+def _stem(data: Dataset, index: int) -> str:
+    source = getattr(data, "source", None)
+    return Path(source(index)).stem if source else str(index)
+
+
+def _save_prediction(labels: Tensor, classes: int, path: Path) -> None:
+    picture = Image.fromarray(labels.to(torch.uint8).cpu().numpy())
+    colours = np.zeros((IGNORE + 1, 3), dtype=np.uint8)
+    colours[:classes] = (255 * class_colours(classes)).round()
+    picture.putpalette(colours.flatten().tolist())
+    replace_file(path, lambda scratch: picture.save(scratch, format="PNG"))
+
+
+def summarise(preset: Preset, scores: Scores) -> dict[str, float]:
+    """Headline scores, with the preset's groups of unseen classes reported apart."""
+    groups = {f"mIoU_unseen_{group}": scores.mean_iou(names) for group, names in preset.unseen_groups.items()}
+    return scores.summary(**groups)
+
+
+def table(report: dict[str, dict[str, float]]) -> str:
+    """Scores in per cent, one line per model; `report` may hold other things than scores beside them."""
+    rows = {name: scores for name, scores in report.items() if isinstance(scores, dict)}
+    columns = {key: title for key, title in COLUMNS.items() if any(key in scores for scores in rows.values())}
+    lines = [f"{'':12}" + "".join(f"{title:>14}" for title in columns.values())]
+    for name, scores in rows.items():
+        lines.append(f"{name:12}" + "".join(f"{100 * scores[key]:14.1f}" for key in columns))
+    return "\n".join(lines)

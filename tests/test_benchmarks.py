@@ -1,0 +1,266 @@
+"""The benchmarks' presets, from a VOC tree on disk to a table, at the full depth and width of ViT-B/16."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from archives import voc_tree
+from PIL import Image
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+import cascadeclip
+from cascadeclip.authors import save_authors
+from cascadeclip.cli import _preset, app
+from cascadeclip.clip import load_clip
+from cascadeclip.data.benchmarks import VOC12
+from cascadeclip.errors import InputError
+from cascadeclip.experiment import on_tower_of
+from cascadeclip.presets import NAMES, get_preset, own_preset
+from cascadeclip.scoring import score
+
+# The same commands as at full size, but for what the machine can do: random weights, small crops, few steps.
+SMALL = ("--image-size", "64", "--clip-weights", "random", "--precision", "fp32", "--workers", "0")
+TRAIN = ("train", "--preset", "voc12", "--steps", "4", "--batch-size", "2", "--checkpoint-every", "1", *SMALL)
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    root = tmp_path_factory.mktemp("data")
+    voc_tree(root)
+    return root
+
+
+def cli(*arguments):
+    """The command line in this process; returns what it printed."""
+    done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def process(*arguments, launch=(sys.executable, "-m"), **environment):
+    """The command line in a process of its own, or in several."""
+    command = [*launch, "cascadeclip.cli", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def trained(voc, tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    cli(*TRAIN, "--data-root", voc, "--out", out, "--keep-every", 2)
+    return out
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "unseen", "steps", "prompts", "templates"),
+    [
+        ("voc12", 20, 5, 20_000, 10, 1),
+        ("context59", 59, 10, 40_000, 35, 15),
+        ("coco-stuff", 171, 15, 80_000, 50, 15),
+    ],
+)
+def test_presets_hold_the_authors_settings(name, classes, unseen, steps, prompts, templates):
+    preset, again = get_preset(name), get_preset(f"{name}-transductive")
+    assert (len(preset.names), len(preset.unseen), len(preset.templates)) == (classes, unseen, templates)
+    model, training = preset.model, preset.training
+    assert (training.steps, model.prompt_tokens, training.batch_size) == (steps, prompts, 16)
+    assert (training.learning_rate, training.weight_decay, training.warmup) == (2e-4, 0.01, 1500)
+    assert (training.focal_weight, training.dice_weight, training.keep_every) == (100, 1, steps // 2)
+    assert model.stages == ((6, 7, 8), (9, 10, 11), (12,)) and model.class_embedding_twice and not model.train_taps
+    assert (model.tower.image_size, preset.window, preset.stride, preset.seen_offset) == (512, 512, 426, 0.1)
+    assert again.training.transductive and not training.transductive
+    assert (again.training.steps, again.seen_offset) == (steps // 2, 0.0)
+
+
+def test_unknown_presets_and_options_are_refused():
+    with pytest.raises(InputError, match="choose from mini, mini-transductive, voc12"):
+        get_preset("voc")
+    with pytest.raises(InputError, match="takes no data root"):
+        get_preset("mini", "data")
+    with pytest.raises(InputError, match="needs the folder with its data"):
+        get_preset("voc12").eval_data("val")
+    assert len(NAMES) == 8
+
+
+def test_another_split_of_the_classes():
+    preset = get_preset("voc12").with_unseen(["cat", "dog"])
+    assert len(preset.seen) == 18 and "cat" not in preset.seen
+    with pytest.raises(InputError, match="unseen but no class: unicorn"):
+        preset.with_unseen(["unicorn"])
+
+
+def test_training_data_follow_the_seed_and_evaluation_data_do_not(voc):
+    preset = get_preset("voc12", voc, image_size=64)
+    image, labels = preset.train_data(0)[0]
+    assert image.shape == (3, 64, 64) and labels.shape == (64, 64)
+    data = preset.eval_data("val")
+    assert len(data) == 6
+    image, labels = data[1]
+    assert min(image.shape[1:]) == 64 and labels.shape == (64, 72)
+
+
+def test_a_small_voc_tree_is_trained_on_and_evaluated(voc, trained, tmp_path):
+    state = load_file(trained / "model.safetensors")
+    assert state["encoder.prompts"].shape == (12, 10, 768)
+    assert load_file(trained / "model-2.safetensors").keys() == state.keys()
+    out = tmp_path / "scores"
+    printed = cli(
+        "evaluate", "--checkpoint", trained / "model.safetensors", "--preset", "voc12", "--data-root", voc, *SMALL,
+        "--out", out, "--predictions", "--per-class",
+    )  # fmt: skip
+    report = json.loads((out / "scores.json").read_text())
+    assert list(report["per_class"]) == list(VOC12.names)
+    assert all(value is not None for value in report["per_class"].values())  # the tree shows every class
+    assert "mIoU(S)" in printed and "sofa (unseen)" in printed
+    assert any("ViT-B-16-quickgelu" in line for line in report["origins"])
+    drawn = sorted((out / "predictions").iterdir())
+    data = get_preset("voc12", voc, image_size=64).eval_data("val")
+    assert [path.stem for path in drawn] == sorted(
+        os.path.splitext(os.path.basename(data.source(i)))[0] for i in range(6)
+    )
+    with Image.open(drawn[0]) as picture:
+        assert picture.mode == "P" and np.asarray(picture).max() < 20
+
+
+def test_self_training_starts_from_a_model_half_way(voc, trained, tmp_path):
+    arguments = ("train", "--preset", "voc12-transductive", "--steps", 2, "--batch-size", 2, *SMALL, "--data-root", voc)
+    with pytest.raises(InputError, match="give it one that was trained inductively"):
+        cli(*arguments, "--out", tmp_path)
+    cli(*arguments, "--out", tmp_path, "--start", trained / "model-2.safetensors")
+    before, after = load_file(trained / "model-2.safetensors"), load_file(tmp_path / "model.safetensors")
+    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    assert moved and all((before[name] - after[name]).abs().max() < 0.1 for name in before)
+
+
+def test_the_authors_checkpoint_is_evaluated_in_one_line(voc, trained, tmp_path):
+    """A `.pth` in their layout, made from our model, gives the very scores of ours."""
+    preset = get_preset("voc12", voc, image_size=64)
+    preset = replace(preset, clip={**preset.clip, "pretrained": None})
+    ours = cascadeclip.load(trained / "model.safetensors", preset=preset)
+    save_authors(tmp_path / "theirs.pth", ours.model)
+    printed = cli(
+        "evaluate", "--checkpoint", tmp_path / "theirs.pth", "--preset", "voc12", "--data-root", voc, *SMALL,
+        "--out", tmp_path,
+    )  # fmt: skip
+    assert "theirs.pth" in printed
+    report = json.loads((tmp_path / "scores.json").read_text())
+    expected = score(preset, ours.clip, ours.model)
+    assert report["pAcc"] == pytest.approx(expected.pAcc) and report["hIoU"] == pytest.approx(expected.hIoU)
+
+
+def test_a_checkpoint_of_other_classes_needs_cross(voc, trained):
+    arguments = ("evaluate", "--checkpoint", trained / "model.safetensors", "--preset", "voc12", "--data-root", voc)
+    with pytest.raises(InputError, match="--cross"):
+        cli(*arguments, *SMALL, "--unseen", "cat")
+    assert "mIoU(S)" in cli(*arguments, *SMALL, "--unseen", "cat", "--cross")
+
+
+def test_own_pictures_and_masks(voc, tmp_path):
+    folder = voc / VOC12.folder
+    (tmp_path / "images").mkdir(), (tmp_path / "masks").mkdir()
+    for picture, mask in VOC12.pairs(voc, "val"):
+        (tmp_path / "images" / picture.name).write_bytes(picture.read_bytes())
+        (tmp_path / "masks" / mask.name).write_bytes(mask.read_bytes())
+    assert folder.is_dir()
+    described = dict(
+        images="images", masks="masks", val_images="images", val_masks="masks", names=list(VOC12.names),
+        unseen=["sofa"], first=1, ignored=[0, 255],
+    )  # fmt: skip
+    (tmp_path / "own.json").write_text(json.dumps(described))
+    cli("train", "--own", tmp_path / "own.json", *TRAIN[3:], "--out", tmp_path / "run")
+    printed = cli(
+        "evaluate", "--own", tmp_path / "own.json", *SMALL, "--checkpoint", tmp_path / "run" / "model.safetensors"
+    )
+    assert "mIoU(U)" in printed
+    (tmp_path / "own.json").write_text(json.dumps(described | {"colour": "red"}))
+    with pytest.raises(InputError, match="colour"):
+        _preset("mini", None, tmp_path / "own.json", None, None, None, None)
+    (tmp_path / "own.json").write_text("{")
+    with pytest.raises(InputError, match="cannot read"):
+        _preset("mini", None, tmp_path / "own.json", None, None, None, None)
+
+
+def test_own_words_must_fit_together():
+    folders = dict(images="a", masks="b", val_images="c", val_masks="d")
+    with pytest.raises(InputError, match="unseen but no class: fish"):
+        own_preset(names=["cat", "dog"], unseen=["fish"], **folders)
+    with pytest.raises(InputError, match="no folder a"):
+        own_preset(names=["cat", "dog"], unseen=["dog"], **folders).train_data(0)
+
+
+def test_a_deeper_tower_gets_scaled_stages():
+    clip = load_clip("ViT-B-32", None)
+    assert on_tower_of(clip, get_preset("voc12").model).tower.patch_size == 32
+    deeper = replace(get_preset("voc12").model.tower, layers=24)
+
+    class Deep:
+        tower = deeper
+
+    assert on_tower_of(Deep, get_preset("voc12").model).stages == ((12, 14, 16), (18, 20, 22), (24,))
+
+
+def finished(path):
+    return load_file(path / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
+    """SIGKILL at five random moments of a real run, which then goes on with the same command."""
+    arguments = ("train", "--steps", 40, "--batch-size", 2, "--checkpoint-every", 1, "--precision", "fp32")
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    process(*arguments, "--out", straight)
+    moments, state = random.Random(3), killed / "state.pt"
+    for _ in range(5):
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        running = subprocess.Popen(
+            [sys.executable, "-m", "cascadeclip.cli", *map(str, arguments), "--out", str(killed)],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        while not (state.exists() and state.stat().st_mtime_ns > before):  # until it is under way
+            assert running.poll() is None, "the run ended before it could be killed"
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.5))
+        assert running.poll() is None, "the run ended before it could be killed"
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+    assert not (killed / "model.safetensors").exists()
+    process(*arguments, "--out", killed)
+    one, other = finished(straight), finished(killed)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert (straight / "log.jsonl").read_text() == (killed / "log.jsonl").read_text()
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_weights_and_scores_of_one(tmp_path):
+    """`accelerate launch` with two processes (gloo) against one with the same pictures per step."""
+    arguments = ("train", "--steps", 6, "--batch-size", 4, "--precision", "fp32")
+    launch = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--cpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+    ]
+    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
+    process(*arguments, "--out", tmp_path / "one")
+    process(*arguments, "--out", tmp_path / "two", launch=launch, OMP_NUM_THREADS="1")
+    one, two = finished(tmp_path / "one"), finished(tmp_path / "two")
+    for name in one:
+        if "key.bias" not in name:  # drops out of the softmax: its gradient is rounding noise, Adam's unit
+            torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5, msg=name)
+    logs = [
+        [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()] for run in ("one", "two")
+    ]
+    assert logs[1][-1] == pytest.approx(logs[0][-1], rel=1e-4)

@@ -1,0 +1,49 @@
+"""Figures of segmentations: what is drawn, and that a legend names every colour."""
+
+import numpy as np
+import torch
+from noise import MODEL, NAMES, TEXT, UNSEEN, Noise
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.plots import OTHER_COLOUR, _classes_to_name, class_colours, plot_predictions, plot_segmentation
+from cascadeclip.segmenter import Segmentation
+
+
+def texts(legend):
+    return [text.get_text() for text in legend.get_texts()]
+
+
+def test_a_segmentation_marks_unseen_words_and_names_only_what_is_there():
+    labels = np.zeros((4, 4), dtype=np.int64)
+    labels[:2] = 1
+    image = np.full((4, 4, 3), 9, dtype=np.uint8)
+    result = Segmentation(labels, np.zeros((3, 4, 4), np.float32), ("cat", "owl", "sky"), image, seen=("cat", "sky"))
+    picture, masks = plot_segmentation(result).axes
+    assert np.array_equal(picture.images[0].get_array(), image)
+    assert np.allclose(masks.images[1].get_array(), class_colours(3)[labels])
+    assert texts(masks.get_legend()) == ["cat", "owl (unseen)"]
+
+
+def test_classes_to_name_are_the_true_ones_and_then_those_most_called():
+    labels = np.array([[7, 7], [3, 3]])
+    maps = [np.array([[1, 1], [5, 3]]), np.array([[5, 5], [5, 0]])]
+    assert _classes_to_name(labels, maps) == [3, 7, 5, 1, 0]
+    assert _classes_to_name(labels, maps, most=3) == [3, 7, 5]
+    assert _classes_to_name(labels, maps, most=1) == [3, 7]
+
+
+def test_predictions_draw_every_class_in_a_colour_that_the_legend_has():
+    torch.manual_seed(0)
+    model = CascadeCLIP(MODEL).eval()
+    scenes = [Noise()[index] for index in range(2)]
+    pictures = [(np.asarray(image.permute(1, 2, 0)), labels.numpy()) for image, labels in scenes]
+    figure = plot_predictions(model, pictures, TEXT, NAMES, UNSEEN)
+    columns = len(model.config.stages) + 3
+    assert len(figure.axes) == 2 * columns
+    for row in range(2):
+        axes = figure.axes[row * columns : (row + 1) * columns]
+        legend = axes[-1].get_legend()
+        named = {tuple(np.round(patch.get_facecolor()[:3], 6)) for patch in legend.get_patches()}
+        drawn = np.concatenate([np.asarray(axis.images[0].get_array()).reshape(-1, 3) for axis in axes[1:]])
+        assert {tuple(colour) for colour in np.round(drawn, 6)} <= named
+        assert tuple(OTHER_COLOUR) not in named  # three classes have room
