@@ -5,7 +5,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test lab notebooks lint clean
+.PHONY: help demo test lab notebooks lint clean
+
+help:
+	@echo "make demo       train on seen classes, score all, draw unseen ones (minutes on two CPU cores)"
+	@echo "make test       all tests; make test ARGS=\"-m 'not slow'\" leaves out the notebooks and other long ones"
+	@echo "make lab        JupyterLab on the notebooks"
+	@echo "make notebooks  run every notebook anew from its text source"
+	@echo "make lint       check the style"
+	@echo "make clean      remove .venv and what tools left"
 
 demo: $(READY)
 	$(BIN)/cascadeclip demo $(ARGS)
@@ -31,10 +39,11 @@ lint: $(READY)
 clean:
 	rm -rf .venv build dist *.egg-info .coverage .pytest_cache .ruff_cache .hypothesis
 
-# One pip call for everything, so that torch, torchvision and open_clip_torch are chosen to fit each other.
+# One pip call for everything, so that torch, torchvision and open_clip_torch are chosen to fit each other. In pip's
+# default mode the checkout itself, which has the package's name, would hide it from Python started one folder above.
 $(READY): pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "$(PYTHON) is missing or older than Python 3.11: try 'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --disable-pip-version-check -e ".[all]"
+	$(BIN)/python -m pip install --disable-pip-version-check --config-settings editable_mode=compat -e ".[all]"
 	@touch $@

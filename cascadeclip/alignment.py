@@ -1,7 +1,7 @@
 """Where layers stand toward the text: localisation of words, the modality gap, and intervals over pictures."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -169,6 +169,26 @@ def bootstrap(
     whole = np.asarray(measure(np.arange(pictures)), dtype=float)
     draws = np.array([np.asarray(measure(rows), dtype=float) for rows in drawn])
     return Resampled(whole, draws, (pictures, repeats, seed))
+
+
+def curves_of(
+    found: Mapping[str, Sequence[Localisation]], measure: str, *, scale: float = 1.0, repeats: int = 200
+) -> tuple[dict[str, list[float]], dict[str, list[tuple[float, float]]]]:
+    """A measure over the blocks, for `analysis_plots.plot_over_blocks`.
+
+    Args:
+        found: label -> one result per block.
+        measure: as in `Localisation.per_class`; its mean over classes is taken, times `scale`.
+
+    Returns:
+        label -> values, and label -> 95 % intervals.
+    """
+    values, intervals = {}, {}
+    for label, results in found.items():
+        sets = [result.resampled(measure, repeats=repeats) for result in results]
+        values[label] = [scale * float(one.whole) for one in sets]
+        intervals[label] = [tuple(scale * float(end) for end in one.interval()) for one in sets]
+    return values, intervals
 
 
 def modality_gap(image: Tensor, text: Tensor) -> Tensor:

@@ -35,13 +35,14 @@ def plot_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.nda
 
 def plot_matrices(matrices: Mapping[str, np.ndarray], label: str, vmin: float = 0.0, vmax: float = 1.0) -> Figure:
     """Matrices block x block (numbered from 1) side by side on one colour scale."""
-    figure = Figure(figsize=(3.6 * len(matrices) + 0.8, 3.4), layout="constrained")
+    figure = Figure(figsize=(3.2 * len(matrices) + 0.8, 3.5), layout="constrained")
     axes = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axis, (title, matrix) in zip(axes, matrices.items(), strict=True):
         count = len(matrix)
         extent = (0.5, count + 0.5, count + 0.5, 0.5)
         drawn = axis.imshow(np.asarray(matrix), vmin=vmin, vmax=vmax, cmap="viridis", extent=extent)
-        axis.set(title=title, xlabel="block", ylabel="block")
+        axis.set(xlabel="block", ylabel="block")
+        axis.set_title(title, fontsize=10)
     figure.colorbar(drawn, ax=axes.tolist(), label=label)
     return figure
 

@@ -46,12 +46,16 @@ class CheckpointInfo:
         clip: name and weights of the CLIP it was trained on, as `load_clip` takes them.
         seen: class words that had mask labels in training.
         tower_sha256: fingerprint of that CLIP's image tower.
+        templates: sentences that class words were put into; None in files that do not say.
+        seen_offset: what is taken off the seen classes, see `evaluation.predict`.
     """
 
     model: ModelConfig
     clip: dict[str, str | None]
     seen: tuple[str, ...]
     tower_sha256: str
+    templates: tuple[str, ...] | None = None
+    seen_offset: float = 0.1
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,14 @@ def fingerprint(visual: VisionTransformer) -> str:
 
 
 def save_checkpoint(
-    path: str | Path, model: CascadeCLIP, *, clip: dict[str, str | None], seen: tuple[str, ...], half: bool = False
+    path: str | Path,
+    model: CascadeCLIP,
+    *,
+    clip: dict[str, str | None],
+    seen: tuple[str, ...],
+    templates: tuple[str, ...] | None = None,
+    seen_offset: float = 0.1,
+    half: bool = False,
 ) -> None:
     """Write everything but the frozen tower to one safetensors file (`half`: in float16)."""
     tensors = {name: t.detach().cpu() for name, t in own_state(model).items()}
@@ -91,6 +102,8 @@ def save_checkpoint(
         "model": json.dumps(model.config.to_dict()),
         "clip": json.dumps(clip),
         "seen": json.dumps(list(seen)),
+        "templates": json.dumps(templates),
+        "seen_offset": json.dumps(seen_offset),
         "tower_sha256": fingerprint(model.encoder.visual),
     }
     replace_file(Path(path), lambda scratch: save_file(tensors, scratch, metadata=metadata))
@@ -111,6 +124,8 @@ def read_checkpoint(path: str | Path) -> tuple[CheckpointInfo, dict[str, Tensor]
             clip=dict(json.loads(metadata["clip"])),
             seen=tuple(json.loads(metadata["seen"])),
             tower_sha256=metadata["tower_sha256"],
+            templates=tuple(json.loads(metadata.get("templates", "null")) or ()) or None,
+            seen_offset=float(json.loads(metadata.get("seen_offset", "0.1"))),
         )
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(f"the settings stored in {path} are damaged: {error!r}; save or copy it again") from error

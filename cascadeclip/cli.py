@@ -12,7 +12,7 @@ import typer
 from cascadeclip.errors import InputError
 
 app = typer.Typer(
-    help="Cascade-CLIP: zero-shot semantic segmentation.", no_args_is_help=True, add_completion=False,
+    no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False,
 )  # fmt: skip
 
@@ -31,15 +31,31 @@ Unseen = Annotated[str | None, typer.Option(help="Another split: the unseen clas
 Precision = Annotated[str | None, typer.Option(help="bf16 (where the device has it), fp16 (CUDA) or fp32.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 Checkpoint = Annotated[str | None, typer.Option(help="A checkpoint file; the one shipped for the preset by default.")]
-Limit = Annotated[int | None, typer.Option(help="Evaluate on the first pictures only.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate on the first pictures only.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from cascadeclip import __version__
+
+        print(f"cascadeclip {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, and stop.")]
+
+
+@app.callback()
+def options(version: Version = False) -> None:
+    """Cascade-CLIP: zero-shot semantic segmentation."""
 
 
 @app.command()
 def demo(
     out: Out = Path("runs/demo"),
     steps: Annotated[int | None, typer.Option(help="Training steps per model.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, scenes and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, scenes and dropout.")] = 0,
     limit: Limit = None,
 ) -> None:
     """Train on seen classes only, score on all of them, draw unseen ones: the paper's point in minutes."""
@@ -64,7 +80,7 @@ def train(
     accumulate: Annotated[int | None, typer.Option(help="Parts that a process runs its pictures of a step in.")] = None,
     gradient_checkpointing: Annotated[bool | None, typer.Option(help="Less memory, about a third slower.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, data order and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights, data order and dropout.")] = 0,
     stages: Annotated[str | None, typer.Option(help="Blocks per stage, e.g. '6,7,8 9,10,11 12'.")] = None,
     aggregation: Annotated[str | None, typer.Option(help="nga, sum, mean, concat or attention.")] = None,
     prompt_tokens: Annotated[int | None, typer.Option(help="Per block; 0 leaves CLIP frozen.")] = None,
@@ -76,8 +92,8 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard, in the output folder.")] = False,
 ) -> None:
     """Train a cascade; the same command again goes on with a run that was stopped."""
-    from cascadeclip.experiment import CHECKPOINT, fit, open_clip_of
-    from cascadeclip.segmenter import load
+    from cascadeclip.experiment import fit, open_clip_of
+    from cascadeclip.segmenter import TRAINED, load
 
     chosen = _preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
     model = _changed(chosen.model, stages=_stages(stages), aggregation=aggregation, prompt_tokens=prompt_tokens)
@@ -92,7 +108,7 @@ def train(
     )
     if _main_process():
         print(json.dumps(_without_nan(log[-1]), indent=1))
-        print(f"wrote {out / CHECKPOINT}")
+        print(f"wrote {out / TRAINED}")
 
 
 @app.command()
@@ -128,7 +144,7 @@ def evaluate(
     chosen = _preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
     chosen = replace(chosen, training=_changed(chosen.training, precision=precision, workers=workers))
     name = checkpoint or chosen.name
-    segmenter = load(name, preset=chosen)
+    segmenter = load(name, preset=chosen, device=_device())
     if cross:
         chosen = replace(chosen, unseen=(), unseen_groups={}, seen_offset=0.0)
     elif segmenter.seen != chosen.seen:
@@ -171,7 +187,9 @@ def segment(
     from cascadeclip.segmenter import load
 
     chosen = get_preset(preset)
-    result = load(checkpoint or chosen.name, preset=chosen).segment(image, words)
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out {out}: the result is a PNG picture, give a name that ends in .png")
+    result = load(checkpoint or chosen.name, preset=chosen, device=_device()).segment(image, words)
     for position, name in enumerate(result.names):
         note = "" if name in result.seen else "  (unseen in training)"
         print(f"{name:16}{100 * (result.labels == position).mean():6.1f} % of the pixels{note}")
@@ -230,6 +248,12 @@ def _without_nan(value):
     return None if isinstance(value, float) and value != value else value
 
 
+def _device():
+    from accelerate import PartialState
+
+    return PartialState().device
+
+
 def _main_process() -> bool:
     from accelerate import PartialState
 
@@ -260,6 +284,9 @@ def main() -> None:
         app()
     except InputError as error:
         sys.exit(f"cascadeclip: {error}")
+    except KeyboardInterrupt:
+        print("\ncascadeclip: stopped; the same command goes on from what was saved last", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -129,7 +129,7 @@ class TrainConfig:
         ignored_are_negatives: quirk of the authors' code, see `losses.segmentation_loss`.
         transductive: self-training, see `training.train`.
         loss_size: px; labels are reduced to this side before the loss. None: full resolution.
-        seed: fixes initial weights, data order and dropout.
+        seed: fixes initial weights, data order and dropout; 0 to 2**20 - 1.
         precision: `bf16` (float32 where the device has none), `fp16` (CUDA, with loss scaling) or `fp32`.
         workers: processes that read pictures, per training process; 0: the training process reads.
         validate_every, checkpoint_every: steps; 0 for only at the end.
@@ -164,6 +164,7 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
         for name in ("weight_decay", "warmup", "validate_every", "checkpoint_every", "keep_every", "workers"):
             _require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        _require(0 <= self.seed < 2**20, f"seed={self.seed} must be from 0 to {2**20 - 1}")
         _require(self.precision in PRECISIONS, f"precision={self.precision!r}: choose from {', '.join(PRECISIONS)}")
 
     def learning_rate_at(self, step: int) -> float:

@@ -301,11 +301,13 @@ def bootstrap_scores(
     return {key: Resampled(found.whole[k], found.draws[:, k], found.drawn_as) for k, key in keys}
 
 
-def masks_and_rims(predicted: Tensor, labels: Tensor, classes: int) -> dict[str, Tensor]:
-    """Counts (3, n, C) over whole masks and over their rims, by the name of the score that they give."""
+def masks_and_rims(
+    predicted: Tensor, labels: Tensor, names: Sequence[str], unseen: Sequence[str]
+) -> dict[str, dict[str, Resampled]]:
+    """`bootstrap_scores` of whole masks (`IoU`) and of their rims (`Boundary IoU`)."""
+    found = {"IoU": picture_counts, "Boundary IoU": boundary_counts}
     return {
-        "IoU": picture_counts(predicted, labels, classes),
-        "Boundary IoU": boundary_counts(predicted, labels, classes),
+        part: bootstrap_scores(count(predicted, labels, len(names)), names, unseen) for part, count in found.items()
     }
 
 

@@ -10,6 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from cascadeclip.alignment import Resampled
 from cascadeclip.diagnostics import ERROR_KINDS
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import ConfusionMatrix, Scores
@@ -111,7 +112,6 @@ def plot_class_iou(
     axis.set_ylim(0, 100)
     axis.set_ylabel("IoU, per cent")
     _legend_above(axis)
-    _open(axis)
     return figure
 
 
@@ -135,8 +135,6 @@ def plot_offset_sweep(offsets: Sequence[float], sweep: Sequence[Scores], marked:
     left.set_ylim(0, None)
     _legend_above(left, columns=2)
     _draw_trades(right, {"one dot per offset": (offsets, sweep)}, {"one dot per offset": marked})
-    for axis in (left, right):
-        _open(axis)
     return figure
 
 
@@ -157,7 +155,6 @@ def plot_trades(report: Mapping[str, tuple[Sequence[float], Sequence[Scores]]], 
     figure = Figure(figsize=(5.6, 5.0), layout="constrained")
     axis = figure.subplots()
     _draw_trades(axis, report, marked)
-    _open(axis)
     return figure
 
 
@@ -256,8 +253,7 @@ def plot_bars(
     others = iter(OTHER_COLOURS * len(series))
     width = 0.8 / len(series)
     for number, name in enumerate(series):
-        triples = np.array([np.broadcast_to(values[name], 3) if np.ndim(values[name]) == 0 else values[name]
-                            for values in report.values()], dtype=float)  # fmt: skip
+        triples = np.array([np.broadcast_to(values[name], 3) for values in report.values()], dtype=float)
         middle, low, high = 100 * triples.T
         places = np.arange(len(report)) + width * (number - (len(series) - 1) / 2)
         colour = SERIES_COLOURS.get(name) or next(others)
@@ -268,32 +264,57 @@ def plot_bars(
             axis.annotate(f"{value:.1f}", (bar.get_x() + bar.get_width() / 2, top), (0, 2), fontsize=7.5,
                           textcoords="offset points", ha="center")  # fmt: skip
     for name, value in (references or {}).items():
-        axis.axhline(100 * value, color="black", linestyle=":", linewidth=1)
-        axis.annotate(f"{name}: {100 * value:.1f}", (0.01, 100 * value), (0, 2), fontsize=7.5,
-                      xycoords=axis.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
+        _reference(axis, f"{name}: {100 * value:.1f}", 100 * value)
     axis.set_xticks(range(len(report)), list(report))
     axis.set_ylabel(ylabel)
     axis.margins(y=0.14)
     axis.set_ylim(0, None)
     axis.set_title(title, fontsize=9, pad=22)
     _legend_above(axis)
-    _open(axis)
     return figure
 
 
+def _reference(axis: Axes, text: str, height: float) -> None:
+    """A dotted line across, its text on it at the left."""
+    axis.axhline(height, color="black", linestyle=":", linewidth=1)
+    place = dict(xycoords=axis.get_yaxis_transform(), textcoords="offset points")
+    axis.annotate(text, (0.01, height), (0, 2), fontsize=7.5, **place)
+
+
 def plot_masks_and_rims(
-    report: Mapping[str, Mapping[str, Mapping[str, tuple[float, float, float]]]], ceiling: Mapping[str, float]
+    report: Mapping[str, Mapping[str, Mapping[str, Resampled]]], ceiling: Mapping[str, float]
 ) -> Figure:
-    """Mean IoU of whole masks beside that of their rims, one group of bars per model.
+    """Mean IoU of whole masks beside that of their rims, seen and unseen, with intervals; a group of bars per model.
 
     Args:
-        report: `IoU` or `Boundary IoU` -> model -> score -> (fraction, low, high).
-        ceiling: `IoU` or `Boundary IoU` -> what the truth itself reaches through the grid of patches.
+        report: model -> part, as of `diagnostics.masks_and_rims` -> scores, as of `diagnostics.bootstrap_scores`.
+        ceiling: part -> what the truth itself reaches through the grid of patches.
     """
     figure = Figure(figsize=(11, 3.8), layout="constrained")
-    for axis, (part, bars) in zip(figure.subplots(1, len(report)), report.items(), strict=True):
-        references = {"seen classes, truth through the grid of patches": ceiling[part]}
+    for axis, (part, highest) in zip(figure.subplots(1, len(ceiling)), ceiling.items(), strict=True):
+        bars = {
+            model: {key: (sets.whole, *sets.interval()) for key, sets in parts[part].items() if key != "hIoU"}
+            for model, parts in report.items()
+        }
+        references = {"seen classes, truth through the grid of patches": highest}
         plot_bars(bars, f"mean {part}, per cent", references=references, title=part, axis=axis)
+    return figure
+
+
+def plot_styles(report: Mapping[tuple[str, str], Mapping[str, Resampled]], notes: Mapping[str, str]) -> Figure:
+    """Models on several kinds of pictures, seen and unseen side by side on one scale.
+
+    Args:
+        report: (kind of pictures, model) -> scores, as of `diagnostics.bootstrap_scores`.
+        notes: kind -> what stands after its name.
+    """
+    figure = Figure(figsize=(11, 3.8), layout="constrained")
+    for axis, key in zip(figure.subplots(1, 2, sharey=True), ("mIoU_seen", "mIoU_unseen"), strict=True):
+        bars: dict[str, dict[str, tuple]] = {}
+        for (kind, model), scores in report.items():
+            group = f"{kind} ({notes[kind]})" if kind in notes else kind
+            bars.setdefault(group, {})[model] = (scores[key].whole, *scores[key].interval())
+        plot_bars(bars, "mean IoU, per cent", title=LABELS[key], axis=axis)
     return figure
 
 
@@ -317,13 +338,9 @@ def plot_error_kinds(report: Mapping[str, tuple[torch.Tensor, int]]) -> Figure:
     axis.set_xlim(0, max(1.2 * left.max(), 1.0))
     axis.set_xlabel("wrong pixels, share of all labelled pixels, per cent")
     _legend_above(axis, columns=4)
-    _open(axis)
     return figure
 
 
 def _legend_above(axis: Axes, columns: int = 4) -> None:
     axis.legend(frameon=False, fontsize=8, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderpad=0.1)
-
-
-def _open(axis: Axes) -> None:
     axis.spines[["top", "right"]].set_visible(False)

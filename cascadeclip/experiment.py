@@ -14,9 +14,8 @@ from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.errors import InputError
 from cascadeclip.presets import Preset
 from cascadeclip.scoring import score, summarise
+from cascadeclip.segmenter import TRAINED
 from cascadeclip.training import train
-
-CHECKPOINT = "model.safetensors"
 
 
 def open_clip_of(preset: Preset) -> Clip:
@@ -67,7 +66,10 @@ def fit(
     text = clip.class_embeddings(preset.names, preset.templates)
 
     def save(current: CascadeCLIP, name: str) -> None:
-        save_checkpoint(out / name, current, clip=preset.clip, seen=preset.seen)
+        save_checkpoint(
+            out / name, current, clip=preset.clip, seen=preset.seen, templates=preset.templates,
+            seen_offset=preset.seen_offset,
+        )  # fmt: skip
 
     log = train(
         cascade, preset.train_data(training.seed), text, preset.names, preset.unseen, training,
@@ -76,7 +78,7 @@ def fit(
         validate=(lambda current: summarise(preset, score(preset, clip, current, "val"))) if validate else None,
     )  # fmt: skip
     if state.is_main_process:
-        save(cascade, CHECKPOINT)
+        save(cascade, TRAINED)
     return cascade, log
 
 

@@ -91,7 +91,7 @@ MINI = Preset(
         focal_weight=50.0,
         loss_size=24,
         validate_every=0,
-        checkpoint_every=200,
+        checkpoint_every=50,
     ),
     names=emojiscenes.CLASSES,
     unseen=emojiscenes.UNSEEN,

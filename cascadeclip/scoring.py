@@ -60,6 +60,8 @@ def score(
     """
     if predictions and out is None:
         raise InputError("predictions need an output folder")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit={limit} leaves no picture to score")
     state, split = PartialState(), split or preset.final_split
     data = preset.eval_data(split)
     wanted = range(len(data)) if limit is None else range(min(limit, len(data)))

@@ -21,6 +21,7 @@ from cascadeclip.evaluation import predict
 from cascadeclip.presets import Preset
 
 SHIPPED = {"mini": "mini_cascade.safetensors"}
+TRAINED = "model.safetensors"  # what training writes into its folder
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ class Segmenter:
         """
         pixels, names = read_image(image), check_names(names)
         text = self.clip.class_embeddings(names, self.templates)
-        seen = [position for position, name in enumerate(names) if name in self.seen]
+        known = {_as_written(name) for name in self.seen}
+        seen = [position for position, name in enumerate(names) if _as_written(name) in known]
         height, width = pixels.shape[:2]
         side = self.model.config.tower.image_size
         rows, columns = working_size(height, width, side)
@@ -114,46 +116,63 @@ class Segmenter:
         )
 
 
-def load(name_or_path: str | Path = "mini", *, preset: Preset | None = None) -> Segmenter:
+def load(
+    name_or_path: str | Path = "mini", *, preset: Preset | None = None, device: str | torch.device = "cpu"
+) -> Segmenter:
     """A segmenter from a shipped checkpoint (`"mini"`) or from a checkpoint file, of this package or of the authors.
 
     Args:
+        name_or_path: also a folder that training wrote `model.safetensors` into.
         preset: what a checkpoint in the authors' layout leaves open: the CLIP of its text tower, the number of heads,
-            the seen classes. For every checkpoint: templates and offset; those of the checkpoint by default.
+            the seen classes. For every checkpoint: templates and offset; those it was trained with by default.
+        device: where the model computes.
 
     Raises:
         InputError: neither of them, or a checkpoint that is damaged, does not fit its CLIP, or needs a preset.
     """
+    path = Path(name_or_path)
     if str(name_or_path) in SHIPPED:
-        with as_file(files("cascadeclip") / "assets" / SHIPPED[str(name_or_path)]) as path:
-            loaded = load_any(path)
-    elif Path(name_or_path).exists():
-        sizes = {}
-        if preset is not None:
-            tower = preset.model.tower
-            sizes = dict(heads=tower.heads, decoder_heads=preset.model.decoder_heads, quick_gelu=tower.quick_gelu)
-        loaded = load_any(name_or_path, **sizes)
+        with as_file(files("cascadeclip") / "assets" / SHIPPED[str(name_or_path)]) as shipped:
+            loaded = load_any(shipped)
+    elif path.exists():
+        path = path / TRAINED if path.is_dir() else path
+        loaded = load_any(path, **({} if preset is None else _sizes(preset)))
     else:
         raise InputError(f"{name_or_path!s} is neither a file nor one of the shipped models: {', '.join(SHIPPED)}")
-    if loaded.info is None and preset is None:
-        raise InputError(
-            f"{name_or_path!s} is in the authors' layout, which names no classes and no CLIP: give a preset"
-        )
+    info = loaded.info
+    if info is None and preset is None:
+        raise InputError(f"{path} is in the authors' layout, which names no classes and no CLIP: give a preset")
     clip = loaded.clip or load_clip(**preset.clip)
-    seen = loaded.info.seen if loaded.info is not None else preset.seen
-    known = {} if preset is None else dict(seen_offset=preset.seen_offset, templates=preset.templates)
-    return Segmenter(loaded.model, clip, seen, origins=loaded.lines, **known)
+    templates, offset = (info.templates, info.seen_offset) if preset is None else (preset.templates, preset.seen_offset)
+    return Segmenter(
+        loaded.model.to(device), clip, info.seen if info is not None else preset.seen, seen_offset=offset,
+        templates=templates or CAPTIONS, origins=loaded.lines,
+    )  # fmt: skip
+
+
+def _sizes(preset: Preset) -> dict:
+    """What no tensor of the authors' layout tells."""
+    model = preset.model
+    return dict(heads=model.tower.heads, decoder_heads=model.decoder_heads, quick_gelu=model.tower.quick_gelu)
 
 
 def check_names(names: str | Sequence[str]) -> tuple[str, ...]:
-    """The words as a tuple; an `InputError` for none, empty, repeated or non-text ones."""
+    """The words as a tuple, without spaces around them; an `InputError` for none, empty, repeated or non-text ones."""
     names = (names,) if isinstance(names, str) else tuple(names)
     if not names:
         raise InputError("no words given: name at least one thing to look for, for example ['cat', 'grass']")
     strange = [name for name in names if not isinstance(name, str) or not name.strip()]
     if strange:
         raise InputError(f"words must be text that is not empty, not {strange[0]!r}")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    if len(names) == 1 and "," in names[0]:
+        raise InputError(f"{names[0]!r} is one text: give a list of words, {[w.strip() for w in names[0].split(',')]}")
+    written = [_as_written(name) for name in names]
+    repeated = sorted({name for name in written if written.count(name) > 1})
     if repeated:
         raise InputError(f"words given twice: {', '.join(repeated)}; give each once")
-    return names
+    return tuple(name.strip() for name in names)
+
+
+def _as_written(name: str) -> str:
+    """A word as tokenizers see it: neither capitals nor the number of spaces count."""
+    return " ".join(name.split()).casefold()

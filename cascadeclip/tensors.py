@@ -21,12 +21,19 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(scratch)
+        scratch.chmod(0o666 & ~_umask())  # some writers make files that only their owner may read
         os.replace(scratch, path)
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {path}: {error}; choose a folder you may write to") from error
     finally:
         if scratch.exists():
             scratch.unlink()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:

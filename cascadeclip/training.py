@@ -21,13 +21,14 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.checkpoint import fingerprint, load_own_state, own_state, replace_file
+from cascadeclip.checkpoint import fingerprint, load_own_state, own_state
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.stream import Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
 from cascadeclip.losses import present_pairs, segmentation_loss
 from cascadeclip.precision import autocast
+from cascadeclip.tensors import replace_file, write_pth
 
 logger = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ class _Run:
         self.wrapped = self.accelerator.prepare_model(model)
         self.optimiser = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.tower = fingerprint(model.encoder.visual)
         self.done, self.log = self._resume()
         self.accelerator.wait_for_everyone()  # nobody writes a state before all have read it
         self.data = Endless(data, config.seed)
@@ -247,13 +249,14 @@ class _Run:
         state = {
             "step": step,
             "config": json.dumps(asdict(self.config)),
-            "tower": fingerprint(self.model.encoder.visual),
+            "settings": json.dumps(self.model.config.to_dict()),
+            "tower": self.tower,
             "model": own_state(self.model),
             "optimiser": self.optimiser.state_dict(),
             "scaler": self.scaler.state_dict(),
             "log": json.dumps(self.log),
         }
-        replace_file(self.out / STATE, lambda scratch: torch.save(state, scratch))
+        write_pth(self.out / STATE, state)
         text = "".join(json.dumps(entry) + "\n" for entry in self.log)
         replace_file(self.out / LOG, lambda scratch: scratch.write_text(text))
 
@@ -268,9 +271,10 @@ class _Run:
         if not path.exists():
             return 0, []
         state = torch.load(path, weights_only=True, map_location="cpu")
-        saved, wanted = json.loads(state["config"]), asdict(self.config)
+        saved = json.loads(state["config"]) | json.loads(state["settings"])
+        wanted = json.loads(json.dumps(asdict(self.config) | self.model.config.to_dict()))  # tuples as lists
         changed = [name for name in wanted if saved.get(name) != wanted[name] and name not in FREE]
-        if changed or state["tower"] != fingerprint(self.model.encoder.visual):
+        if changed or state["tower"] != self.tower:
             raise InputError(
                 f"{path} belongs to a run with other settings ({', '.join(changed) or 'another CLIP'}); give another "
                 "output folder, or remove that file to start anew"

@@ -138,7 +138,8 @@ print("both at once:", len(set(SEEN) & set(UNSEEN)))
 # On our scene: what is true, and what training would show of it to the decoders.
 
 # %%
-order = [*words, *(name for name in CLASSES if name not in words)]  # so that the colours are those of the plot above
+order = [*words, "house"]  # the first colours, so that they are those of the plot above
+order += [name for name in CLASSES if name not in order]
 colour = dict(zip(order, class_colours(len(order)), strict=True))
 truth = np.array([colour[name] for name in CLASSES])[scene.labels]
 shown = np.where(np.isin(scene.labels, [number[name] for name in UNSEEN])[..., None], 0.0, truth)  # black
@@ -333,22 +334,20 @@ my_result.plot()
 disturbed = []
 for index in range(12):
     crowd = draw_scene(seed=0, index=index, objects=(2, 2))
-    asked = [*crowd.things, *crowd.stuff]
-    asked += [name for name in CLASSES if name not in asked]
+    present = [*crowd.things, *crowd.stuff]
+    asked = present + [name for name in CLASSES if name not in present]
     answer = segmenter.segment(crowd.image, asked)
-    truth = np.vectorize(lambda label, asked=asked: asked.index(CLASSES[label]))(crowd.labels)
-    present = len(crowd.things) + len(crowd.stuff)
-    shares = [float((answer.scores[:k].argmax(0) == truth).mean()) for k in range(present, len(asked) + 1)]
-    assert all(later <= earlier for earlier, later in pairwise(shares)), "an absent word must not raise the share"
-    takers = [asked[k] for k in np.unique(answer.labels) if k >= present]
+    takers = [asked[k] for k in np.unique(answer.labels) if k >= len(present)]
     if takers:
         disturbed.append(index)
-        print(
-            f"scene {index}: {100 * shares[0]:.1f} % right with its {present} words, {100 * shares[-1]:.1f} % with ",
-            end="",
-        )
-        print(f"all {len(asked)}; absent words that took pixels: {', '.join(takers)}")
-assert 2 in disturbed, "in scene 2 an absent word takes pixels"
+        print(f"scene {index}, {' and '.join(crowd.things)}: pixels taken by {', '.join(takers)}")
+    if index == 2:
+        truth = np.vectorize(lambda label, asked=asked: asked.index(CLASSES[label]))(crowd.labels)
+        counts = range(len(present), len(asked) + 1)  # the first words only
+        shares = [float((answer.scores[:count].argmax(0) == truth).mean()) for count in counts]
+print(f"scene 2: {100 * shares[0]:.1f} % of the pixels right with its own words, {100 * shares[-1]:.1f} % with all")
+assert all(later <= earlier for earlier, later in pairwise(shares)), "an absent word must not raise the share"
+assert shares[-1] < shares[0] and 2 in disturbed, "in scene 2 an absent word takes pixels"
 print(f"{len(disturbed)} of 12 scenes disturbed")
 
 # %% [markdown]

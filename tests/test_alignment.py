@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cascadeclip.alignment import Resampled, bootstrap, localise, loss_along_gap, modality_gap
+from cascadeclip.alignment import Resampled, bootstrap, curves_of, localise, loss_along_gap, modality_gap
 from cascadeclip.errors import InputError
 
 LABELS = torch.tensor([[0, 0, 1, 1], [1, 2, 2, 2]])
@@ -162,6 +162,15 @@ def test_resampled_localisation_is_the_measure_on_drawn_images():
         assert resampled.draws == pytest.approx([found.mean(measure, [0, 2], images=row) for row in rows])
         again = localise(similarity[rows[0]], labels[rows[0]])
         assert resampled.draws[0] == pytest.approx(again.mean(measure, [0, 2]))
+
+
+def test_curves_have_a_value_and_an_interval_per_block():
+    similarity = torch.rand(6, 12, 4, generator=torch.Generator().manual_seed(0))
+    blocks = [localise(similarity * sign, torch.arange(72).reshape(6, 12) % 4) for sign in (1, -1)]
+    values, intervals = curves_of({"raw": blocks}, "auroc", scale=100, repeats=20)
+    assert values["raw"] == pytest.approx([100 * block.mean("auroc") for block in blocks])
+    expected = 100 * np.array([block.resampled("auroc", repeats=20).interval() for block in blocks])
+    assert np.array(intervals["raw"]) == pytest.approx(expected)
 
 
 def test_modality_gap_is_the_distance_of_the_centroids_whatever_the_lengths():

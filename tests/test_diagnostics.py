@@ -203,11 +203,12 @@ def test_right_unseen_names_look_at_unseen_pixels_alone():
     assert d.right_unseen_names(d.Readout(labels, guess, guess, scores, scores), [1, 4]) == pytest.approx(2 / 3)
 
 
-def test_masks_and_rims_are_both_counts():
+def test_masks_and_rims_are_both_scored():
     predicted, labels = maps(12)
-    found = d.masks_and_rims(predicted, labels, 5)
-    assert torch.equal(found["IoU"], d.picture_counts(predicted, labels, 5))
-    assert torch.equal(found["Boundary IoU"], d.boundary_counts(predicted, labels, 5))
+    found = d.masks_and_rims(predicted, labels, NAMES, UNSEEN)
+    for part, count in (("IoU", d.picture_counts), ("Boundary IoU", d.boundary_counts)):
+        expected = d.mean_scores(count(predicted, labels, 5), NAMES, UNSEEN)
+        assert {key: one.whole for key, one in found[part].items()} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("count", [d.picture_counts, d.boundary_counts])

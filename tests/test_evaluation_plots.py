@@ -6,6 +6,7 @@ import torch
 from matplotlib.figure import Figure
 
 from cascadeclip import evaluation_plots as plots
+from cascadeclip.alignment import Resampled
 from cascadeclip.diagnostics import ERROR_KINDS
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import ConfusionMatrix
@@ -127,11 +128,27 @@ def test_bars_draw_into_an_axis_that_is_given():
 
 
 def test_masks_and_rims_stand_side_by_side_with_their_ceilings():
-    bars = {"cascade": {"mIoU_seen": (0.5, 0.4, 0.6)}}
-    figure = drawn(plots.plot_masks_and_rims({"IoU": bars, "Boundary IoU": bars}, {"IoU": 0.9, "Boundary IoU": 0.7}))
+    sets = Resampled(np.array(0.5), np.linspace(0.4, 0.6, 101), (3, 101, 0))
+    scores = {"mIoU_seen": sets, "mIoU_unseen": sets, "hIoU": sets}
+    report = {"cascade": {"IoU": scores, "Boundary IoU": scores}}
+    figure = drawn(plots.plot_masks_and_rims(report, {"IoU": 0.9, "Boundary IoU": 0.7}))
     assert [axis.get_title() for axis in figure.axes] == ["IoU", "Boundary IoU"]
-    lines = [[line.get_ydata()[0] for line in axis.lines] for axis in figure.axes]
-    assert lines == [[90], [pytest.approx(70)]]
+    for axis, highest in zip(figure.axes, (90, 70), strict=True):
+        assert [line.get_ydata()[0] for line in axis.lines] == pytest.approx([highest])
+        assert [bar.get_height() for bar in axis.patches] == [50, 50]
+        assert axis.collections[0].get_segments()[0][:, 1] == pytest.approx([40.5, 59.5])
+
+
+def test_styles_are_groups_on_one_scale():
+    def scores(value):
+        sets = Resampled(np.array(value), np.full(5, value), (3, 5, 0))
+        return {"mIoU_seen": sets, "mIoU_unseen": sets, "hIoU": sets}
+
+    report = {(style, model): scores(value) for style, value in (("x", 0.1), ("y", 0.5)) for model in ("m", "n")}
+    seen, unseen = drawn(plots.plot_styles(report, {"y": "left out"})).axes
+    assert [label.get_text() for label in seen.get_xticklabels()] == ["x", "y (left out)"]
+    assert [bar.get_height() for bar in unseen.patches] == pytest.approx([10, 50, 10, 50])
+    assert seen.get_ylim() == unseen.get_ylim()
 
 
 @pytest.mark.parametrize("report", [{}, {"one": {}}, {"one": {"a": 1.0}, "two": {"b": 1.0}}])

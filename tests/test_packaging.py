@@ -33,10 +33,11 @@ def test_environment_installs_what_pyproject_says(project):
 
 def test_requirements_are_ranges_and_all_is_everything(project):
     extras = project["optional-dependencies"]
-    assert set(extras) == {"notebooks", "test", "all"}
+    assert set(extras) == {"data", "notebooks", "test", "train", "all"}
     everything = Requirement(extras["all"][0])
-    assert (everything.name, everything.extras) == (project["name"], {"notebooks", "test"})
-    requirements = [Requirement(text) for text in project["dependencies"] + extras["notebooks"] + extras["test"]]
+    assert (everything.name, everything.extras) == (project["name"], {"data", "notebooks", "test", "train"})
+    texts = [text for name, group in extras.items() if name != "all" for text in group]
+    requirements = [Requirement(text) for text in project["dependencies"] + texts]
     assert {clause.operator for requirement in requirements for clause in requirement.specifier} == {">="}
     assert len({requirement.name for requirement in requirements}) == len(requirements)
 

@@ -47,3 +47,15 @@ def test_predictions_draw_every_class_in_a_colour_that_the_legend_has():
         drawn = np.concatenate([np.asarray(axis.images[0].get_array()).reshape(-1, 3) for axis in axes[1:]])
         assert {tuple(colour) for colour in np.round(drawn, 6)} <= named
         assert tuple(OTHER_COLOUR) not in named  # three classes have room
+
+
+def test_classes_without_a_place_in_the_legend_are_grey(monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr("cascadeclip.plots._classes_to_name", lambda labels, maps: [0])
+    image, labels = Noise()[0]
+    figure = plot_predictions(
+        CascadeCLIP(MODEL).eval(), [(np.asarray(image.permute(1, 2, 0)), labels.numpy())], TEXT, NAMES, UNSEEN
+    )
+    assert texts(figure.axes[-1].get_legend()) == ["a", "other words"]
+    truth = np.asarray(figure.axes[1].images[0].get_array())
+    assert np.allclose(truth[labels.numpy() != 0], OTHER_COLOUR)

@@ -13,12 +13,14 @@ def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     if isinstance(image, str | Path):
         path = Path(image)
         if not path.is_file():
-            raise InputError(f"no image at {path}")
+            raise InputError(f"no image at {path}" + (": that is a folder" if path.is_dir() else ""))
         try:
             with Image.open(path) as file:
                 file.load()
                 return _rgb(file)
-        except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except Image.DecompressionBombError as error:
+            raise InputError(f"{path} is too large ({error}); make it smaller") from error
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise InputError(f"{path} is no image or a damaged one ({error}); convert it to PNG or JPEG") from error
     if isinstance(image, Image.Image):
         return _rgb(image)
@@ -27,7 +29,7 @@ def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or 0 in image.shape:
         raise InputError(
             f"an image array must be (H, W, 3) uint8 RGB, not {image.shape} {image.dtype}; "
-            "for floats in 0..1 use (255 * array).round().astype('uint8')"
+            "for floats in 0..1 use (255 * array).round().astype('uint8'), for anything else give a PIL image"
         )
     return image
 
