@@ -7,11 +7,12 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
 from cascadeclip.errors import InputError
+
+COMPARED_AT_ONCE = 2**22  # pairs of patches
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,33 @@ def localise(similarity: Tensor, labels: Tensor, *, present_only: bool = False) 
     candidates = similarity.masked_fill(~truth.any(1, keepdim=True), -torch.inf) if present_only else similarity
     cells = labels * classes + candidates.argmax(-1)
     confusion = torch.stack([torch.bincount(row, minlength=classes**2) for row in cells])
-    rows = []
-    for image, index in truth.any(1).nonzero().tolist():
-        is_class, score = truth[image, :, index].numpy(), similarity[image, :, index].float().numpy()
-        if is_class.all():
-            continue  # nothing to tell it from
-        auroc, precision = roc_auc_score(is_class, score), average_precision_score(is_class, score)
-        rows.append((image, index, auroc, precision, is_class.mean(), is_class[score.argmax()]))
-    image, index, auroc, precision, prevalence, hit = (np.array(column) for column in zip(*rows, strict=True))
+    image, index = (
+        (truth.any(1) & ~truth.all(1)).nonzero().T
+    )  # a class that fills its image has nothing to stand out from
+    is_class, score = truth[image, :, index], similarity[image, :, index].float()
+    at_once = max(1, COMPARED_AT_ONCE // patches**2)
+    rows = [_ranked(*pair) for pair in zip(is_class.split(at_once), score.split(at_once), strict=True)]
+    auroc, precision = (torch.cat(column).numpy() for column in zip(*rows, strict=True))
+    hit = is_class.gather(1, score.argmax(1, keepdim=True))[:, 0].numpy()
+    prevalence = is_class.double().mean(1).numpy()
     confusion = confusion.view(images, classes, classes).numpy()
-    return Localisation(image, index, auroc, precision, prevalence, hit, confusion)
+    return Localisation(image.numpy(), index.numpy(), auroc, precision, prevalence, hit, confusion)
+
+
+def _ranked(is_class: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+    """AUROC and average precision (R,) float64 of scores (R, N) for a class's patches (R, N) bool; ties count half.
+
+    Both are means over the patches i of the class: of the share of other patches below i, and of the precision among
+    all patches that score at least what i does.
+    """
+    others = ~is_class[:, None]
+    as_high, higher = score[:, None] >= score[:, :, None], score[:, None] > score[:, :, None]  # (R, i, j): j against i
+    lost = ((as_high & others).sum(2) + (higher & others).sum(2)).double() / 2  # others that i does not beat
+    among = as_high.sum(2).double()
+    precision = (as_high & ~others).sum(2) / among
+    count = is_class.sum(1)
+    auroc = 1 - (lost * is_class).sum(1) / (count * (~is_class).sum(1))
+    return auroc, (precision * is_class).sum(1) / count
 
 
 @dataclass(frozen=True)

@@ -295,6 +295,13 @@ def _inexpressible(model: CascadeCLIP) -> list[str]:
         problems.append("prompt_tokens=0, their tower always has prompts")
     if not config.class_embedding_twice:
         problems.append("class_embedding_twice=False, their tower always adds it twice")
+    problems += [
+        f"{name}, theirs has no such setting"
+        for name in ("shared_projection", "shared_decoder")
+        if getattr(config, name)
+    ]
+    if config.spectral_blocks:
+        problems.append(f"spectral_blocks={config.spectral_blocks}, theirs has no spectral prompt")
     with torch.device("meta"):
         plain = _leaves(build_tower(config.tower))
     own = _leaves(model.encoder.visual)

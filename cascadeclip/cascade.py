@@ -179,14 +179,18 @@ class CascadeCLIP(nn.Module):
             dropout=config.dropout,
             class_embedding_twice=config.class_embedding_twice,
             train_taps=config.train_taps,
+            spectral_blocks=config.spectral_blocks,
         )
         self.aggregations = nn.ModuleList(
             Aggregation(len(stage), width, kind=config.aggregation, sigma=config.sigma) for stage in config.stages
+        ).requires_grad_(config.train_aggregation)
+        stages = len(config.stages)
+        self.descriptors = nn.ModuleList(
+            RelationshipDescriptor(width) for _ in range(1 if config.shared_projection else stages)
         )
-        self.descriptors = nn.ModuleList(RelationshipDescriptor(width) for _ in config.stages)
         self.decoders = nn.ModuleList(
             TextImageDecoder(width, heads=config.decoder_heads, layers=config.decoder_layers, dropout=config.dropout)
-            for _ in config.stages
+            for _ in range(1 if config.shared_decoder else stages)
         )
 
     def forward(self, images: Tensor, text: Tensor) -> CascadeOutput:
@@ -207,10 +211,10 @@ class CascadeCLIP(nn.Module):
             aggregate([encoded.features[block] for block in stage])
             for aggregate, stage in zip(self.aggregations, self.config.stages, strict=True)
         ]
-        queries = [describe(text, encoded.image_embedding) for describe in self.descriptors]
+        queries = [self._of_stage(self.descriptors, s)(text, encoded.image_embedding) for s in range(len(tokens))]
         logits = [
-            decode(q, z).unflatten(-1, encoded.grid)
-            for decode, q, z in zip(self.decoders, queries, tokens, strict=True)
+            self._of_stage(self.decoders, s)(q, z).unflatten(-1, encoded.grid)
+            for s, (q, z) in enumerate(zip(queries, tokens, strict=True))
         ]
         return CascadeOutput(
             mask_logits=torch.stack(logits).sum(0),  # the cascade: M = sum_s M_s
@@ -220,3 +224,8 @@ class CascadeCLIP(nn.Module):
             layer_features=[f.transpose(1, 2).unflatten(-1, encoded.grid) for f in encoded.features.values()],
             image_embedding=encoded.image_embedding,
         )
+
+    @staticmethod
+    def _of_stage(modules: nn.ModuleList, stage: int) -> nn.Module:
+        """A stage's own module, or the one that all stages share."""
+        return modules[stage % len(modules)]

@@ -1,4 +1,4 @@
-"""Command line: `cascadeclip demo | train | evaluate | segment`."""
+"""Command line: `cascadeclip demo | train | evaluate | experiments | segment`."""
 
 import json
 import logging
@@ -171,6 +171,35 @@ def evaluate(
         )
         save_figure(plot_class_iou(scores), out / "scores.png")
         print(f"wrote {out / 'scores.json'} and {out / 'scores.png'}")
+
+
+@app.command()
+def experiments(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which of the paper's comparisons; none lists them.")
+    ] = None,
+    preset: PresetName = "mini",
+    data_root: DataRoot = None,
+    seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on; the same for every row.")] = 3,
+    steps: Annotated[int | None, typer.Option(min=2, help="Of training; the preset's by default.")] = None,
+    limit: Limit = None,
+    out: Out = Path("runs/experiments"),
+) -> None:
+    """Run the paper's comparisons as tables; a stopped one goes on, and what was trained before is used again."""
+    from cascadeclip.compare import run_comparison
+    from cascadeclip.compare_report import write_report
+    from cascadeclip.comparisons import COMPARISONS, get_comparison
+    from cascadeclip.presets import get_preset
+
+    for comparison in COMPARISONS.values() if not names else ():
+        print(f"{comparison.name:12} {comparison.question}")
+    chosen = get_preset(preset, data_root)
+    for comparison in [get_comparison(name) for name in names or ()]:
+        rows = run_comparison(comparison, chosen, out, seeds=range(seeds), steps=steps, limit=limit)
+        where = f"preset {preset}, {steps or chosen.training.steps} steps, {seeds} seed{'s' if seeds > 1 else ''}"
+        path = write_report(comparison, rows, where, out)
+        print(path.read_text())
+        print(f"wrote {path}, and beside it the figure and the numbers as JSON")
 
 
 @app.command()

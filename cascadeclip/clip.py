@@ -5,7 +5,7 @@ import logging
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
 
@@ -49,6 +49,7 @@ class Clip:
     pretrained: str | None
     model: nn.Module
     tokenize: Callable[[list[str]], Tensor]
+    _embedded: dict = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def visual(self) -> VisionTransformer:
@@ -59,19 +60,27 @@ class Clip:
         """Sizes of the image tower."""
         return tower_config(self.visual)
 
-    @torch.inference_mode()
     def class_embeddings(self, names: Sequence[str], templates: Sequence[str] = CAPTIONS) -> Tensor:
         """T (C, E) float32: per class the mean over the templates of its L2-normed embeddings, L2-normed again.
 
         Args:
             names: class words.
             templates: sentences with one `{}` for the class word.
+
+        Computed once per words and templates: the text tower is frozen.
         """
+        key = (tuple(names), tuple(templates))
+        if key not in self._embedded:
+            self._embedded[key] = self._embed(*key)
+        return self._embedded[key].clone()
+
+    @torch.inference_mode()
+    def _embed(self, names: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
         tokens = self.tokenize([template.format(name) for name in names for template in templates])
         device = self.model.logit_scale.device  # the image tower may have been moved elsewhere by itself
         embedded = torch.cat([self.model.encode_text(chunk.to(device)).float() for chunk in tokens.split(512)])
         embedded = F.normalize(embedded, dim=-1).view(len(names), len(templates), -1)
-        return F.normalize(embedded.mean(1), dim=-1).clone()
+        return F.normalize(embedded.mean(1), dim=-1)
 
 
 def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: int | None = None) -> Clip:

@@ -57,6 +57,9 @@ class ModelConfig:
             position, where CLIP adds the class embedding once.
         train_taps: False is a quirk of the authors' code: LayerNorm and projection of the tapped blocks keep their
             random initial values. True trains them.
+        train_aggregation: False freezes NGA's weights.
+        shared_projection, shared_decoder: all stages use one descriptor, one decoder.
+        spectral_blocks: SPT-SEG's spectral prompt is added before these blocks, see `spectral.py`.
         upsample_through_training_size: quirk of the authors' code: at inference the mask logits are brought to
             `tower.image_size` squared first, whatever the picture's size, and from there to the picture.
     """
@@ -72,6 +75,10 @@ class ModelConfig:
     class_embedding_twice: bool = True
     train_taps: bool = False
     upsample_through_training_size: bool = True
+    train_aggregation: bool = True
+    shared_projection: bool = False
+    shared_decoder: bool = False
+    spectral_blocks: tuple[int, ...] = ()
 
     def __post_init__(self):
         nested = all(isinstance(stage, list | tuple) for stage in self.stages)
@@ -87,6 +94,9 @@ class ModelConfig:
             self.aggregation in AGGREGATIONS,
             f"aggregation={self.aggregation!r}: choose from {', '.join(AGGREGATIONS)}",
         )
+        object.__setattr__(self, "spectral_blocks", tuple(self.spectral_blocks))
+        beyond = [block for block in self.spectral_blocks if not 1 <= block <= layers]
+        _require(not beyond, f"spectral_blocks={self.spectral_blocks}: the tower has blocks 1..{layers}, not {beyond}")
         _require(self.sigma > 0, f"sigma={self.sigma} must be positive")
         _require(self.prompt_tokens >= 0, f"prompt_tokens={self.prompt_tokens} must not be negative")
         _require(self.decoder_layers >= 1, f"decoder_layers={self.decoder_layers} must be at least 1")

@@ -213,8 +213,11 @@ def rim(maps: Tensor, width: int) -> Tensor:
         raise InputError(f"boundary width={width} px must be at least 1")
     padded = F.pad(maps[:, None].float(), (width,) * 4, value=-1.0)  # -1 is no class: beyond the picture
     side = 2 * width + 1
-    largest, smallest = F.max_pool2d(padded, side, stride=1), -F.max_pool2d(-padded, side, stride=1)
-    return (largest != smallest)[:, 0]
+
+    def largest(values: Tensor) -> Tensor:
+        return F.max_pool2d(F.max_pool2d(values, (side, 1), stride=1), (1, side), stride=1)  # columns, then rows
+
+    return (largest(padded) != -largest(-padded))[:, 0]
 
 
 def through_grid(labels: Tensor, classes: int, side: int) -> Tensor:
@@ -305,10 +308,8 @@ def masks_and_rims(
     predicted: Tensor, labels: Tensor, names: Sequence[str], unseen: Sequence[str]
 ) -> dict[str, dict[str, Resampled]]:
     """`bootstrap_scores` of whole masks (`IoU`) and of their rims (`Boundary IoU`)."""
-    found = {"IoU": picture_counts, "Boundary IoU": boundary_counts}
-    return {
-        part: bootstrap_scores(count(predicted, labels, len(names)), names, unseen) for part, count in found.items()
-    }
+    counts = {"IoU": picture_counts, "Boundary IoU": boundary_counts}
+    return {part: bootstrap_scores(of(predicted, labels, len(names)), names, unseen) for part, of in counts.items()}
 
 
 def _hidden_mask(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) -> Tensor:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from cascadeclip.config import TowerConfig
 from cascadeclip.errors import InputError
+from cascadeclip.spectral import SpectralPrompt
 
 
 @dataclass
@@ -113,7 +114,7 @@ class PromptedEncoder(nn.Module):
         taps: numbers (1..L-1) of the blocks to read besides the last one.
         prompt_tokens: P; 0 leaves the tower as CLIP made it.
         dropout: on the prompt tokens, while training.
-        class_embedding_twice, train_taps: see `ModelConfig`.
+        class_embedding_twice, train_taps, spectral_blocks: see `ModelConfig`.
     """
 
     def __init__(
@@ -125,6 +126,7 @@ class PromptedEncoder(nn.Module):
         dropout: float = 0.1,
         class_embedding_twice: bool = True,
         train_taps: bool = False,
+        spectral_blocks: tuple[int, ...] = (),
     ):
         super().__init__()
         self.visual = visual.requires_grad_(False)
@@ -142,6 +144,8 @@ class PromptedEncoder(nn.Module):
             nn.init.zeros_(self.prompt_proj.bias)
             self.prompt_norm = nn.LayerNorm(width, eps=1e-6)
         self.prompt_dropout = nn.Dropout(dropout)
+        self.spectral_blocks = spectral_blocks
+        self.spectral = SpectralPrompt(width, visual.grid_size) if spectral_blocks else None
         self.tap_norms = nn.ModuleList(nn.LayerNorm(width) for _ in taps).requires_grad_(train_taps)
         projections = torch.randn(len(taps), width, embed_dim) * width**-0.5
         self.tap_projections = nn.Parameter(projections, requires_grad=train_taps and bool(taps))
@@ -158,6 +162,8 @@ class PromptedEncoder(nn.Module):
         tokens, grid = embed(self.visual, images, self.class_embedding_twice)
         features = {}
         for block, module in enumerate(self.visual.transformer.resblocks, start=1):
+            if block in self.spectral_blocks:
+                tokens = self.spectral(tokens, grid)
             tokens = self.insert_prompts(tokens, block, patches=math.prod(grid))
             if self.recompute and torch.is_grad_enabled():
                 tokens = checkpoint(run_block, module, tokens, use_reentrant=False)

@@ -172,9 +172,11 @@ def _draw_trades(
         offsets = np.asarray(report[name][0])
         near = int(np.argmin(np.abs(offsets - marked[name])))
         axis.plot(*path.T, color=colour, linewidth=1, marker=".", markersize=4, label=name)
-        axis.plot(*path[near], "o", color=colour, markersize=8, label=f"offset {offsets[near]:g}")
+        axis.plot(*path[near], "o", color=colour, markersize=8, label=f"offset {offsets[near] + 0:g}")
         for end in {0, len(path) - 1}:
-            axis.annotate(f"{offsets[end]:g}", path[end], (3, -8), textcoords="offset points", color=colour, fontsize=7)
+            axis.annotate(
+                f"{offsets[end] + 0:g}", path[end], (3, -8), textcoords="offset points", color=colour, fontsize=7
+            )
     _legend_above(axis, columns=min(len(paths) + 1, 3))
 
 

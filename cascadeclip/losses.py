@@ -1,4 +1,4 @@
-"""Focal and dice loss of sigmoid masks, written without one-hot targets.
+"""Focal and dice loss of sigmoid masks, written without one-hot targets and without masks at the labels' size.
 
 Every class of every image has one mask: target 1 where the label is that class, 0 elsewhere. Symbols: B images, C
 classes, p = sigmoid(x) the probability of a mask pixel, M the number of (image, class) pairs present in the batch.
@@ -6,12 +6,14 @@ classes, p = sigmoid(x) the probability of a mask pixel, M the number of (image,
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from cascadeclip.errors import InputError
 
 ALPHA, GAMMA = 0.25, 2  # of the focal loss
 SMOOTHING = 1.0  # of the dice loss
+CHUNK = 2**18  # upsampled logits that are worked on at once: few, so that a processor's cache holds them
 
 
 def segmentation_loss(
@@ -40,24 +42,23 @@ def segmentation_loss(
         InputError: shapes that do not belong together, or a label out of range.
     """
     labels = _checked(mask_logits, labels, ignore_index)
-    logits = F.interpolate(mask_logits.float(), labels.shape[1:], mode="bilinear", align_corners=False).flatten(2)
-    labels = labels.flatten(1)  # (B, pixels)
-    positive = labels != ignore_index
+    logits, positive = mask_logits.float(), labels != ignore_index
     counted = torch.ones_like(positive) if ignored_are_negatives else positive
     own = torch.where(positive, labels, 0)
-    own_logit = logits.gather(1, own[:, None])[:, 0]  # (B, pixels): logit of each pixel's own class
+    own_logit = _own_logits(logits, own)  # (B, pixels): logit of each pixel's own class
+    own, positive = own.flatten(1), positive.flatten(1)
 
     pixels = torch.zeros(logits.shape[:2], device=logits.device).scatter_add_(1, own, positive.float())  # (B, C)
     masks = _average_over_ranks((pixels > 0).sum() if pairs is None else pairs).clamp(min=1)  # M
+    negatives, area = _MaskSums.apply(logits, counted.float())  # (B, C): sums of _negative and of p
 
     # Focal, -a_t (1 - p_t)^gamma log p_t: every pixel as a negative of every class, then each pixel's own class
     # corrected from negative to positive.
     correction = (_positive(own_logit) - _negative(own_logit)) * positive
-    focal = (_negative(logits).sum(1) * counted + correction).sum(1) / counted.sum(1).clamp(min=1)
+    focal = (negatives.sum(1) + correction.sum(1)) / counted.sum((1, 2)).clamp(min=1)
 
     # Dice, 1 - (2 sum p t + 1) / (sum p + sum t + 1), for the classes present
     overlap = torch.zeros_like(pixels).scatter_add(1, own, own_logit.sigmoid() * positive)
-    area = (logits.sigmoid() * counted[:, None]).sum(2)
     dice = (1 - (2 * overlap + SMOOTHING) / (area + pixels + SMOOTHING))[pixels > 0].sum()
 
     focal, dice = focal_weight * focal.sum() / masks, dice_weight * dice / masks
@@ -79,6 +80,56 @@ def _negative(logits: Tensor) -> Tensor:
 def _positive(logits: Tensor) -> Tensor:
     """Focal loss of a pixel inside the mask: -alpha (1 - p)^gamma log p."""
     return ALPHA * (-logits).sigmoid() ** GAMMA * F.softplus(-logits)
+
+
+class _MaskSums(torch.autograd.Function):
+    """Sums of `_negative` and of p over the counted pixels of every mask.
+
+    A sum depends on its own mask only. Its derivative there, as small as the mask logits, is computed beside it, so
+    that nothing of size B x C x H x W waits for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, C, h, w) and counted pixels (B, H, W), both float32 -> two (B, C)."""
+        rows, columns = (
+            _bilinear(n, m, logits.device) for n, m in zip(logits.shape[2:], counted.shape[1:], strict=True)
+        )
+        sums, slopes, counted = [], [], counted[:, None]
+        with torch.autocast(logits.device.type, enabled=False):
+            for part in logits.split(max(1, CHUNK // counted.numel()), dim=1):
+                x = rows @ part @ columns.T
+                p, softplus = x.sigmoid(), x.relu() - x.abs().sigmoid_().log_()  # F.softplus is three times as slow
+                scale = (1 - ALPHA) * p**GAMMA * counted
+                sums.append(torch.stack([(scale * softplus).sum((2, 3)), (p * counted).sum((2, 3))]))
+                slope = scale * (GAMMA * (1 - p) * softplus + p), p * (1 - p) * counted
+                slopes.append(torch.stack([rows.T @ pixels @ columns for pixels in slope]))
+        ctx.save_for_backward(torch.cat(slopes, dim=2))
+        return torch.cat(sums, dim=2).unbind()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
+        (slopes,) = ctx.saved_tensors
+        return torch.einsum("kbc,kbchw->bchw", torch.stack(gradients), slopes), None
+
+
+def _own_logits(logits: Tensor, own: Tensor) -> Tensor:
+    """Logits (B, C, h, w), upsampled bilinearly and read at one class per pixel, (B, H, W) -> (B, H * W)."""
+    (height, width), flat, read = logits.shape[2:], logits.flatten(1), 0
+    (row_weights, rows), (column_weights, columns) = (
+        _bilinear(n, m, logits.device).topk(min(n, 2)) for n, m in zip(logits.shape[2:], own.shape[1:], strict=True)
+    )
+    for row_weight, row in zip(row_weights.T, rows.T, strict=True):
+        for column_weight, column in zip(column_weights.T, columns.T, strict=True):
+            at = (own * height + row[:, None]) * width + column
+            read = read + (row_weight[:, None] * column_weight).flatten() * flat.gather(1, at.flatten(1))
+    return read
+
+
+def _bilinear(small: int, large: int, device: torch.device) -> Tensor:
+    """Matrix (large, small) that brings one side of a picture from `small` to `large` pixels, as `F.interpolate`."""
+    return F.interpolate(torch.eye(small, device=device)[None], large, mode="linear", align_corners=False)[0].T
 
 
 def _average_over_ranks(count: Tensor) -> Tensor:

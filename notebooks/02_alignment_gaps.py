@@ -22,7 +22,7 @@
 # 2. to measure localisation and the modality gap with chance levels and intervals;
 # 3. what happens when blocks are simply added up, here and in the paper.
 #
-# **Time:** about four minutes on a laptop CPU with two cores; a GPU is used if there is one.
+# **Time:** between four and five minutes on a laptop CPU with two cores; a GPU is used if there is one.
 
 # %%
 # On Colab, install the package first: see the README.
@@ -181,16 +181,13 @@ print("raw below guessing from block 3 to 9:", bool((auroc["raw"][2:9] < 0.5).al
 
 
 # %%
-def by_class(measure):
+def by_class(measure, title):
     """Lens -> (C, L)."""
-    return {
-        f"{measure.replace('_', ' ')}\n{name}": np.array([r.per_class(measure) for r in results]).T
-        for name, results in found.items()
-    }
+    return {f"{title}\n{name}": np.array([r.per_class(measure) for r in rs]).T for name, rs in found.items()}
 
 
-tables = by_class("auroc")
-order = best_first(tables["auroc\nlearnt"])
+tables = by_class("auroc", "AUROC")
+order = best_first(tables["AUROC\nlearnt"])
 plot_classes_over_blocks(tables, CLASSES, UNSEEN, "AUROC (white: guessing)", order=order)
 
 # %%
@@ -201,11 +198,18 @@ of_thing, of_stuff = (int(np.median(some)) for some in (held[: len(THINGS)], hel
 print("classes in none of the 80 pictures:", ", ".join(np.array(CLASSES)[held == 0]))
 print(f"pictures of a thing: {of_thing}, of a texture: {of_stuff} (medians)")
 print(f"95 % interval of the AUROC of one class that is in 3 pictures or more: {width:.2f} wide (median)")
-tables = {title: values for m in ("average_precision", "hit", "iou") for title, values in by_class(m).items()}
-plot_classes_over_blocks(tables, CLASSES, UNSEEN, "share (guessing is near 0)", order=order, cmap="viridis")
+tables = {"prevalence\n(guessing)": by_class("prevalence", "")["\nraw"]}
+for measure, title in (("average_precision", "av. precision"), ("hit", "hit"), ("iou", "IoU")):
+    tables |= by_class(measure, title)
+plot_classes_over_blocks(tables, CLASSES, UNSEEN, "share", order=order, cmap="viridis")
 
 # %% [markdown]
-# TODO-CLASSES
+# Unseen classes are spread among the seen ones: Mini-CLIP met all of them in captions, and no mask has been used so
+# far. Through the raw lens nearly all things are red and some textures blue: words point at the background. Through the
+# learnt lens most classes are blue from block 3 on, and a few stay near guessing (brick, tree). Finding a class's
+# patches within its picture (AUROC, average precision, hit) is much easier than choosing its word among all 72 (IoU):
+# there most things stay dark. And a caution: a typical thing is in 2 of the 80 pictures, so do not rank single classes
+# by these figures.
 #
 # ## Lens 3, *decoder*: after training on the masks of seen classes
 #
@@ -246,7 +250,14 @@ for name, result in decoded.items():
     print(f"{name:18}" + "".join(f"{column:>18}" for column in columns))
 
 # %% [markdown]
-# TODO-DECODER
+# Decoders that were trained with masks are far better at *naming*: compare mIoU of the sum with the learnt lens, for
+# seen and for unseen classes. And the sum is far better than any of its stages.
+#
+# The stages differ in an odd way. Among all 72 words stage 1 is the best one, although its AUROC is near guessing. Told
+# the words of the picture (last column), stage 2 is best, and its AUROC is nearly that of the sum. So it looks as if
+# the work were divided: stage 1 knows *which* words are there (to be told them does not help it), stage 2 knows
+# *where*. One more caution: the stages were trained to be added, not to stand alone. (mIoU here is per patch, on 80
+# pictures; notebook 04 scores pixels on the test set.)
 #
 # ## Decodable is not aligned
 #
@@ -267,8 +278,8 @@ by_probe, by_raw, by_learnt = map(np.array, lines.values())
 closed = 100 * (by_learnt - by_raw) / (by_probe - by_raw)
 print("of the distance from raw lens to probe, the learnt lens closes, in per cent:")
 print("  " + "  ".join(f"block {b}: {closed[b - 1]:.0f}" for b in range(4, 13)))
-title = "what can be decoded, and what the words find"
-plot_over_blocks(lines, "mIoU over all 72 words, per cent of patches", intervals=bands, title=title)
+title = "what can be decoded, and what the words find, of 72"
+plot_over_blocks(lines, "mIoU over patches, per cent", intervals=bands, title=title)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -277,7 +288,12 @@ between = (by_raw < by_learnt) & (by_learnt < by_probe)
 print("learnt lens between raw lens and probe at every block from 4 on:", bool(between[3:].all()))
 
 # %% [markdown]
-# TODO-GAP
+# The distance between the upper curve and the raw one is information that is *there* but not where the words point. It
+# is widest in the middle, at blocks that the last layer's decoder never sees.
+#
+# The learnt lens closes between half and three quarters of it, with one linear map per block and without any label or
+# decoder. So a good part of the raw lens's failure is a matter of direction. What then still lies above the learnt lens
+# was taught with masks. Cascade-CLIP's decoders are meant to close it, for words that had no mask as well.
 #
 # ## The modality gap
 #
@@ -310,7 +326,9 @@ print(f"CLIP's own temperature, 1 / logit_scale: {trained_with:.3g}")
 plot_lines(shifts, curves, "shift along the gap (0: as trained, 1: centroids meet)", "contrastive loss, nats")
 
 # %% [markdown]
-# TODO-MODALITY
+# The gap shrinks from block to block and is still there at the end. At CLIP's own temperature the loss is lowest where
+# training left the pictures, or very near to it; only at softer temperatures would it pay to close the gap. So closing
+# it by force is no cure.
 #
 # ## Naive fusion: the paper's Table 1 in small
 #
@@ -355,7 +373,17 @@ alone, *rest = (row[1].mIoU_seen for row in table.values())
 print("without the offset, models of several blocks know more of the seen classes:", min(rest) > alone)
 
 # %% [markdown]
-# TODO-FUSION
+# The paper (Table 1, real CLIP, full training) reports that naive fusion hurts unseen classes. Its argument: one
+# projection and one decoder must serve blocks whose features differ (CKA, notebook 01), and fitting them to seen
+# classes costs the match with text. **We do not see the harm in this run**: with the offset, sum and concatenation
+# reach an hIoU of about 8 and 6, the cascade about 9, the last layer 0. One short run can neither confirm nor refute
+# it.
+#
+# The columns on the right say what the four have learnt. It is textures of seen classes (S s), and hardly a thing
+# (S t). The 0.0 of the last layer means that no seen class yet rises 0.1 above the best unseen one; but without the
+# offset, too, it knows the least. And without the offset no model gives an unseen class anything: so early in training,
+# all of U comes from the offset. With `steps=400` (minutes per model) the cascade breaks through to things, as
+# `cascadeclip demo` shows beside the last layer alone.
 #
 # ### Exercise 1: which blocks would you join?
 # Take the mean of the learnt-lens embeddings of blocks 9 to 12. Does it beat the best single block in mIoU? Give the
@@ -372,7 +400,7 @@ difference = joined.resampled("iou") - single.resampled("iou")
 low, high = (100 * end for end in difference.interval())
 print(f"mean of four blocks {100 * joined.mean('iou'):.1f}, best single block {100 * single.mean('iou'):.1f}")
 print(f"difference {100 * difference.whole:.1f}, 95 % interval {low:.1f} to {high:.1f} points")
-assert low < 2 < high or abs(difference.whole) < 0.02, "TODO"
+assert low < 0 < high, "80 pictures cannot tell the two apart: the interval should hold zero"
 
 # %% [markdown]
 # ### Exercise 2: what the words of the picture are worth
@@ -390,7 +418,8 @@ for name, lens in (("raw", raw), ("learnt", learnt)):
     offered = localise(lens[-1][test] @ text.T, truth[test], present_only=True).mean("iou")
     gain[name] = 100 * (offered - found[name][-1].mean("iou"))
     print(f"{name}: all words {100 * found[name][-1].mean('iou'):.1f}, words of the picture {100 * offered:.1f}")
-assert gain["learnt"] > 10 * gain["raw"], "TODO"
+print("The learnt lens knows where a named class is. The raw lens points away from it: fewer words cannot mend that.")
+assert gain["learnt"] > 10 > gain["raw"], "only a lens that finds the patches of a named class can use the help"
 
 # %% [markdown]
 # ### Exercise 3: is the gap one direction?
@@ -411,7 +440,8 @@ for name, shift in (("as they are", 0), ("shifted", gap)):
     first, second = (torch.cat([moved[part], captions[part]]).numpy() for part in (slice(half), slice(half, None)))
     accuracy[name] = LogisticRegression(max_iter=1000).fit(first, is_picture).score(second, is_picture)
     print(f"pictures told from captions, {name}: {accuracy[name]:.0%} (guessing: 50 %)")
-assert accuracy["shifted"] < accuracy["as they are"], "TODO"
+assert accuracy["as they are"] > 0.9, "the two sides live in different regions: a line should tell them apart"
+assert accuracy["shifted"] < 0.65, "with the centroids on each other, little is left for a line to find"
 
 # %% [markdown]
 # ## Recap
@@ -420,7 +450,7 @@ assert accuracy["shifted"] < accuracy["as they are"], "TODO"
 #    trained on masks. They answer different questions; name the one you used.
 # 2. Localisation needs chance levels (0.5, prevalence) and intervals over pictures; the modality gap is a distance of
 #    centroids, and moving along it is no cure.
-# 3. Blocks hold more than the words find there, most of all in the middle. Adding blocks up uses them without aligning
-#    them; the paper's answer is a decoder of its own for each stage.
+# 3. Blocks hold more than the words find there, most of all in the middle. Simply adding blocks up did no visible harm
+#    in our short run; the paper finds that it hurts unseen classes, and gives each stage a decoder of its own.
 #
 # Next: **03 · Cascade decoders**, where that is built.

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.nn import functional as F
 
 from cascadeclip.alignment import Resampled, bootstrap, curves_of, localise, loss_along_gap, modality_gap
@@ -30,6 +31,22 @@ def test_auroc_counts_pairs_in_the_right_order():
     assert found.average_precision[0] == pytest.approx((1 / 1 + 2 / 4) / 2)
     assert found.hit[0]
     assert found.auroc[1] == 0.5  # all equal
+
+
+@pytest.mark.parametrize("levels", [3, 1_000_000])
+def test_ranks_give_scikit_learns_scores_with_and_without_ties(levels, monkeypatch):
+    monkeypatch.setattr("cascadeclip.alignment.COMPARED_AT_ONCE", 12 * 12 * 100)  # 100 of some 350 rows
+    generator = torch.Generator().manual_seed(levels)
+    similarity = torch.randint(0, levels, (70, 12, 6), generator=generator).float()
+    labels = torch.randint(0, 6, (70, 12), generator=generator)
+    found = localise(similarity, labels)
+    assert len(found.image) > 300
+    for row, (image, index) in enumerate(zip(found.image, found.class_index, strict=True)):
+        is_class, score = labels[image] == index, similarity[image, :, index]
+        assert found.auroc[row] == pytest.approx(roc_auc_score(is_class, score))
+        assert found.average_precision[row] == pytest.approx(average_precision_score(is_class, score))
+        assert found.prevalence[row] == pytest.approx(is_class.float().mean().item())
+        assert found.hit[row] == is_class[score.argmax()]
 
 
 def test_argmax_goes_to_absent_words_unless_only_present_ones_are_offered():

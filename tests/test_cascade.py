@@ -225,3 +225,30 @@ def test_classes_can_be_added_without_touching_the_others(make_model, make_input
         few, many = model(images, text[:2]).mask_logits, model(images, text).mask_logits
     torch.testing.assert_close(few, many[:, :2], rtol=1e-5, atol=1e-5)
     assert F.cosine_similarity(many[:, 0].flatten(), many[:, 5].flatten(), dim=0) < 0.999
+
+
+@pytest.mark.parametrize(("setting", "part"), [("shared_projection", "descriptors"), ("shared_decoder", "decoders")])
+def test_stages_may_share_a_module(make_model, make_inputs, setting, part):
+    """One module in place of three gives what three equal ones give, and its gradient is the sum of theirs."""
+    shared, own = make_model(**{setting: True}), make_model()
+    assert len(getattr(shared, part)) == 1 and len(getattr(own, part)) == 3
+    state = own.state_dict()
+    for name, tensor in shared.state_dict().items():
+        for stage in range(3) if name.startswith(part) else (0,):
+            state[name.replace(f"{part}.0.", f"{part}.{stage}.")] = tensor
+    own.load_state_dict(state)
+    images, text = make_inputs(own)
+    for model in (shared, own):
+        model(images, text).mask_logits.square().mean().backward()
+    torch.testing.assert_close(shared(images, text).mask_logits, own(images, text).mask_logits)
+    one, three = getattr(shared, part)[0], getattr(own, part)
+    for name, parameter in one.named_parameters():
+        total = sum(dict(module.named_parameters())[name].grad for module in three)
+        torch.testing.assert_close(parameter.grad, total, rtol=1e-4, atol=1e-6)
+
+
+def test_frozen_aggregation_takes_no_gradient(make_model):
+    assert not any(
+        parameter.requires_grad for parameter in make_model(train_aggregation=False).aggregations.parameters()
+    )
+    assert any(parameter.requires_grad for parameter in make_model().aggregations.parameters())

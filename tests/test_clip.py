@@ -97,3 +97,14 @@ def test_text_is_encoded_where_the_text_tower_is():
     clip = load_clip()
     clip.visual.to("meta")  # as a model on an accelerator takes its image tower along
     assert clip.class_embeddings(["cat"]).device.type == "cpu"
+
+
+def test_class_embeddings_are_computed_once_and_handed_out_as_copies(clip, monkeypatch):
+    first = clip.class_embeddings(["cat", "dog"], ["a {}"])
+    monkeypatch.setattr(clip.model, "encode_text", None)
+    again = clip.class_embeddings(["cat", "dog"], ["a {}"])
+    assert torch.equal(first, again)
+    again.zero_()
+    assert torch.equal(clip.class_embeddings(["cat", "dog"], ["a {}"]), first)
+    with pytest.raises(TypeError):
+        clip.class_embeddings(["dog", "cat"], ["a {}"])

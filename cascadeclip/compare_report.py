@@ -1,0 +1,89 @@
+"""What a comparison writes: a table as JSON and Markdown, and a figure."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from cascadeclip.compare import MEASURES, Row
+from cascadeclip.comparisons import Comparison
+from cascadeclip.figure import Figure, save_figure
+from cascadeclip.plots import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
+from cascadeclip.tensors import replace_file
+
+_LABELS = dict(
+    zip(MEASURES, (("seen", SEEN_COLOUR), ("unseen", UNSEEN_COLOUR), ("hIoU", HARMONIC_COLOUR)), strict=True)
+)
+
+
+def write_report(comparison: Comparison, rows: Sequence[Row], where: str, out: str | Path) -> Path:
+    """`<comparison>.json`, `.md` and `.png` in `out`; returns the path of the Markdown table.
+
+    Args:
+        where: preset, steps and seeds in words, for the caption.
+    """
+    out = Path(out)
+    report = {
+        "comparison": comparison.name, "question": comparison.question, "paper": comparison.paper, "here": where,
+        "rows": [_as_json(row) for row in rows],
+    }  # fmt: skip
+    path = out / f"{comparison.name}.md"
+    text = json.dumps(report, indent=1) + "\n"
+    replace_file(path.with_suffix(".json"), lambda scratch: scratch.write_text(text))
+    replace_file(path, lambda scratch: scratch.write_text(markdown(comparison, rows, where)))
+    save_figure(plot_comparison(rows, comparison.question), path.with_suffix(".png"))
+    return path
+
+
+def _as_json(row: Row) -> dict:
+    difference = {
+        key: dict(zip(("difference", "low", "high"), map(float, (found.whole, *found.interval())), strict=True))
+        for key, found in (row.difference or {}).items()
+    }
+    return {"name": row.name, "runs": row.runs, "difference": difference}
+
+
+def markdown(comparison: Comparison, rows: Sequence[Row], where: str) -> str:
+    """The table in per cent: mean and standard deviation over seeds, difference of hIoU to the first row."""
+    lines = [
+        f"**{comparison.question}** Paper: {comparison.paper} Here: {where}; the difference is to the first row, with "
+        "a 95 % interval over seeds and pictures.",
+        "",
+        "| | mIoU seen | mIoU unseen | hIoU | difference in hIoU |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        cells = [f"{100 * row.mean(key):.1f} ± {100 * row.deviation(key):.1f}" for key in MEASURES]
+        change = ""
+        if row.difference is not None:
+            found = row.difference["hIoU"]
+            low, high = found.interval()
+            change = f"{100 * found.whole:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+        lines.append(f"| {row.name} | {' | '.join(cells)} | {change} |")
+    return "\n".join(lines).replace(" ± nan", "") + "\n"
+
+
+def plot_comparison(rows: Sequence[Row], title: str) -> Figure:
+    """Left: every variant's mean over seeds as bars, each seed as a dot. Right: its difference in hIoU to the first."""
+    figure = Figure(figsize=(10.5, 1.6 + 0.55 * len(rows)), layout="constrained")
+    scores, differences = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    for place, row in enumerate(rows):
+        for offset, (key, (_, colour)) in zip((-0.25, 0, 0.25), _LABELS.items(), strict=True):
+            scores.barh(place + offset, 100 * row.mean(key), 0.22, color=colour)
+            runs = [100 * value for value in row.runs[key]]
+            scores.plot(runs, [place + offset] * len(runs), "o", color="black", markersize=3, clip_on=False)
+        if row.difference is not None:
+            found = row.difference["hIoU"]
+            low, high = (100 * end for end in found.interval())
+            differences.plot([low, high], [place, place], color=HARMONIC_COLOUR, linewidth=2)
+            differences.plot(100 * found.whole, place, "o", color=HARMONIC_COLOUR)
+    differences.axvline(0, color="black", linewidth=1)
+    scores.set_yticks(range(len(rows)), [row.name for row in rows])
+    scores.invert_yaxis()
+    scores.set_xlim(0)
+    scores.set_xlabel("per cent; dots are seeds")
+    differences.set_xlabel(f'hIoU less that of "{rows[0].name}", points, 95 % interval')
+    for label, colour in _LABELS.values():
+        scores.barh([], [], color=colour, label=label)
+    figure.legend(*scores.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    figure.suptitle(title, fontsize=10)
+    return figure

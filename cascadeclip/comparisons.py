@@ -1,0 +1,207 @@
+"""The paper's comparisons, as lists of settings. Every row is the one model class with other values.
+
+A variant states what differs from its preset; the first variant of a comparison is what the others are held against.
+`paper` says which way the published tables point, in words; what is measured stands in the tables that are written.
+"""
+
+from dataclasses import dataclass, field
+
+from cascadeclip.data.emojiscenes import STYLES
+from cascadeclip.errors import InputError
+
+CASCADE, LAST = ((6, 7, 8), (9, 10, 11), (12,)), ((12,),)
+FUSED = ((6, 7, 8, 9, 10, 11, 12),)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of a comparison.
+
+    Attributes:
+        name: of the row.
+        model, training: settings that differ from the preset's `ModelConfig` and `TrainConfig`.
+        steps: length of training as a multiple of the comparison's.
+        seen_offset: another one than the preset's; None keeps it.
+        transductive: self-training, from the model half-way through the inductive run.
+        train_styles, test_styles: drawing styles of the mini world's things; None for all.
+    """
+
+    name: str
+    model: dict = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
+    steps: float = 1.0
+    seen_offset: float | None = None
+    transductive: bool = False
+    train_styles: tuple[str, ...] | None = None
+    test_styles: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A table: what it asks, what the paper found, and its rows."""
+
+    name: str
+    question: str
+    paper: str
+    variants: tuple[Variant, ...]
+
+    def __post_init__(self):
+        names = [variant.name for variant in self.variants]
+        if len(set(names)) < len(names) or len(names) < 2:
+            raise InputError(f"comparison {self.name}: it needs two variants or more, of different names, not {names}")
+
+
+def _rows(setting: str, values: dict[str, object]) -> tuple[Variant, ...]:
+    """One variant per value of one model setting."""
+    return tuple(Variant(name, {setting: value}) for name, value in values.items())
+
+
+def _with_and_without_cascade(name: str, settings: dict) -> tuple[Variant, ...]:
+    return Variant(name, {**settings, "stages": LAST}), Variant(f"{name} + cascade", {**settings, "stages": CASCADE})
+
+
+_ALL = (
+    Comparison(
+        "fusion",
+        "What happens when several blocks are fused into one decoder, instead of one decoder per stage?",
+        "Fusing blocks 6-12 by sum or concatenation costs unseen classes against the last layer; the cascade gains.",
+        (
+            Variant("last layer", {"stages": LAST}),
+            Variant("sum", {"stages": FUSED, "aggregation": "sum"}),
+            Variant("concat", {"stages": FUSED, "aggregation": "concat"}),
+            Variant("cascade", {"stages": CASCADE}),
+        ),
+    ),
+    Comparison(
+        "components",
+        "What does each part add: visual prompts, the cascade, NGA?",
+        "Each adds to the one before, on seen and unseen classes.",
+        (
+            Variant("frozen CLIP", {"stages": LAST, "prompt_tokens": 0}),
+            Variant("+ prompts", {"stages": LAST}),
+            Variant("+ cascade", {"stages": CASCADE, "aggregation": "sum"}),
+            Variant("+ NGA", {"stages": CASCADE}),
+        ),
+    ),
+    Comparison(
+        "stages",
+        "How are blocks split into stages, and how many decoders does it take?",
+        "Three decoders over blocks 6-12 are best; early blocks do not help.",
+        _rows(
+            "stages",
+            {
+                "6-8, 9-11, 12": CASCADE,
+                "12": LAST,
+                "9-11, 12": ((9, 10, 11), (12,)),
+                "6-11, 12": ((6, 7, 8, 9, 10, 11), (12,)),
+                "3-5, 6-8, 9-11, 12": ((3, 4, 5), *CASCADE),
+                "10, 11, 12": ((10,), (11,), (12,)),
+            },
+        ),
+    ),
+    Comparison(
+        "aggregation",
+        "How do the blocks of a stage become one?",
+        "NGA is ahead of sum, mean, concatenation and attention.",
+        (
+            Variant("nga"),
+            Variant("nga, frozen", {"train_aggregation": False}),
+            *(Variant(kind, {"aggregation": kind}) for kind in ("sum", "mean", "concat", "attention")),
+        ),
+    ),
+    Comparison(
+        "sigma",
+        "How wide is NGA's Gaussian at the start?",
+        "About 1 is best, differences are small.",
+        _rows("sigma", {f"{sigma:g}": float(sigma) for sigma in (1, 0.25, 0.5, 2, 4, 8)}),
+    ),
+    Comparison(
+        "sharing",
+        "Do stages need text projections and decoders of their own?",
+        "Independent ones are ahead of shared ones.",
+        (
+            Variant("independent"),
+            Variant("shared projection", {"shared_projection": True}),
+            Variant("shared decoder", {"shared_decoder": True}),
+            Variant("both shared", {"shared_projection": True, "shared_decoder": True}),
+        ),
+    ),
+    Comparison(
+        "prompts",
+        "How many prompt tokens per block?",
+        "A frozen CLIP is far behind; the best number depends on the data set (10, 35, 50).",
+        _rows("prompt_tokens", {str(number): number for number in (10, 0, 1, 5, 20, 50)}),
+    ),
+    Comparison(
+        "bases",
+        "Does the cascade help on other base methods, too?",
+        "Frozen CLIP, ZegCLIP and SPT-SEG all gain from it.",
+        (
+            *_with_and_without_cascade("frozen CLIP", {"prompt_tokens": 0}),
+            *_with_and_without_cascade("ZegCLIP", {}),
+            *_with_and_without_cascade("SPT-SEG", {"spectral_blocks": (1, 2)}),
+        ),
+    ),
+    Comparison(
+        "loss",
+        "How are focal and dice loss weighted?",
+        "100 to 1 on the benchmarks.",
+        (
+            Variant("preset"),
+            *(Variant(f"focal {weight}", training={"focal_weight": float(weight)}) for weight in (10, 20, 100, 200)),
+            Variant("no dice", training={"dice_weight": 0.0}),
+        ),
+    ),
+    Comparison(
+        "length",
+        "How long is trained?",
+        "The paper trains 20,000 to 80,000 steps and shows no such table.",
+        (Variant("1 x"), *(Variant(f"{factor:g} x", steps=factor) for factor in (0.5, 2.0, 4.0))),
+    ),
+    Comparison(
+        "offset",
+        "What is taken off the seen classes' probability?",
+        "0.1 in the inductive setting.",
+        tuple(Variant(f"{offset:g}", seen_offset=offset) for offset in (0.1, 0.0, 0.05, 0.15, 0.2, 0.3)),
+    ),
+    Comparison(
+        "setting",
+        "What does self-training on pseudo labels of unseen classes add?",
+        "A lot on unseen classes, little on seen ones.",
+        (Variant("inductive"), Variant("transductive", transductive=True)),
+    ),
+    Comparison(
+        "styles",
+        "Are things found in a drawing style that no mask ever showed? (the mini world's cross-dataset test)",
+        "Trained on COCO-Stuff, the cascade is ahead of ZegCLIP on VOC and Context.",
+        tuple(
+            Variant(name, {"stages": stages}, train_styles=styles, test_styles=STYLES[2:])
+            for name, stages, styles in (
+                ("last layer, other styles", LAST, STYLES[:2]),
+                ("cascade, other styles", CASCADE, STYLES[:2]),
+                ("cascade, that style too", CASCADE, STYLES),
+            )
+        ),
+    ),
+    Comparison(
+        "quirks",
+        "Do the quirks of the authors' code matter?",
+        "Nobody has published this.",
+        (
+            Variant("mini preset"),
+            Variant("class embedding twice", {"class_embedding_twice": True}),
+            Variant("untrained taps", {"train_taps": False}),
+            Variant("ignored pixels left out", training={"ignored_are_negatives": False}),
+            Variant("dropout 0.1", {"dropout": 0.1}),
+        ),
+    ),
+)
+
+COMPARISONS = {comparison.name: comparison for comparison in _ALL}
+
+
+def get_comparison(name: str) -> Comparison:
+    """The comparison of that name; an `InputError` lists the names there are."""
+    if name not in COMPARISONS:
+        raise InputError(f"no comparison {name!r}; choose from {', '.join(COMPARISONS)}")
+    return COMPARISONS[name]
