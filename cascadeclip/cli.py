@@ -106,7 +106,9 @@ def train(
     _, log = fit(
         chosen, open_clip_of(chosen), model, training, out, start=begin, validate=True, tensorboard=tensorboard
     )
-    if _main_process():
+    if _process().is_main_process:
+        if _process().num_processes > 1:
+            print(f"trained in {_process().num_processes} processes")
         print(json.dumps(_without_nan(log[-1]), indent=1))
         print(f"wrote {out / TRAINED}")
 
@@ -144,7 +146,7 @@ def evaluate(
     chosen = _preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
     chosen = replace(chosen, training=_changed(chosen.training, precision=precision, workers=workers))
     name = checkpoint or chosen.name
-    segmenter = load(name, preset=chosen, device=_device())
+    segmenter = load(name, preset=chosen, device=_process().device)
     if cross:
         chosen = replace(chosen, unseen=(), unseen_groups={}, seen_offset=0.0)
     elif segmenter.seen != chosen.seen:
@@ -156,7 +158,7 @@ def evaluate(
     scores = score(
         chosen, segmenter.clip, segmenter.model, split, limit, out=out, predictions=predictions, progress=True
     )
-    if not _main_process():
+    if not _process().is_main_process:
         return
     print(*segmenter.origins, sep="\n")
     print(table({Path(name).stem[:12]: summarise(chosen, scores)}))
@@ -218,7 +220,7 @@ def segment(
     chosen = get_preset(preset)
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: the result is a PNG picture, give a name that ends in .png")
-    result = load(checkpoint or chosen.name, preset=chosen, device=_device()).segment(image, words)
+    result = load(checkpoint or chosen.name, preset=chosen, device=_process().device).segment(image, words)
     for position, name in enumerate(result.names):
         note = "" if name in result.seen else "  (unseen in training)"
         print(f"{name:16}{100 * (result.labels == position).mean():6.1f} % of the pixels{note}")
@@ -277,16 +279,11 @@ def _without_nan(value):
     return None if isinstance(value, float) and value != value else value
 
 
-def _device():
-    from accelerate import PartialState
+def _process():
+    """This process among those that were started; imported late, as everything heavy here is."""
+    from cascadeclip.processes import this_process
 
-    return PartialState().device
-
-
-def _main_process() -> bool:
-    from accelerate import PartialState
-
-    return PartialState().is_main_process
+    return this_process()
 
 
 def _stages(text: str | None) -> tuple[tuple[int, ...], ...] | None:

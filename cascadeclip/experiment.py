@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import PartialState
 
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.checkpoint import load_own_state, own_state, save_checkpoint
@@ -13,6 +12,7 @@ from cascadeclip.clip import Clip, load_clip, scaled_stages
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.errors import InputError
 from cascadeclip.presets import Preset
+from cascadeclip.processes import this_process
 from cascadeclip.scoring import score, summarise
 from cascadeclip.segmenter import TRAINED
 from cascadeclip.training import train
@@ -55,7 +55,7 @@ def fit(
         raise InputError(
             f"preset {preset.name} trains on a model's own pseudo labels: give it one that was trained inductively"
         )
-    out, state = Path(out), PartialState()
+    out, state = Path(out), this_process()
     if state.is_main_process:
         check_writable(out)
     torch.manual_seed(training.seed)  # initial weights

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -22,6 +21,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation import ConfusionMatrix, Scores, count, predict_batches, warn_of_nonsense
 from cascadeclip.plots import class_colours
 from cascadeclip.presets import Preset
+from cascadeclip.processes import this_process
 
 SAVE_EVERY = 50  # batches between states of a long evaluation
 COLUMNS = {
@@ -62,7 +62,7 @@ def score(
         raise InputError("predictions need an output folder")
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit} leaves no picture to score")
-    state, split = PartialState(), split or preset.final_split
+    state, split = this_process(), split or preset.final_split
     data = preset.eval_data(split)
     wanted = range(len(data)) if limit is None else range(min(limit, len(data)))
     own = list(wanted)[state.process_index :: state.num_processes]
@@ -100,7 +100,7 @@ class _Kept:
     """Counts so far, of one process, in a file; a file of another evaluation is not used."""
 
     def __init__(self, out: str | Path, confusion: ConfusionMatrix, identity: str):
-        state = PartialState()
+        state = this_process()
         self.path = Path(out) / f"counts-{state.process_index}.safetensors"
         self.confusion, self.identity, self.done, self.since = confusion, identity, 0, 0
 
@@ -135,7 +135,7 @@ def _identity(preset: Preset, model: CascadeCLIP, text: Tensor, split: str, want
     return digest.hexdigest()
 
 
-def _sum_over_processes(confusion: ConfusionMatrix, state: PartialState) -> None:
+def _sum_over_processes(confusion: ConfusionMatrix, state) -> None:
     if state.num_processes > 1:
         counts = confusion.counts.to(state.device)
         torch.distributed.all_reduce(counts)

@@ -28,6 +28,7 @@ from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
 from cascadeclip.losses import present_pairs, segmentation_loss
 from cascadeclip.precision import autocast
+from cascadeclip.processes import on_cpu
 from cascadeclip.tensors import replace_file, write_pth
 
 logger = logging.getLogger(__name__)
@@ -292,9 +293,9 @@ def _due(step: int, every: int) -> bool:
 
 def _accelerator(out: Path | None, tensorboard: bool) -> Accelerator:
     if not tensorboard:
-        return Accelerator()
+        return Accelerator(cpu=on_cpu())
     if out is None or not is_tensorboard_available():
         raise InputError("logging to TensorBoard needs an output folder and the package: pip install tensorboard")
-    accelerator = Accelerator(log_with="tensorboard", project_dir=out)
+    accelerator = Accelerator(cpu=on_cpu(), log_with="tensorboard", project_dir=out)
     accelerator.init_trackers("tensorboard")
     return accelerator

@@ -54,6 +54,7 @@ def process(*arguments, launch=(sys.executable, "-m")):
     command = [*launch, "cascadeclip.cli", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -244,21 +245,12 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_give_the_weights_and_scores_of_one(tmp_path):
-    """`accelerate launch` with two processes (gloo) against one with the same pictures per step."""
+    """Two processes on the CPU (gloo) against one with the same pictures per step."""
     arguments = ("train", "--steps", 6, "--batch-size", 4, "--precision", "fp32")
-    launch = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
-    ]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m"]
-    process(*arguments, "--out", tmp_path / "one")
-    process(*arguments, "--out", tmp_path / "two", launch=launch)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
+    launch += ["--rdzv-endpoint", "localhost:0", "-m"]
+    assert "in 2 processes" not in process(*arguments, "--out", tmp_path / "one")
+    assert process(*arguments, "--out", tmp_path / "two", launch=launch).count("in 2 processes") == 1
     one, two = finished(tmp_path / "one"), finished(tmp_path / "two")
     for name in one:
         if not name.endswith("key.bias"):  # drops out of the softmax: its gradient is rounding noise, Adam's unit
@@ -266,4 +258,11 @@ def test_two_processes_give_the_weights_and_scores_of_one(tmp_path):
     logs = [
         [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()] for run in ("one", "two")
     ]
-    assert logs[1][-1] == pytest.approx(logs[0][-1], rel=1e-4)
+    for key in ("focal", "dice", "total", "learning_rate"):
+        assert logs[1][-1][key] == pytest.approx(logs[0][-1][key], rel=1e-5)
+    arguments = ("evaluate", "--limit", 41, "--precision", "fp32")
+    process(*arguments, "--out", tmp_path / "scored by one")
+    process(*arguments, "--out", tmp_path / "scored by two", launch=launch)
+    scores = [json.loads((tmp_path / f"scored by {run}" / "scores.json").read_text()) for run in ("one", "two")]
+    assert scores[1]["per_class"] == pytest.approx(scores[0]["per_class"], abs=1e-3)
+    assert scores[1]["pAcc"] == pytest.approx(scores[0]["pAcc"], abs=1e-4) and scores[0]["pAcc"] > 0.5

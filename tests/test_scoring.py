@@ -111,7 +111,7 @@ def test_processes_count_their_shares(preset, model, monkeypatch):
             self.process_index = rank
 
     counted = []
-    monkeypatch.setattr(scoring, "PartialState", Share)
+    monkeypatch.setattr(scoring, "this_process", Share)
     monkeypatch.setattr(scoring, "_sum_over_processes", lambda confusion, state: counted.append(confusion.counts))
     for rank in (0, 1):  # noqa: B007, read by Share
         score(preset, Words(), model)
