@@ -70,7 +70,7 @@ def train(
     out: Out = Path("runs/train"),
     data_root: DataRoot = None,
     own: Own = None,
-    start: Annotated[Path | None, typer.Option(help="A checkpoint to start from; self-training needs one.")] = None,
+    from_checkpoint: Annotated[Path | None, typer.Option(help="To start from; self-training needs one.")] = None,
     image_size: ImageSize = None,
     clip: ClipName = None,
     clip_weights: ClipWeights = None,
@@ -102,9 +102,9 @@ def train(
         precision=precision, workers=workers, validate_every=validate_every, checkpoint_every=checkpoint_every,
         keep_every=keep_every, accumulate=accumulate, gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
-    begin = load(start, preset=chosen).model if start is not None else None
+    start = load(from_checkpoint, preset=chosen).model if from_checkpoint is not None else None
     _, log = fit(
-        chosen, open_clip_of(chosen), model, training, out, start=begin, validate=True, tensorboard=tensorboard
+        chosen, open_clip_of(chosen), model, training, out, start=start, validate=True, tensorboard=tensorboard
     )
     if _process().is_main_process:
         if _process().num_processes > 1:

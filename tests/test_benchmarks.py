@@ -139,7 +139,7 @@ def test_self_training_starts_from_a_model_half_way(voc, trained, tmp_path):
     arguments = ("train", "--preset", "voc12-transductive", "--steps", 2, "--batch-size", 2, *SMALL, "--data-root", voc)
     with pytest.raises(InputError, match="give it one that was trained inductively"):
         cli(*arguments, "--out", tmp_path)
-    cli(*arguments, "--out", tmp_path, "--start", trained / "model-2.safetensors")
+    cli(*arguments, "--out", tmp_path, "--from-checkpoint", trained / "model-2.safetensors")
     before, after = load_file(trained / "model-2.safetensors"), load_file(tmp_path / "model.safetensors")
     moved = [name for name in before if not torch.equal(before[name], after[name])]
     assert moved and all((before[name] - after[name]).abs().max() < 0.1 for name in before)
