@@ -311,12 +311,14 @@ def plot_styles(report: Mapping[tuple[str, str], Mapping[str, Resampled]], notes
         notes: kind -> what stands after its name.
     """
     figure = Figure(figsize=(11, 3.8), layout="constrained")
-    for axis, key in zip(figure.subplots(1, 2, sharey=True), ("mIoU_seen", "mIoU_unseen"), strict=True):
+    for axis, key in zip(figure.subplots(1, 2), ("mIoU_seen", "mIoU_unseen"), strict=True):
         bars: dict[str, dict[str, tuple]] = {}
         for (kind, model), scores in report.items():
             group = f"{kind} ({notes[kind]})" if kind in notes else kind
             bars.setdefault(group, {})[model] = (scores[key].whole, *scores[key].interval())
         plot_bars(bars, "mean IoU, per cent", title=LABELS[key], axis=axis)
+    for axis in figure.axes:
+        axis.set_ylim(0, max(one.get_ylim()[1] for one in figure.axes))
     return figure
 
 

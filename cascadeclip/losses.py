@@ -95,17 +95,19 @@ class _MaskSums(torch.autograd.Function):
         rows, columns = (
             _bilinear(n, m, logits.device) for n, m in zip(logits.shape[2:], counted.shape[1:], strict=True)
         )
-        sums, slopes, counted = [], [], counted[:, None]
+        counted, step = counted[:, None], max(1, CHUNK // counted.numel())
+        # made beforehand: small results left between large ones that come and go would tear up the heap
+        sums, slopes = logits.new_empty(2, *logits.shape[:2]), logits.new_empty(2, *logits.shape)
         with torch.autocast(logits.device.type, enabled=False):
-            for part in logits.split(max(1, CHUNK // counted.numel()), dim=1):
-                x = rows @ part @ columns.T
+            for part in (slice(first, first + step) for first in range(0, logits.shape[1], step)):
+                x = rows @ logits[:, part] @ columns.T
                 p, softplus = x.sigmoid(), x.relu() - x.abs().sigmoid_().log_()  # F.softplus is three times as slow
                 scale = (1 - ALPHA) * p**GAMMA * counted
-                sums.append(torch.stack([(scale * softplus).sum((2, 3)), (p * counted).sum((2, 3))]))
-                slope = scale * (GAMMA * (1 - p) * softplus + p), p * (1 - p) * counted
-                slopes.append(torch.stack([rows.T @ pixels @ columns for pixels in slope]))
-        ctx.save_for_backward(torch.cat(slopes, dim=2))
-        return torch.cat(sums, dim=2).unbind()
+                sums[0, :, part], sums[1, :, part] = (scale * softplus).sum((2, 3)), (p * counted).sum((2, 3))
+                slopes[0, :, part] = rows.T @ (scale * (GAMMA * (1 - p) * softplus + p)) @ columns
+                slopes[1, :, part] = rows.T @ (p * (1 - p) * counted) @ columns
+        ctx.save_for_backward(slopes)
+        return sums.unbind()
 
     @staticmethod
     @once_differentiable

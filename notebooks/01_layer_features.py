@@ -22,7 +22,7 @@
 # 2. to measure how alike blocks are with CKA, and why the usual estimate of it misleads;
 # 3. to ask each block a question with a linear probe, with the controls that make its answer mean something.
 #
-# **Time:** two to three minutes on a laptop CPU with two cores; a GPU is used if there is one.
+# **Time:** about a minute on a laptop CPU with two cores; a GPU is used if there is one.
 
 # %%
 # On Colab, install the package first: see the README.

@@ -376,7 +376,7 @@ print("without the offset, models of several blocks know more of the seen classe
 # The paper (Table 1, real CLIP, full training) reports that naive fusion hurts unseen classes. Its argument: one
 # projection and one decoder must serve blocks whose features differ (CKA, notebook 01), and fitting them to seen
 # classes costs the match with text. **We do not see the harm in this run**: with the offset, sum and concatenation
-# reach an hIoU of about 8 and 6, the cascade about 9, the last layer 0. One short run can neither confirm nor refute
+# reach an hIoU of about 8 and 6, the cascade about 8, the last layer 0. One short run can neither confirm nor refute
 # it.
 #
 # The columns on the right say what the four have learnt. It is textures of seen classes (S s), and hardly a thing

@@ -55,7 +55,7 @@ from cascadeclip.lenses import block_tokens, raw_lens
 from cascadeclip.losses import segmentation_loss
 from cascadeclip.plots import plot_predictions
 from cascadeclip.presets import get_preset
-from cascadeclip.scoring import score, summarise
+from cascadeclip.scoring import score, summarise, table
 from cascadeclip.training import train
 
 PRESET = "mini"
@@ -600,10 +600,7 @@ handle.update(watch.figure(log))
 # subtracted from them, so unseen words get *every* pixel, theirs among them. A high red curve means something only when
 # the blue one is high as well. That is why both are always reported, with their harmonic mean (hIoU).
 #
-# Now the unseen classes' masks, at several points of the training: on the first scene of each of four unseen things,
-# and in numbers over all 48 scenes. The *AUROC* of a mask is the probability that a random patch inside the object
-# gets a higher logit than a random patch outside; chance is 0.5, a perfect mask has 1. We take "outside" in two ways:
-# the ground (grass, brick, ...) and the *other* things of the scene.
+# Now the unseen classes' masks, at several points of the training, on the first scene of each of four unseen things:
 
 # %%
 first = {}  # unseen thing -> its first scene
@@ -614,37 +611,49 @@ words, rows = list(first)[:4], list(first.values())[:4]
 classes = [names.index(word) for word in words]
 history = {step: logits[rows, classes].numpy() for step, logits in watch.kept.items()}
 masks = np.stack([watched[row].labels == c for row, c in zip(rows, classes, strict=True)])
-display(plot_mask_history(np.stack([watched[row].image for row in rows]), masks, words, history))
-
-asked = [names.index(name) for name in unseen_things]
-ground = [names.index(name) for name in STUFF]
-things = [c for c in range(len(names)) if c not in ground]
-print("AUROC of unseen things' masks, mean over scenes; chance is 0.50")
-for step, logits in sorted(watch.kept.items()):
-    apart = [auroc_against(logits, watch_labels[:, 4::8, 4::8], asked, rest) for rest in (ground, things)]
-    numbers = [f"{values.mean():.2f} ({len(values)} masks)" for values in apart]
-    print(f"step {step:3}: against the ground {numbers[0]}, against the other things {numbers[1]}")
+plot_mask_history(np.stack([watched[row].image for row in rows]), masks, words, history)
 
 # %% [markdown]
-# TEXT_AUROC
-#
-# Last, the protocol's scores on the 300 validation scenes (mean IoU over the seen and the unseen classes, and the
-# harmonic mean of the two), beside the shipped cascade, which trained longer on the same data; and what your cascade
-# makes of two of the scenes. Notebook 04 takes these scores apart.
+# Red is above the picture's mean, blue below. A number for it, over all 48 scenes: the *AUROC* of a mask is the
+# probability that a random patch inside the object gets a higher logit than a random patch outside; chance is 0.5, a
+# perfect mask has 1. We take "outside" in two ways: the ground (grass, brick, ...) and the *other* things of the scene.
 
 # %%
-for name, cascade in (("your cascade", own), ("shipped cascade", model)):
-    found = summarise(preset, score(preset, clip, cascade, "val"))
-    figures = [f"{key} {100 * found[key]:5.1f} %" for key in ("pAcc", "mIoU_seen", "mIoU_unseen", "hIoU")]
-    print(f"{name:16}" + "  ".join(figures))
+patches = watch_labels[:, 4::8, 4::8]
+ground = [names.index(name) for name in STUFF]
+things = [c for c in range(len(names)) if c not in ground]
+groups = [[c for c in things if (names[c] in preset.unseen) == hidden] for hidden in (True, False)]
+with torch.inference_mode():
+    shipped = model(normalise(watch_images.to(device)), text).mask_logits.cpu()
+print("mean AUROC   unseen thing against:  ground   other things    seen thing against:  ground   other things")
+for name, logits in {**{f"step {step}": kept for step, kept in sorted(watch.kept.items())}, "shipped": shipped}.items():
+    found = [auroc_against(logits, patches, group, rest) for group in groups for rest in (ground, things)]
+    print(f"{name:10}" + "".join(f"{v.mean():{width}.2f}" for v, width in zip(found, (32, 15, 31, 15), strict=True)))
+print("masks     " + "".join(f"{len(v):{width}}" for v, width in zip(found, (32, 15, 31, 15), strict=True)))
+
+# %% [markdown]
+# Before training, unseen masks are already somewhat above chance against the ground: objects differ from it, whatever
+# the projection. Training soon brings this close to 1, for unseen things as for seen ones. Against the *other* things
+# it adds next to nothing in so few steps: there, the masks stay about at chance, and even those of seen words hardly
+# rise. They say "something here", not yet "a rabbit here". The shipped cascade, trained longer and on seen classes
+# only, does tell unseen things apart, though less well than seen ones.
+#
+# Last, the protocol's scores on the 300 validation scenes, in per cent (mean IoU over seen (S) and unseen (U) classes,
+# the unseen ones also split in things and stuff, and the harmonic mean), beside the shipped cascade, which trained
+# longer on the same data; and what your cascade makes of two of the scenes. Notebook 04 takes these scores apart.
+
+# %%
+cascades = {"your cascade": own, "shipped": model}
+print(table({name: summarise(preset, score(preset, clip, each, "val")) for name, each in cascades.items()}))
 two = [(scene.image, scene.labels) for scene in watched[:2]]
 plot_predictions(own, two, text, names, preset.unseen, preset.seen_offset)
 
 # %% [markdown]
 # The shipped cascade is far ahead, and not on the seen classes alone: what longer training on seen classes teaches
-# carries over to the unseen ones. In a run as short as yours the unseen classes may even lead, because many seen
-# words still lose their pixels (the red and the blue curve above). With more training the seen ones overtake them, as
-# the second line shows.
+# carries over to the unseen ones. In a run as short as yours the two may be close, or the unseen classes even lead.
+# Read it off the split: two of the 14 unseen classes are textures (sand and snow), textures are learnt first, and they
+# lift the mean over so few classes. In the picture your cascade has found the things, but names most of them wrongly,
+# often all things of a scene alike. After so little training, another seed gives quite other numbers.
 #
 # ## Recap
 #
@@ -656,5 +665,5 @@ plot_predictions(own, two, text, names, preset.unseen, preset.seen_offset)
 # 2. **The loss.** Down to the single pixel: a sure and right one costs next to nothing, focal loss spends itself on
 #    the uncertain ones; dice looks at the overlap. A pixel of an unseen class is a negative for every seen class.
 # 3. **Unseen masks.** They grow with the seen ones, though no unseen word or mask enters the loss: first as "something
-#    here", against the ground; telling one thing from another stays harder. A likely reason, not tested here: queries
-#    come from CLIP's text embeddings, which place new words among known ones.
+#    here", against the ground; telling one thing from another takes far longer training. A likely reason that it works
+#    at all, not tested here: queries come from CLIP's text embeddings, which place new words among known ones.

@@ -487,8 +487,8 @@ print("A tensor left at its random start gives scores near zero, hours later and
 #
 # ```
 # cascadeclip train --preset voc12 --data-root data --out runs/voc12
-# cascadeclip evaluate runs/voc12/model.safetensors --preset voc12 --data-root data
-# cascadeclip train --preset voc12-transductive --data-root data --start runs/voc12/model-10000.safetensors \
+# cascadeclip evaluate --checkpoint runs/voc12 --preset voc12 --data-root data
+# cascadeclip train --preset voc12-transductive --data-root data --from-checkpoint runs/voc12/model-10000.safetensors \
 #     --out runs/voc12-transductive
 # ```
 #

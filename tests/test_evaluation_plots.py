@@ -142,13 +142,14 @@ def test_masks_and_rims_stand_side_by_side_with_their_ceilings():
 def test_styles_are_groups_on_one_scale():
     def scores(value):
         sets = Resampled(np.array(value), np.full(5, value), (3, 5, 0))
-        return {"mIoU_seen": sets, "mIoU_unseen": sets, "hIoU": sets}
+        higher = Resampled(sets.whole + 0.3, sets.draws + 0.3, sets.drawn_as)
+        return {"mIoU_seen": sets, "mIoU_unseen": higher, "hIoU": sets}
 
     report = {(style, model): scores(value) for style, value in (("x", 0.1), ("y", 0.5)) for model in ("m", "n")}
     seen, unseen = drawn(plots.plot_styles(report, {"y": "left out"})).axes
     assert [label.get_text() for label in seen.get_xticklabels()] == ["x", "y (left out)"]
-    assert [bar.get_height() for bar in unseen.patches] == pytest.approx([10, 50, 10, 50])
-    assert seen.get_ylim() == unseen.get_ylim()
+    assert [bar.get_height() for bar in unseen.patches] == pytest.approx([40, 80, 40, 80])
+    assert seen.get_ylim() == unseen.get_ylim() and seen.get_ylim()[1] > 80
 
 
 @pytest.mark.parametrize("report", [{}, {"one": {}}, {"one": {"a": 1.0}, "two": {"b": 1.0}}])

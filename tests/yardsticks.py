@@ -1,7 +1,7 @@
 """What the model's speed and memory are measured against: CLIP's tower alone, and the method written down as it reads.
 
-Neither is tuned. `PlainCascade` shares its weights with a `CascadeCLIP` and computes the same numbers the long way: head
-by head, the last decoder layer in full, one-hot targets, windows one by one.
+`PlainCascade` shares its weights with a `CascadeCLIP` and computes the same numbers the long way: head by head, the
+last decoder layer in full, one-hot targets, windows one by one.
 """
 
 import math
