@@ -1,4 +1,4 @@
-"""Command line: `cascadeclip demo | train | evaluate | experiments | segment`."""
+"""Command line: `cascadeclip demo | train | evaluate | experiments | bench | segment`."""
 
 import json
 import logging
@@ -202,6 +202,24 @@ def experiments(
         path = write_report(comparison, rows, where, out)
         print(path.read_text())
         print(f"wrote {path}, and beside it the figure and the numbers as JSON")
+
+
+@app.command()
+def bench(
+    preset: Annotated[list[str] | None, typer.Option(help="Which; again for more. By default mini and voc12.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 1,
+    image_size: ImageSize = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="How many; the preset's by default.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 (CUDA).")] = "fp32",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 5,
+    growth: Annotated[bool, typer.Option(help="Also how cost grows with size, classes, stages, batch.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Folder for bench.json (and growth.json, growth.png).")] = None,
+) -> None:
+    """Measure what presets cost on this device: seconds, memory, multiply-adds, share of the matmul peak."""
+    from cascadeclip.bench import run_bench
+
+    shared = dict(batch_size=batch_size, image_size=image_size, classes=classes, precision=precision, repeats=repeats)
+    run_bench(preset or ["mini", "voc12"], shared, out, growth=growth)
 
 
 @app.command()

@@ -4,7 +4,7 @@ Symbols: N = h * w patches, L blocks, D width of the tower, E joint image-text w
 """
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,17 +13,17 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
-from cascadeclip.analysis import FeatureColours, patch_labels
+from cascadeclip.analysis import FeatureColours
 from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.data.emojiscenes import EmojiScenes
+from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import IGNORE, normalise, to_tensor, working_size
-from cascadeclip.diagnostics import Readout, confusion_of
-from cascadeclip.encoder import EncoderOutput, build_tower, run_block, tower_config
+from cascadeclip.diagnostics import Readout
+from cascadeclip.encoder import EncoderOutput, run_block
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import iou_of_counts
 from cascadeclip.lenses import Tower, block_inputs, block_tokens, raw_lens
-from cascadeclip.surgery import Surgery, attention_weights, last_block
+from cascadeclip.segmenter import Segmenter
+from cascadeclip.surgery import attention_weights
 
 # --- pictures and words --------------------------------------------------------------------------------------------
 
@@ -52,8 +52,8 @@ def scene_pictures(count: int = 24, split: str = "test") -> list[Picture]:
     return [Picture(f"{i}: {', '.join(s.things)}", s.image, s.things + s.stuff, s.labels) for i, s in found]
 
 
-def picture_from_file(name: str, content: bytes, words: Sequence[str] = ()) -> Picture:
-    """A picture from the content of an image file, as a browser sends it.
+def picture_from_file(name: str, content: bytes, words: Sequence[str] = (), longest: int = 1024) -> Picture:
+    """A picture from the content of an image file, as a browser sends it; brought down to `longest` px.
 
     Raises:
         InputError: no image, a damaged one, or one too large to open.
@@ -61,12 +61,13 @@ def picture_from_file(name: str, content: bytes, words: Sequence[str] = ()) -> P
     try:
         with Image.open(io.BytesIO(content)) as file:
             file.load()
-            image = read_image(file)
+            whole = Image.fromarray(read_image(file))
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} is too large ({error}); make it smaller") from error
     except (UnidentifiedImageError, OSError, SyntaxError) as error:
         raise InputError(f"{name} is no image or a damaged one ({error}); convert it to PNG or JPEG") from error
-    return Picture(f"yours: {name}", image, tuple(words))
+    whole.thumbnail((longest, longest))
+    return Picture(f"yours: {name}", np.asarray(whole), tuple(words))
 
 
 def split_words(text: str, most: int = 8) -> tuple[str, ...]:
@@ -75,6 +76,27 @@ def split_words(text: str, most: int = 8) -> tuple[str, ...]:
     if len(words) > most:
         raise InputError(f"{len(words)} words do not fit into the picture: give at most {most}")
     return words
+
+
+def shown_size(image: np.ndarray, longest: int = 160) -> tuple[int, int]:
+    """Rows and columns that masks of a picture (H, W, 3) are drawn at: its own, unless it is large."""
+    scale = min(1.0, longest / max(image.shape[:2]))
+    return tuple(max(1, round(side * scale)) for side in image.shape[:2])
+
+
+def truth_among(picture: Picture, classes: Sequence[str], names: Sequence[str], size: tuple[int, int]) -> np.ndarray:
+    """A picture's labels as indices into `names` instead of `classes`, at another size: (h, w) int64.
+
+    What is none of `names` is 255, as is everything where nobody knows the truth.
+    """
+    if picture.labels is None:
+        return np.full(size, IGNORE)
+    table = np.full(256, IGNORE)
+    for position, name in enumerate(names):
+        if name in classes:
+            table[list(classes).index(name)] = position
+    labels = torch.as_tensor(picture.labels)[None, None].float()
+    return table[F.interpolate(labels, size, mode="nearest-exact")[0, 0].long().numpy()]
 
 
 def to_batch(image: np.ndarray, visual: Tower) -> Tensor:
@@ -87,6 +109,15 @@ def to_batch(image: np.ndarray, visual: Tower) -> Tensor:
     pixels = to_tensor(image)[None].float()
     pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
     return normalise(pixels).to(visual.proj.device)
+
+
+def one_batch(images: Sequence[np.ndarray], visual: Tower) -> Tensor:
+    """Pictures together, (n, 3, h, w); an `InputError` if there are none or they come out at several sizes."""
+    batches = [to_batch(image, visual) for image in images]
+    sizes = sorted({tuple(batch.shape[2:]) for batch in batches})
+    if len(sizes) != 1:
+        raise InputError(f"pictures of the sizes {sizes}: give at least one picture, and all of one size")
+    return torch.cat(batches)
 
 
 def grid_of(batch: Tensor, visual: Tower) -> tuple[int, int]:
@@ -167,42 +198,43 @@ def layer_maps(layers: Layers, colours: FeatureColours, text: Tensor, row: int, 
 
 @torch.inference_mode()
 def encode(model: CascadeCLIP, images: Sequence[np.ndarray]) -> EncoderOutput:
-    """The model's encoder over pictures (H, W, 3) uint8 that come out at one size."""
-    return model.encoder(torch.cat([to_batch(image, model.encoder.visual) for image in images]))
+    """The model's encoder over pictures (H, W, 3) uint8 of one shape."""
+    return model.encoder(one_batch(images, model.encoder.visual))
 
 
 @torch.inference_mode()
 def stage_logits(
-    model: CascadeCLIP, encoded: EncoderOutput, text: Tensor, weights: Mapping[int, Sequence[float]] | None = None
+    model: CascadeCLIP, encoded: EncoderOutput, text: Tensor, stage: int, weights: Sequence[float] | None = None
 ) -> Tensor:
-    """Mask logits of every stage, from features that the encoder has read already.
+    """Mask logits of one stage, from features that the encoder has read already.
 
     Args:
         model: in eval mode.
         text: (C, E) float, L2-normed.
-        weights: stage (from 0) -> its NGA weights, to be used instead of the trained ones.
+        stage: from 0.
+        weights: one per block, to be used instead of NGA's trained ones.
 
     Returns:
-        (S, B, C, h, w) float32 on the CPU; their sum over the stages is the cascade's.
+        (B, C, h, w) float32 on the CPU; the sum over the stages is the cascade's.
 
     Raises:
-        InputError: weights for a stage that has none, or too few or many of them.
+        InputError: weights for a stage without NGA, or another number of them than blocks.
     """
-    text, found = text.to(encoded.image_embedding.device), []
-    for stage, (blocks, aggregate) in enumerate(zip(model.config.stages, model.aggregations, strict=True)):
-        features = [encoded.features[block] for block in blocks]
-        if stage not in (weights or {}):
-            tokens = aggregate(features)
-        elif aggregate.kind != "nga" or len(weights[stage]) != len(blocks):
-            raise InputError(
-                f"stage {stage + 1} reads blocks {blocks} with {aggregate.kind!r}: it cannot take {weights[stage]}"
-            )
-        else:
-            given = torch.tensor(weights[stage], dtype=text.dtype, device=text.device)
-            tokens = torch.einsum("l,lbne->bne", given, torch.stack(features))  # Z_s = sum_l w_l H_l
-        describe, decode = (parts[stage % len(parts)] for parts in (model.descriptors, model.decoders))  # or shared
-        found.append(decode(describe(text, encoded.image_embedding), tokens).unflatten(-1, encoded.grid))
-    return torch.stack(found).float().cpu()
+    text, aggregate, blocks = (
+        text.to(encoded.image_embedding.device),
+        model.aggregations[stage],
+        model.config.stages[stage],
+    )
+    features = [encoded.features[block] for block in blocks]
+    if weights is None:
+        tokens = aggregate(features)
+    elif aggregate.kind != "nga" or len(weights) != len(blocks):
+        raise InputError(f"stage {stage + 1} reads blocks {blocks} with {aggregate.kind!r}: it cannot take {weights}")
+    else:
+        given = torch.tensor(weights, dtype=text.dtype, device=text.device)
+        tokens = torch.einsum("l,lbne->bne", given, torch.stack(features))  # Z_s = sum_l w_l H_l
+    describe, decode = (parts[stage % len(parts)] for parts in (model.descriptors, model.decoders))  # or shared
+    return decode(describe(text, encoded.image_embedding), tokens).unflatten(-1, encoded.grid).float().cpu()
 
 
 def trained_weights(model: CascadeCLIP) -> dict[int, list[float]]:
@@ -210,12 +242,83 @@ def trained_weights(model: CascadeCLIP) -> dict[int, list[float]]:
     return {s: a.weights.detach().cpu().tolist() for s, a in enumerate(model.aggregations) if a.kind == "nga"}
 
 
+def resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, C, h, w) -> (B, C, *size), bilinearly."""
+    return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
+
+
 def probabilities(logits: Tensor, size: tuple[int, int], seen: Sequence[int] = (), seen_offset: float = 0.0) -> Tensor:
-    """Mask logits (..., C, h, w) -> (..., C, *size) float32: brought to the size, sigmoid, less the seen offset."""
-    flat = logits.reshape(-1, *logits.shape[-3:])
-    scores = F.interpolate(flat, tuple(size), mode="bilinear", align_corners=False).sigmoid()
+    """Mask logits (B, C, h, w) -> (B, C, *size) float32: brought to the size, sigmoid, less the seen offset."""
+    scores = resized(logits, size).sigmoid()
     scores[:, list(seen)] -= seen_offset
-    return scores.view(*logits.shape[:-2], *size)
+    return scores
+
+
+def with_sum(logits: Tensor, on: Sequence[bool]) -> Tensor:
+    """Mask logits (S, ...) of every stage, and the sum of those that are on: (S + 1, ...).
+
+    Raises:
+        InputError: no stage is on.
+    """
+    if not any(on):
+        raise InputError("every stage is switched off: switch on at least one")
+    return torch.cat([logits, logits[list(on)].sum(0, keepdim=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class WordMasks:
+    """What every stage and the sum of some say about a picture and C words.
+
+    Attributes:
+        names, unseen: the words, and those that never had a mask label.
+        on: which of the S stages count in the sum.
+        masks: (S + 1, C, h, w) float32, mask logits; the sum comes last.
+        best: (S + 1, h, w) int64, the word chosen at each place, the seen offset taken off.
+        truth: (h, w) int64, the right word, or 255 where it is none of them or unknown.
+    """
+
+    names: tuple[str, ...]
+    unseen: tuple[str, ...]
+    on: tuple[bool, ...]
+    masks: np.ndarray
+    best: np.ndarray
+    truth: np.ndarray
+
+    def right(self) -> list[float]:
+        """Share of the pixels with a known word that each stage and the sum give it; nan if there are none."""
+        known = self.truth != IGNORE
+        return [float((one == self.truth)[known].mean()) if known.any() else float("nan") for one in self.best]
+
+
+def read_words(segmenter: Segmenter, picture: Picture, names: Sequence[str]) -> Tensor:
+    """Mask logits of the words in every stage, (S, C, h, w) float32."""
+    model, text = segmenter.model, segmenter.clip.class_embeddings(names, segmenter.templates)
+    encoded = encode(model, [picture.image])
+    return torch.cat([stage_logits(model, encoded, text, stage) for stage in range(len(model.config.stages))])
+
+
+def word_masks(
+    segmenter: Segmenter, picture: Picture, names: Sequence[str], on: Sequence[bool], *,
+    logits: Tensor | None = None, classes: Sequence[str] = CLASSES,
+) -> WordMasks:  # fmt: skip
+    """The words' masks at the size they are drawn at.
+
+    Args:
+        on: stages that count in the sum; at least one.
+        logits: `read_words` of the same, if that has been done already.
+        classes: what the picture's labels are indices into.
+    """
+    columns = with_sum(read_words(segmenter, picture, names) if logits is None else logits, on)
+    size, unseen = shown_size(picture.image), tuple(name for name in names if name not in segmenter.seen)
+    seen = [position for position, name in enumerate(names) if name not in unseen]
+    best = probabilities(columns, size, seen, segmenter.seen_offset).argmax(1).numpy()
+    truth = truth_among(picture, classes, names, size)
+    return WordMasks(tuple(names), unseen, tuple(on), resized(columns, size).numpy(), best, truth)
+
+
+def every_second_pixel(pictures: Sequence[Picture]) -> Tensor:
+    """Labels (n, H / 2, W / 2) of labelled pictures of one size, for scores that have to be quick."""
+    return torch.stack([torch.as_tensor(picture.labels)[1::2, 1::2] for picture in pictures])
 
 
 def read_out_logits(logits: Tensor, labels: Tensor, unseen: Sequence[int]) -> Readout:
@@ -231,72 +334,3 @@ def read_out_logits(logits: Tensor, labels: Tensor, unseen: Sequence[int]) -> Re
         parts.append((torch.tensor(group, dtype=torch.int16)[place], value))
     (seen_class, seen_score), (unseen_class, unseen_score) = parts
     return Readout(labels, seen_class, unseen_class, seen_score, unseen_score)
-
-
-# --- surgery ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Bench:
-    """Labelled pictures laid out for surgery: everything up to the last block is computed once.
-
-    Attributes:
-        inputs: tower's name (`trained`, `random`) -> what goes into its last block, (n, T, D).
-        towers: the towers by the same names.
-        labels: (n, N) int64, each patch's class.
-        text: (C, E), the classes' embeddings.
-        grid: (h, w).
-    """
-
-    inputs: dict[str, Tensor]
-    towers: dict[str, Tower]
-    labels: Tensor
-    text: Tensor
-    grid: tuple[int, int]
-
-
-@torch.inference_mode()
-def lay_out(visual: Tower, pictures: Sequence[Picture], text: Tensor, seed: int = 0) -> Bench:
-    """A bench from labelled pictures of one size, and a tower of the same sizes with random weights beside it."""
-    if not pictures or any(picture.labels is None for picture in pictures):
-        raise InputError("scores need labelled pictures, one or more: give pictures with labels")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        random = build_tower(tower_config(visual)).to(visual.proj.device).eval()
-    batch = torch.cat([to_batch(picture.image, visual) for picture in pictures])
-    grid, towers = grid_of(batch, visual), {"trained": visual, "random": random}
-    labels = torch.stack([torch.as_tensor(picture.labels) for picture in pictures])
-    inputs = {name: block_inputs(tower, batch)[-1] for name, tower in towers.items()}
-    return Bench(inputs, towers, patch_labels(labels, grid), text.to(visual.proj.device), grid)
-
-
-def bench_scores(bench: Bench, surgery: Surgery, seed: int = 0) -> dict[str, float]:
-    """mIoU over patches, each picture's patches given to the likeliest of its own words; baselines beside it.
-
-    Returns:
-        `this surgery`, and what it must beat under the same surgery: `wrong words` (every word's embedding is that of
-        another one), `shuffled patches` (the right tokens in wrong places), `random tower` (weights never trained).
-    """
-    tokens = {
-        name: last_block(bench.towers[name], inputs, bench.grid, surgery) for name, inputs in bench.inputs.items()
-    }
-    places = torch.randperm(bench.labels.shape[1], generator=torch.Generator().manual_seed(seed))
-    cases = {
-        "this surgery": (tokens["trained"], bench.text),
-        "wrong words": (tokens["trained"], bench.text.roll(1, dims=0)),
-        "shuffled patches": (tokens["trained"][:, places], bench.text),
-        "random tower": (tokens["random"], bench.text),
-    }
-    return {name: _patch_miou(found @ text.T, bench.labels) for name, (found, text) in cases.items()}
-
-
-def own_words_only(similarity: Tensor, labels: Tensor) -> Tensor:
-    """(n, N, C) -> the likeliest class of each patch among those that its picture holds, (n, N) int64."""
-    present = torch.stack([torch.bincount(row[row != IGNORE], minlength=similarity.shape[2]) > 0 for row in labels])
-    return similarity.masked_fill(~present[:, None], -torch.inf).argmax(-1)
-
-
-def _patch_miou(similarity: Tensor, labels: Tensor) -> float:
-    found = own_words_only(similarity.float().cpu(), labels)
-    counts = confusion_of(found, labels, similarity.shape[2]).counts.double()
-    return iou_of_counts(counts.diag(), counts.sum(1), counts.sum(0)).nanmean().item()

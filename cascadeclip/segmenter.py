@@ -18,6 +18,7 @@ from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import normalise, to_tensor, working_size
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import predict
+from cascadeclip.hub import HubMixin
 from cascadeclip.presets import Preset
 
 SHIPPED = {"mini": "mini_cascade.safetensors"}
@@ -49,7 +50,7 @@ class Segmentation:
         return plot_segmentation(self)
 
 
-class Segmenter:
+class Segmenter(HubMixin):
     """A trained model with its CLIP, ready for pictures and words.
 
     Args:

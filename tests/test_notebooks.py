@@ -94,7 +94,7 @@ def test_notebook_runs_from_another_folder_against_the_wheel(source, run, instal
         "pytest",
         "--nbval-lax",
         "--nbval-current-env",
-        "--nbval-cell-timeout=600",
+        "--nbval-cell-timeout=1800",
         "-p",
         "no:cacheprovider",
     )

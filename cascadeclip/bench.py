@@ -1,0 +1,346 @@
+"""What a preset costs on this device: seconds, memory, multiply-adds, parameters, and the share of its matmul peak.
+
+Weights and pictures are random, so nothing has to be downloaded; each figure is measured in a process of its own, so
+that one cannot hide in the memory of another. The text tower is left out: it runs once, before training.
+"""
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.config import ModelConfig
+from cascadeclip.errors import InputError
+from cascadeclip.evaluation import predict
+from cascadeclip.losses import segmentation_loss
+from cascadeclip.precision import autocast, has_bf16
+from cascadeclip.presets import Preset, get_preset
+from cascadeclip.tensors import replace_file
+from cascadeclip.training import pseudo_labels, reduce_labels
+
+WORK = ("train", "inference")
+MIB = 2**20
+GROWTH = {  # what is changed, and to what, to see how cost grows
+    "image_size": (0.5, 0.75, 1.0, 1.5),  # times the preset's
+    "classes": (15, 50, 156, 400, 1000),
+    "stages": (1, 2, 3, 4),
+    "batch_size": (1, 2, 4),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to measure.
+
+    Attributes:
+        preset: its name.
+        work: `train`, a step with forward, loss, backward and AdamW, or `inference`, `evaluation.predict`.
+        batch_size: pictures.
+        image_size: px; the preset's by default.
+        classes: C; what the preset trains on or scores by default.
+        stages: number of stages: the last block, and three blocks more for each stage before it; None: the preset's.
+        precision: `fp32`, `bf16` or `fp16`.
+        repeats: timed runs, after one that is not timed.
+    """
+
+    preset: str
+    work: str
+    batch_size: int = 1
+    image_size: int | None = None
+    classes: int | None = None
+    stages: int | None = None
+    precision: str = "fp32"
+    repeats: int = 5
+
+    def __post_init__(self):
+        if self.work not in WORK:
+            raise InputError(f"work={self.work!r}: choose from {', '.join(WORK)}")
+        for name in ("batch_size", "image_size", "classes", "stages", "repeats"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"{name}={value} must be at least 1")
+
+
+def bench(cases: Sequence[Case], show: Callable[[dict], None] = lambda row: None) -> list[dict]:
+    """`measure` each case in a fresh process; `show` gets every row as soon as it is there."""
+    rows = []
+    for case in cases:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            rows.append(pool.submit(measure, case).result())
+        show(rows[-1])
+    return rows
+
+
+def measure(case: Case) -> dict:
+    """Figures of one case, on CUDA where there is one, else on the CPU.
+
+    Returns:
+        the case's settings, `device`, `seconds` (median, min and max of the repeats), `images_per_second`, `peak_mib`
+        (CUDA: allocated; CPU: the whole process; None where the system does not tell), `gmacs` (billions of
+        multiply-adds of matrix products), `parameters` (total, trainable, receiving gradient; the last one only for
+        training), `matmul_tflops` (the device's own, measured) and `of_peak` (the share of it that was reached).
+
+    Raises:
+        InputError: as `get_preset`, or a precision that the device does not compute in.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if case.precision == "bf16" and not has_bf16(device):
+        raise InputError(f"this {device.type} has no instructions for bf16: measure fp32")
+    autocast(device, case.precision)  # refuses what the device cannot do, before the work
+    preset = _sized(case)
+    torch.manual_seed(0)
+    model = CascadeCLIP(preset.model).to(device)
+    run = _training(model, preset, case) if case.work == "train" else _inference(model, preset, case)
+    run()  # not timed: allocates, and chooses kernels
+    seconds = [_timed(run, device) for _ in range(case.repeats)]
+    peak = _peak_mib(device)
+    with FlopCounterMode(display=False) as counter:
+        run()
+    macs, tflops = counter.get_total_flops() / 2, matmul_tflops(device, case.precision)
+    middle = statistics.median(seconds)
+    return {
+        **_settings(case, preset),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} CPU threads",
+        "seconds": {"median": middle, "min": min(seconds), "max": max(seconds)},
+        "images_per_second": case.batch_size / middle,
+        "peak_mib": peak,
+        "gmacs": macs / 1e9,
+        "parameters": parameters(model) if case.work == "train" else {"total": parameters(model)["total"]},
+        "matmul_tflops": tflops,
+        "of_peak": 2 * macs / middle / 1e12 / tflops,
+    }
+
+
+def parameters(model: CascadeCLIP) -> dict[str, int]:
+    """Numbers of parameters: all, those that train, and those that a backward pass has given a gradient."""
+    every = list(model.parameters())
+    return {
+        "total": sum(p.numel() for p in every),
+        "trainable": sum(p.numel() for p in every if p.requires_grad),
+        "receiving_gradient": sum(p.numel() for p in every if p.grad is not None),
+    }
+
+
+def matmul_tflops(device: torch.device, precision: str, size: int | None = None, repeats: int = 5) -> float:
+    """The best of several products of two square matrices, in 10^12 additions and multiplications per second."""
+    size = size or (8192 if device.type == "cuda" else 2048)
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    a @ b
+    return 2 * size**3 / min(_timed(lambda: a @ b, device) for _ in range(repeats)) / 1e12
+
+
+def last_stages(layers: int, number: int) -> tuple[tuple[int, ...], ...]:
+    """The last block, and before it stages of three blocks each: 3 of 12 gives the paper's stages."""
+    if 3 * (number - 1) >= layers:
+        raise InputError(f"{layers} blocks are too few for {number} stages")
+    first = layers - 3 * (number - 1)
+    return (*((b, b + 1, b + 2) for b in range(first, layers, 3)), (layers,))
+
+
+def growth_cases(case: Case) -> list[tuple[str, float, Case]]:
+    """What is changed, its value, and `case` with that value, for training and inference."""
+    preset, cases = _sized(case), []
+    for name, values in GROWTH.items():
+        for value in values:
+            if name == "image_size":
+                patch = preset.model.tower.patch_size
+                value = max(1, round(value * _side(case, preset) / patch)) * patch
+            cases += [(name, value, replace(case, work=work, **{name: value})) for work in WORK]
+    return cases
+
+
+def plot_growth(rows: Sequence[tuple[str, float, dict]]) -> Figure:
+    """Seconds and peak memory against each of `GROWTH`, of rows as `measure` gives them."""
+    figure = Figure(figsize=(3.2 * len(GROWTH), 5.2), layout="constrained")
+    axes = figure.subplots(2, len(GROWTH), sharex="col", squeeze=False)
+    for column, name in enumerate(GROWTH):
+        for work in WORK:
+            own = [(value, row) for changed, value, row in rows if changed == name and row["work"] == work]
+            values = [value for value, _ in own]
+            axes[0, column].plot(values, [row["seconds"]["median"] for _, row in own], marker="o", label=work)
+            peaks = [(row["peak_mib"] or float("nan")) / 1024 for _, row in own]
+            axes[1, column].plot(values, peaks, marker="o", label=work)
+        axes[1, column].set_xlabel(name.replace("_", " "))
+    for row, label in zip(axes, ("seconds", "peak memory, GiB"), strict=True):
+        row[0].set_ylabel(label)
+        for axis in row:
+            axis.set_ylim(bottom=0)
+    axes[0, 0].legend()
+    return figure
+
+
+def bench_table(rows: Sequence[dict]) -> str:
+    """Rows of `measure` for people."""
+    lines = [
+        f"{'preset':24}{'':11}{'batch':>6}{'px':>6}{'classes':>8}{'':>6}{'s':>9}{'spread':>16}{'img/s':>8}{'GiB':>7}"
+        f"{'GMAC':>9}{'of peak':>9}"
+    ]
+    for row in rows:
+        seconds, peak = row["seconds"], row["peak_mib"]
+        spread = f"{seconds['min']:.3f}-{seconds['max']:.3f}"
+        memory = "-" if peak is None else f"{peak / 1024:.2f}"
+        lines.append(
+            f"{row['preset']:24}{row['work']:11}{row['batch_size']:6}{row['image_size']:6}{row['classes']:8}"
+            f"{row['precision']:>6}{seconds['median']:9.3f}{spread:>16}{row['images_per_second']:8.2f}{memory:>7}"
+            f"{row['gmacs']:9.1f}{row['of_peak']:9.0%}"
+        )
+    for row in rows:
+        if row["work"] == "train":
+            counts = ", ".join(f"{name.replace('_', ' ')} {n / 1e6:.2f} M" for name, n in row["parameters"].items())
+            lines.append(f"{row['preset']}: parameters {counts}")
+    peaks = {(row["device"], row["precision"]): row["matmul_tflops"] for row in rows}
+    lines += [f"{device}, {precision}: matmul {tflops:.2f} TFLOP/s" for (device, precision), tflops in peaks.items()]
+    return "\n".join(lines)
+
+
+def run_bench(
+    presets: Sequence[str], settings: dict, out: Path | None = None, *, growth: bool = False, show=print
+) -> list[dict]:
+    """Measure presets in training and inference, show the table, write `bench.json` (and `growth.json`, `growth.png`).
+
+    Args:
+        presets: names.
+        settings: values of `Case` that all share.
+        out: folder for the files; None writes nothing.
+        growth: also measure how the first preset's cost grows; needs `out`.
+
+    Raises:
+        InputError: as `Case` and `measure`, or a folder that cannot be written.
+    """
+    from cascadeclip.experiment import check_writable
+    from cascadeclip.figure import save_figure
+
+    if growth and out is None:
+        raise InputError("the figure of how cost grows needs a folder: --out")
+    cases = [Case(preset, work, **settings) for preset in presets for work in WORK]
+    for case in cases:
+        _sized(case)  # refuses what does not fit before anything is measured
+    if out is not None:
+        check_writable(out)
+    rows = bench(cases, lambda row: print(f"{row['preset']} {row['work']}: measured", file=sys.stderr, flush=True))
+    show(bench_table(rows))
+    if out is not None:
+        _write_json(out / "bench.json", rows)
+    if growth:
+        changes = growth_cases(cases[0])
+        measured = bench([case for _, _, case in changes])
+        grown = [(name, value, row) for (name, value, _), row in zip(changes, measured, strict=True)]
+        _write_json(out / "growth.json", [{"changed": name, "to": value, **row} for name, value, row in grown])
+        save_figure(plot_growth(grown), out / "growth.png")
+    return rows
+
+
+def _sized(case: Case) -> Preset:
+    preset = get_preset(case.preset, image_size=case.image_size)
+    if case.stages is not None:
+        stages = last_stages(preset.model.tower.layers, case.stages)
+        preset = replace(preset, model=ModelConfig(**{**vars(preset.model), "stages": stages}))
+    return preset
+
+
+def _side(case: Case, preset: Preset) -> int:
+    return case.image_size or preset.model.tower.image_size
+
+
+def _settings(case: Case, preset: Preset) -> dict:
+    return {
+        "preset": case.preset,
+        "work": case.work,
+        "batch_size": case.batch_size,
+        "image_size": _side(case, preset),
+        "classes": _classes(case, preset),
+        "stages": len(preset.model.stages),
+        "precision": case.precision,
+    }
+
+
+def _classes(case: Case, preset: Preset) -> int:
+    if case.classes is not None:
+        return case.classes
+    inductive = case.work == "train" and not preset.training.transductive
+    return len(preset.seen if inductive else preset.names)
+
+
+def _inputs(model: CascadeCLIP, preset: Preset, case: Case) -> tuple[Tensor, Tensor]:
+    """Random pictures (B, 3, S, S) and text embeddings (C, E)."""
+    device, side = next(model.parameters()).device, _side(case, preset)
+    text = torch.randn(_classes(case, preset), model.config.tower.embed_dim, device=device)
+    return torch.randn(case.batch_size, 3, side, side, device=device), F.normalize(text, dim=-1)
+
+
+def _training(model: CascadeCLIP, preset: Preset, case: Case) -> Callable[[], None]:
+    """A training step as `training.train` does it, on labels in blocks of 8 px."""
+    (images, text), settings = _inputs(model, preset, case), preset.training
+    classes, side = len(text), images.shape[-1]
+    coarse = torch.randint(0, classes, (case.batch_size, -(-side // 8), -(-side // 8)), device=images.device)
+    labels = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :side, :side]
+    labels = reduce_labels(labels, settings.loss_size)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    scaler = torch.amp.GradScaler(images.device.type, enabled=case.precision == "fp16")
+    unseen = list(range(classes - max(1, classes // 4), classes))
+    model.train()
+
+    def step() -> None:
+        optimiser.zero_grad(set_to_none=True)  # first, so that the gradients can be looked at afterwards
+        with autocast(images.device, case.precision):
+            logits = model(images, text).mask_logits
+        target = pseudo_labels(logits.detach(), labels, unseen) if settings.transductive else labels
+        loss = segmentation_loss(
+            logits, target, focal_weight=settings.focal_weight, dice_weight=settings.dice_weight,
+            ignored_are_negatives=settings.ignored_are_negatives,
+        )  # fmt: skip
+        scaler.scale(loss["total"]).backward()
+        scaler.step(optimiser)
+        scaler.update()
+
+    return step
+
+
+def _inference(model: CascadeCLIP, preset: Preset, case: Case) -> Callable[[], None]:
+    images, text = _inputs(model, preset, case)
+    seen = list(range(min(len(text), len(preset.seen))))
+    model.eval().requires_grad_(False)  # the counter of multiply-adds follows what takes gradients
+
+    def run() -> None:
+        with autocast(images.device, case.precision):
+            predict(model, images, text, seen, preset.seen_offset, preset.window, preset.stride)
+
+    return run
+
+
+def _timed(run: Callable[[], object], device: torch.device) -> float:
+    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronise()
+    start = time.perf_counter()
+    run()
+    synchronise()
+    return time.perf_counter() - start
+
+
+def _peak_mib(device: torch.device) -> float | None:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated() / MIB
+    # getrusage would do elsewhere, but starts from what the parent process held when it started this one
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+    return int(line.split()[1]) / 1024
+
+
+def _write_json(path: Path, values: list) -> None:
+    replace_file(path, lambda scratch: scratch.write_text(json.dumps(values, indent=1) + "\n"))

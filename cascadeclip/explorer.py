@@ -1,0 +1,163 @@
+"""What all explorers have: a choice of pictures, uploads, errors in view, one picture redrawn in place.
+
+The values of the controls are all the state there is: `figure()` draws from them alone. Where nobody shows widgets (a
+notebook that a program runs, or that is only read) an explorer shows itself as that figure.
+"""
+
+import base64
+import html
+import io
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import contextmanager
+from functools import wraps
+
+import ipywidgets
+from IPython import get_ipython
+
+from cascadeclip import explore
+from cascadeclip.canvas import WIDTH
+from cascadeclip.errors import InputError
+from cascadeclip.explore import Picture
+from cascadeclip.figure import Figure
+
+_FAILED = "border-left: 4px solid #b00020; padding: 4px 8px; white-space: pre-wrap; font-family: monospace"
+
+
+def in_view(method):
+    """A callback whose errors appear above the picture; a widget's own way would be to lose them in a log."""
+
+    @wraps(method)
+    def guarded(self, *args):
+        try:
+            result = method(self, *args)
+        except Exception as error:
+            text = str(error) if isinstance(error, InputError) else traceback.format_exc()
+            self.message.value = f'<div role="alert" style="{_FAILED}">{html.escape(text)}</div>'
+        else:
+            return result
+
+    return guarded
+
+
+class Explorer(ipywidgets.VBox):
+    """Controls, a line for what went wrong, and one picture.
+
+    Args:
+        pictures: to choose from.
+        controls: rows of widgets, of which those with a `value` redraw the picture when it changes.
+        setters: those of the controls that only set others, and redraw nothing by themselves.
+        clickable: tell `clicked` where the picture is clicked, where a browser can.
+    """
+
+    words: ipywidgets.Text | None = None  # of explorers that have words to type
+
+    def __init__(
+        self,
+        pictures: Sequence[Picture],
+        controls: Sequence[Sequence[ipywidgets.Widget]],
+        *,
+        setters: Sequence[ipywidgets.Widget] = (),
+        clickable: bool = False,
+    ):
+        self._held = False
+        self.chooser = ipywidgets.Dropdown(options=[(p.title, p) for p in pictures], description="picture")
+        self.upload = ipywidgets.FileUpload(
+            accept="image/*", description="your own picture", tooltip="PNG, JPEG, ...", layout=dict(width="auto")
+        )
+        self.message, self.picture = ipywidgets.HTML(), self._make_picture(clickable)
+        rows = [[self.chooser, self.upload], *controls]
+        for control in (control for row in rows for control in row):
+            control.style.description_width = "initial"  # names are shown whole
+            if isinstance(control, ipywidgets.Checkbox):
+                control.layout.width = "auto"
+            if control not in (self.chooser, self.upload, *setters) and hasattr(control, "value"):
+                control.observe(self.redraw, "value")
+        self.chooser.observe(self._picture_changed, "value")
+        self.upload.observe(self._uploaded, "value")
+        wrapped = ipywidgets.Layout(flex_flow="row wrap", grid_gap="2px 16px")
+        super().__init__([*(ipywidgets.Box(row, layout=wrapped) for row in rows), self.message, self.picture])
+        self._picture_changed()
+
+    def figure(self) -> Figure:
+        """What the controls' values show now."""
+        raise NotImplementedError
+
+    def picture_changed(self) -> None:
+        """Bring the controls in line with a newly chosen picture; one redraw follows."""
+
+    def clicked(self, x: float, y: float) -> None:
+        """The picture was clicked at these shares of its width and height."""
+
+    @in_view
+    def redraw(self, _change=None) -> None:
+        """Draw the picture anew; an error stands above the one before."""
+        if self._held:
+            return
+        buffer = io.BytesIO()
+        self.figure().savefig(buffer, format="png", pil_kwargs={"compress_level": 1})  # quick rather than small
+        self.message.value, self.picture.value = "", buffer.getvalue()
+
+    @contextmanager
+    def at_once(self):
+        """Let several controls change, and redraw once."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        self.redraw()
+
+    @in_view
+    def _picture_changed(self, _change=None) -> None:
+        if not self._held:
+            with self.at_once():
+                self.picture_changed()
+
+    @in_view
+    def _uploaded(self, change) -> None:
+        if not change["new"]:
+            return
+        file = change["new"][0]
+        words = explore.split_words(self.words.value) if self.words is not None else ()
+        picture = explore.picture_from_file(file["name"], bytes(file["content"]), words)
+        with self.at_once():
+            others = [(title, known) for title, known in self.chooser.options if title != picture.title]
+            self.chooser.options = [*others, (picture.title, picture)]
+            self.chooser.value = picture
+            self.upload.value = ()  # the same file may be given again
+            self.picture_changed()
+
+    def _make_picture(self, clickable: bool) -> ipywidgets.DOMWidget:
+        if clickable and "google.colab" not in sys.modules:  # there it would need a script from elsewhere
+            try:
+                from cascadeclip.clickable import ClickablePicture
+            except ModuleNotFoundError:
+                pass  # without anywidget the sliders remain
+            else:
+                picture = ClickablePicture(alt=type(self).__doc__.partition("\n")[0])
+                picture.on_click(in_view(lambda _, x, y: self.clicked(x, y)).__get__(self))
+                return picture
+        return ipywidgets.Image(format="png", layout=dict(width=f"{WIDTH}px", max_width="100%"))
+
+    def _repr_mimebundle_(self, **kwargs) -> dict:
+        """The widget where somebody shows it, and the picture for those who read the notebook without a kernel."""
+        bundle = super()._repr_mimebundle_(**kwargs) if _front_end_is_there() else {}
+        bundle["text/plain"] = type(self).__doc__.partition("\n")[0]
+        if self.picture.value:
+            bundle["image/png"] = base64.b64encode(self.figure()._repr_png_()).decode()
+        return bundle
+
+
+def _front_end_is_there() -> bool:
+    """Whether a front end with a person runs the cell: it takes questions (stdin), unlike what only executes it."""
+    kernel = getattr(get_ipython(), "kernel", None)
+    request = kernel.get_parent("shell") if kernel is not None else None
+    return bool(request and request.get("content", {}).get("allow_stdin"))
+
+
+def words_field(description: str) -> ipywidgets.Text:
+    field = ipywidgets.Text(description=description, continuous_update=False)
+    field.tooltip = "press Enter to look"
+    return field

@@ -1,0 +1,234 @@
+"""Segmenters as folders and on the Hugging Face Hub: weights, settings, class list and a model card.
+
+A folder holds `model.safetensors` (a checkpoint as training writes it), `config.json` and `README.md`. The frozen tower
+of CLIP is not among the weights; its fingerprint is, and whoever loads the folder must have the same tower.
+"""
+
+import json
+from copy import deepcopy
+from pathlib import Path
+
+import open_clip
+from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, constants, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+from cascadeclip.checkpoint import CheckpointInfo, fingerprint, load_any, read_checkpoint, save_checkpoint
+from cascadeclip.clip import load_clip, resize_positions
+from cascadeclip.config import ModelConfig
+from cascadeclip.errors import InputError
+from cascadeclip.tensors import replace_file
+
+FORMAT = "cascadeclip-hub-1"
+WEIGHTS = constants.SAFETENSORS_SINGLE_FILE
+CONFIG = constants.CONFIG_NAME
+FILES = (CONFIG, WEIGHTS)
+_DOWNLOAD = {"revision", "cache_dir", "force_download", "local_files_only", "token"}
+
+
+class HubMixin(ModelHubMixin):
+    """Gives a `Segmenter` `save_pretrained`, `from_pretrained` and `push_to_hub`.
+
+    Attributes:
+        unseen: words that the training pictures showed without mask labels; empty where nobody said.
+    """
+
+    unseen: tuple[str, ...] = ()
+
+    def save_pretrained(self, save_directory: str | Path, **options) -> str | None:
+        """Write weights, settings and, if there is none, a model card into a folder.
+
+        Args:
+            save_directory: made if it is missing.
+            options: of `huggingface_hub.ModelHubMixin.save_pretrained`; `push_to_hub=True` also uploads,
+                `model_card_kwargs=dict(license="mit")` states a licence.
+
+        Raises:
+            InputError: a folder that cannot be written, a tower that is not the one of the CLIP named, or a word both
+                seen and unseen.
+
+        Example:
+            >>> import cascadeclip
+            >>> cascadeclip.load("mini").save_pretrained("my-segmenter")  # doctest: +SKIP
+        """
+        self._check()
+        try:
+            return super().save_pretrained(save_directory, **options)
+        except OSError as error:
+            raise InputError(f"cannot write {save_directory}: {error}; choose a folder you may write to") from error
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options):
+        """A segmenter from a folder or from a repository of the Hub.
+
+        Args:
+            pretrained_model_name_or_path: a folder that `save_pretrained` wrote, or `owner/name`.
+            options: `device`; `clip_weights`, the weights of its CLIP where they lie elsewhere here (a file, or a tag
+                of open_clip); and those of `huggingface_hub.ModelHubMixin.from_pretrained`.
+
+        Raises:
+            InputError: nothing there, files that are missing, damaged or contradict each other, or a CLIP that cannot
+                be had or is another one.
+        """
+        where = str(pretrained_model_name_or_path)
+        known = {"device", "clip_weights"} | _DOWNLOAD
+        if unknown := sorted(options.keys() - known):
+            raise InputError(
+                f"from_pretrained has no option {', '.join(unknown)}; choose from {', '.join(sorted(known))}"
+            )
+        try:
+            return super().from_pretrained(where, **options)
+        except HFValidationError as error:
+            raise InputError(f"{where} is neither a folder nor the name of a repository, owner/name") from error
+        except InputError:
+            raise
+        except (HfHubHTTPError, OSError) as error:
+            raise InputError(f"{where} is no folder here, and cannot be had from the Hub: {error}") from error
+        except (ValueError, AttributeError) as error:  # the mixin reads the file before we do
+            raise InputError(f"{CONFIG} of {where} is damaged: {error}; save or download it again") from error
+
+    def _check(self) -> None:
+        both = sorted(set(self.seen) & set(self.unseen))
+        if both:
+            raise InputError(f"words both seen and unseen: {', '.join(both)}")
+        model, visual = self.model, self.clip.visual
+        if model.encoder.visual is visual:
+            return
+        if self.clip.tower.image_size != model.config.tower.image_size:
+            visual = deepcopy(visual)
+            resize_positions(visual, model.config.tower.image_size)
+        if fingerprint(visual) != fingerprint(model.encoder.visual):
+            raise InputError(
+                f"the model's tower is not that of CLIP {self.clip.name!r} ({self.clip.pretrained}), nor stored; "
+                "the folder could not be loaded. Write a file that holds the tower: checkpoint.save_authors"
+            )
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_checkpoint(
+            save_directory / WEIGHTS, self.model, clip=self._portable_clip(), seen=self.seen, templates=self.templates,
+            seen_offset=self.seen_offset,
+        )  # fmt: skip
+        info, _ = read_checkpoint(save_directory / WEIGHTS)
+        text = json.dumps(_config(info, self.unseen), indent=1) + "\n"
+        replace_file(save_directory / CONFIG, lambda scratch: scratch.write_text(text))
+
+    def _portable_clip(self) -> dict[str, str | None]:
+        """Of weights in a file its name alone: the folders of this machine mean nothing on another."""
+        name, pretrained = self.clip.name, self.clip.pretrained
+        if pretrained and not open_clip.get_pretrained_cfg(name, pretrained):
+            pretrained = Path(pretrained).name
+        return {"name": name, "pretrained": pretrained}
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id, clip_weights=None, device="cpu", **rest):
+        """`rest`: where to download from, and values of `config.json`, which is read again below, strictly."""
+        folder = Path(model_id)
+        download = {name: value for name, value in rest.items() if name in _DOWNLOAD}
+        paths = [folder / name if folder.is_dir() else hf_hub_download(model_id, name, **download) for name in FILES]
+        config, weights = _read_config(Path(paths[0])), Path(paths[1])
+        _agree(config, _config(read_checkpoint(weights)[0], tuple(config["classes"]["unseen"])), model_id)
+        loaded = load_any(weights, lambda info: _clip(info, clip_weights))
+        segmenter = cls(
+            loaded.model.to(device), loaded.clip, loaded.info.seen, seen_offset=loaded.info.seen_offset,
+            templates=config["templates"], origins=loaded.lines,
+        )  # fmt: skip
+        segmenter.unseen = tuple(config["classes"]["unseen"])
+        return segmenter
+
+    def generate_model_card(self, *, license: str | None = None) -> ModelCard:
+        """What the folder's README says; filled from the model itself."""
+        data = ModelCardData(
+            library_name="cascadeclip", pipeline_tag="image-segmentation", license=license,
+            tags=["clip", "zero-shot", "semantic-segmentation", "open-vocabulary"],
+        )  # fmt: skip
+        config, clip = self.model.config, self._portable_clip()
+        return ModelCard(
+            CARD.format(
+                data=data.to_yaml(),
+                clip=f"{clip['name']} ({clip['pretrained'] or 'the weights that come with that name'})",
+                sha256=fingerprint(self.model.encoder.visual),
+                stages=[list(stage) for stage in config.stages],
+                side=config.tower.image_size,
+                offset=self.seen_offset,
+                templates="\n".join(f"- `{template}`" for template in self.templates),
+                seen=", ".join(self.seen) or "not stated",
+                unseen=", ".join(self.unseen) or "not stated",
+            )
+        )
+
+
+CARD = """---
+{data}
+---
+
+# A Cascade-CLIP segmenter
+
+Give it a picture and words, and every pixel gets one of the words; they need not be words it saw masks of.
+
+```python
+from cascadeclip import Segmenter
+
+segmenter = Segmenter.from_pretrained("owner/name")  # or this folder
+segmenter.segment("picture.png", ["cat", "grass"]).plot().savefig("result.png")
+```
+
+| | |
+|---|---|
+| CLIP | {clip}; its tower is not in here, SHA-256 {sha256} |
+| stages | {stages} |
+| trained at | {side} px |
+| taken off the probability of seen classes | {offset} |
+
+Classes with mask labels in training: {seen}.
+
+Classes without: {unseen}.
+
+Words are put into these sentences:
+
+{templates}
+
+Method: Li et al., *Cascade-CLIP*, ICML 2024, arXiv 2406.00670.
+"""
+
+
+def _config(info: CheckpointInfo, unseen: tuple[str, ...]) -> dict:
+    """What `config.json` holds."""
+    values = {
+        "format": FORMAT,
+        "architecture": info.model.to_dict(),
+        "built_on": {**info.clip, "tower_sha256": info.tower_sha256},
+        "classes": {"seen": list(info.seen), "unseen": list(unseen)},
+        "templates": list(info.templates or ()),
+        "seen_offset": info.seen_offset,
+    }
+    return json.loads(json.dumps(values))  # tuples as lists
+
+
+def _read_config(path: Path) -> dict:
+    if not path.is_file():
+        raise InputError(f"no {path.name} in {path.parent}; a folder that save_pretrained wrote has one")
+    config = json.loads(path.read_text())
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise InputError(f"{path} does not describe a segmenter of this package: its format must be {FORMAT!r}")
+    try:
+        ModelConfig.from_dict(config["architecture"])
+        if not all(isinstance(word, str) for group in ("seen", "unseen") for word in config["classes"][group]):
+            raise TypeError("class words must be text")
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path} is damaged: {error!r}; save or download it again") from error
+    return config
+
+
+def _agree(config: dict, stored: dict, where: str) -> None:
+    """An `InputError` unless `config.json` says what the weights say of themselves."""
+    differing = sorted(name for name in config.keys() | stored.keys() if config.get(name) != stored.get(name))
+    if differing:
+        raise InputError(
+            f"{CONFIG} and {WEIGHTS} in {where} contradict each other ({', '.join(differing)}): not of one model"
+        )
+
+
+def _clip(info: CheckpointInfo, weights: str | None):
+    try:
+        return load_clip(info.clip["name"], weights or info.clip["pretrained"], image_size=info.model.tower.image_size)
+    except InputError as error:
+        raise InputError(f"{error}. Weights that lie elsewhere: from_pretrained(..., clip_weights=)") from error

@@ -1,0 +1,286 @@
+"""Explorers for notebooks: layers, words, the cascade's weights, surgery. Each is a thin view over pure functions.
+
+Make one as the last value of a cell: `LayerScrubber()`, `WordExplorer()`, `CascadeExplorer()` or `SurgeryBench()`. They
+show the mini world unless told otherwise; the functions they draw with are in `explore`, `surgery` and `explore_plots`.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import ipywidgets
+import numpy as np
+import torch
+
+from cascadeclip import explore, explore_plots
+from cascadeclip.cascade import nga_weights
+from cascadeclip.clip import Clip, load_clip
+from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES
+from cascadeclip.diagnostics import sweep_offsets
+from cascadeclip.errors import InputError
+from cascadeclip.explore import Picture
+from cascadeclip.explorer import Explorer, in_view, words_field
+from cascadeclip.figure import Figure
+from cascadeclip.lenses import block_inputs
+from cascadeclip.segmenter import Segmenter, check_names, load
+from cascadeclip.surgery import ATTENTIONS, Surgery, last_block, repair_outliers
+from cascadeclip.surgery_bench import bench_scores, lay_out
+
+OFFSETS = tuple(np.linspace(0, 0.5, 11).round(2).tolist())
+
+
+class LayerScrubber(Explorer):
+    """Layer scrubber: a patch and a word at every block of CLIP's image tower.
+
+    Click a patch in any map, below also to choose its block; the sliders do the same.
+
+    Args:
+        clip: Mini-CLIP if None.
+        pictures: scenes of the mini world if None; the colours are fitted on the first 16.
+        templates: sentences that the word is put into.
+    """
+
+    def __init__(
+        self,
+        clip: Clip | None = None,
+        pictures: Sequence[Picture] | None = None,
+        *,
+        templates: Sequence[str] = CAPTIONS,
+    ):
+        clip, pictures = clip or load_clip(), pictures or explore.scene_pictures()
+        self.colours = explore.fit_colours(clip.visual, [picture.image for picture in pictures[:16]])
+        self._layers = lru_cache(4)(lambda picture: explore.read_layers(clip.visual, picture.image))
+        self._text = lru_cache(64)(lambda word: clip.class_embeddings([word], templates)[0])
+        self.words, self.blocks = words_field("word"), clip.tower.layers
+        self.block = ipywidgets.IntSlider(clip.tower.layers, 1, clip.tower.layers, description="block")
+        rows, columns = clip.visual.grid_size
+        self.row = ipywidgets.IntSlider((rows + 1) // 2, 1, rows, description="row")
+        self.column = ipywidgets.IntSlider((columns + 1) // 2, 1, columns, description="column")
+        super().__init__(pictures, [[self.words], [self.block, self.row, self.column]], clickable=True)
+
+    def picture_changed(self) -> None:
+        picture = self.chooser.value
+        self.row.max, self.column.max = self._layers(picture).grid
+        if picture.words:
+            self.words.value = picture.words[0]
+
+    def clicked(self, x: float, y: float) -> None:
+        place = explore_plots.patch_at(x, y, self.blocks, self._layers(self.chooser.value).grid)
+        if place is not None:
+            with self.at_once():
+                self.block.value = place[0] or self.block.value
+                self.row.value, self.column.value = place[1] + 1, place[2] + 1
+
+    def figure(self) -> Figure:
+        picture, place = self.chooser.value, (self.row.value - 1, self.column.value - 1)
+        (word,) = check_names(self.words.value)
+        maps = explore.layer_maps(self._layers(picture), self.colours, self._text(word), *place)
+        return explore_plots.draw_layers(picture.image, maps, self.block.value, *place, word)
+
+
+class WordExplorer(Explorer):
+    """Word explorer: the mask of every word, stage by stage and summed.
+
+    Args:
+        segmenter: the shipped one if None.
+        pictures: scenes of the mini world if None.
+        classes: what the pictures' labels are indices into.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter | None = None,
+        pictures: Sequence[Picture] | None = None,
+        classes: Sequence[str] = CLASSES,
+    ):
+        self.segmenter, self.classes = segmenter or load(), tuple(classes)
+        self._logits = lru_cache(8)(lambda *given: explore.read_words(self.segmenter, *given))
+        self.words = words_field("words, separated by commas")
+        self.words.layout.width = "36em"
+        stages = self.segmenter.model.config.stages
+        self.titles = [f"stage {s}: {'+'.join(map(str, blocks))}" for s, blocks in enumerate(stages, 1)]
+        self.stages = [ipywidgets.Checkbox(True, description=title, indent=False) for title in self.titles]
+        super().__init__(pictures or explore.scene_pictures(), [[self.words], self.stages])
+
+    def picture_changed(self) -> None:
+        if self.chooser.value.words:
+            self.words.value = ", ".join(self.chooser.value.words)
+
+    def figure(self) -> Figure:
+        picture, names = self.chooser.value, check_names(explore.split_words(self.words.value))
+        on, logits = [stage.value for stage in self.stages], self._logits(picture, names)
+        found = explore.word_masks(self.segmenter, picture, names, on, logits=logits, classes=self.classes)
+        return explore_plots.draw_words(picture.image, found, self.titles)
+
+
+class CascadeExplorer(Explorer):
+    """NGA and offset explorer: what the blocks' weights and the seen offset do to masks and scores.
+
+    Args:
+        segmenter: the shipped one if None; at least one of its stages must be aggregated by NGA.
+        pictures: scenes of the mini world if None.
+        classes: all class words, those that the pictures' labels are indices into; each pixel chooses among them.
+        scored: on how many of the labelled pictures the scores are measured, every second pixel of each.
+    """
+
+    def __init__(
+        self,
+        segmenter: Segmenter | None = None,
+        pictures: Sequence[Picture] | None = None,
+        classes: Sequence[str] = CLASSES,
+        *,
+        scored: int = 8,
+    ):
+        self.segmenter, self.classes = segmenter or load(), tuple(classes)
+        model, pictures = self.segmenter.model, pictures or explore.scene_pictures()
+        self.trained = explore.trained_weights(model)
+        if not self.trained:
+            raise InputError(f"no stage of {model.config.stages} is aggregated by NGA: there are no weights to move")
+        self.unseen = [name for name in self.classes if name not in self.segmenter.seen]
+        self.text = self.segmenter.clip.class_embeddings(self.classes, self.segmenter.templates)
+        self._labelled = tuple(picture for picture in pictures if picture.labels is not None)[:scored]
+        self._encoded = lru_cache(4)(lambda those: explore.encode(model, [picture.image for picture in those]))
+        self._stage = lru_cache(16)(self._read_stage)
+        self._curves = lru_cache(16)(self._sweep)
+        self._make_sliders()
+        controls = [[self.offset, self.sigma, self.reset], self.weights]
+        super().__init__(pictures, controls, setters=[self.sigma])
+
+    def _make_sliders(self) -> None:
+        plain = dict(step=0.01, readout_format=".2f")
+        self.offset = ipywidgets.FloatSlider(self.segmenter.seen_offset, min=0, max=0.5, description="offset", **plain)
+        self.sigma = ipywidgets.FloatSlider(1.0, min=0.2, max=4, description="weights from sigma", step=0.1)
+        self.reset = ipywidgets.Button(description="as trained", tooltip="weights and offset as they were trained")
+        stages, values = self.segmenter.model.config.stages, [v for of in self.trained.values() for v in of]
+        ends = dict(min=min(0.0, *values), max=max(2.0, *values))
+        self.weights = [
+            ipywidgets.FloatSlider(value, description=f"block {block}", **ends, **plain)
+            for stage, of in self.trained.items()
+            for block, value in zip(stages[stage], of, strict=True)
+        ]
+        self.sigma.observe(self._take_sigma, "value")
+        self.reset.on_click(self._take_trained)
+
+    @in_view
+    def _take_sigma(self, change) -> None:
+        with self.at_once():
+            self._set_weights([w for of in self.trained.values() for w in nga_weights(len(of), change["new"]).tolist()])
+
+    @in_view
+    def _take_trained(self, _button) -> None:
+        with self.at_once():
+            self.offset.value = self.segmenter.seen_offset
+            self._set_weights([w for of in self.trained.values() for w in of])
+
+    def _set_weights(self, values: Sequence[float]) -> None:
+        for slider, value in zip(self.weights, values, strict=True):
+            slider.value = value
+
+    def _read_stage(self, pictures: tuple[Picture, ...], stage: int, weights: tuple[float, ...] | None):
+        return explore.stage_logits(self.segmenter.model, self._encoded(pictures), self.text, stage, weights)
+
+    def _logits(self, pictures: tuple[Picture, ...], weights: tuple[tuple[float, ...], ...]):
+        """The cascade's mask logits (n, C, h, w) under certain weights, one tuple per NGA stage."""
+        given = dict(zip(self.trained, weights, strict=True))
+        stages = range(len(self.segmenter.model.config.stages))
+        return sum(self._stage(pictures, stage, given.get(stage)) for stage in stages)
+
+    def _sweep(self, weights: tuple[tuple[float, ...], ...]) -> dict[str, list[float]]:
+        """Scores over the offsets."""
+        labels = explore.every_second_pixel(self._labelled)
+        unseen = [self.classes.index(name) for name in self.unseen]
+        readout = explore.read_out_logits(self._logits(self._labelled, weights), labels, unseen)
+        sweep = sweep_offsets(readout, self.classes, self.unseen, OFFSETS)
+        return {key: [getattr(scores, key) for scores in sweep] for key in explore_plots.LINES}
+
+    def _segmentation(self, picture: Picture, weights: tuple[tuple[float, ...], ...], offset: float) -> np.ndarray:
+        seen = [position for position, name in enumerate(self.classes) if name not in self.unseen]
+        size = explore.shown_size(picture.image)
+        return explore.probabilities(self._logits((picture,), weights), size, seen, offset)[0].argmax(0).numpy()
+
+    def figure(self) -> Figure:
+        picture, offset, size = self.chooser.value, self.offset.value, explore.shown_size(self.chooser.value.image)
+        values = iter(slider.value for slider in self.weights)
+        now = tuple(tuple(next(values) for _ in of) for of in self.trained.values())
+        maps = {"truth": explore.truth_among(picture, self.classes, self.classes, size)}
+        if picture.labels is None:
+            del maps["truth"]
+        then = tuple(map(tuple, self.trained.values()))
+        maps["as trained"] = self._segmentation(picture, then, self.segmenter.seen_offset)
+        maps["now"] = self._segmentation(picture, now, offset)
+        both = {"as trained": then, "now": now}
+        weights = {title: dict(zip(self.trained, of, strict=True)) for title, of in both.items()}
+        curves = {title: self._curves(of) for title, of in both.items()} if self._labelled else None
+        return explore_plots.draw_cascade(
+            picture.image, maps, self.classes, self.unseen, weights, self.segmenter.model.config.stages, offset, curves,
+            OFFSETS,
+        )  # fmt: skip
+
+
+class SurgeryBench(Explorer):
+    """Surgery bench: the last block cut open, without training.
+
+    Args:
+        clip: Mini-CLIP if None.
+        pictures: scenes of the mini world if None.
+        classes: what the pictures' labels are indices into.
+        scored: on how many of the labelled pictures the scores are measured.
+        templates: sentences that the words are put into.
+    """
+
+    def __init__(
+        self,
+        clip: Clip | None = None,
+        pictures: Sequence[Picture] | None = None,
+        classes: Sequence[str] = CLASSES,
+        *,
+        scored: int = 12,
+        templates: Sequence[str] = CAPTIONS,
+    ):
+        self.visual, pictures = (clip := clip or load_clip()).visual, pictures or explore.scene_pictures()
+        self._text = lru_cache(16)(lambda names: clip.class_embeddings(names, templates))
+        self._inputs = lru_cache(4)(self._read)
+        labelled = [picture for picture in pictures if picture.labels is not None][:scored]
+        self.bench = lay_out(self.visual, labelled, self._text(tuple(classes))) if labelled else None
+        self._scores = lru_cache(64)(lambda surgery: bench_scores(self.bench, surgery))
+        self.words = words_field("words, separated by commas")
+        self.words.layout.width = "36em"
+        self.attention = ipywidgets.ToggleButtons(options=ATTENTIONS, description="attention")
+        self.residual = ipywidgets.Checkbox(True, description="residual", indent=False)
+        self.feed_forward = ipywidgets.Checkbox(True, description="feed-forward", indent=False)
+        self.repair = ipywidgets.Checkbox(False, description="repair patches longer than", indent=False)
+        self.factor = ipywidgets.FloatSlider(1.3, min=1.05, max=4, step=0.05, description="times the median")
+        controls = [
+            [self.words],
+            [self.attention],
+            [self.residual, self.feed_forward, self.repair, self.factor],
+        ]
+        super().__init__(pictures, controls)
+
+    def picture_changed(self) -> None:
+        if self.chooser.value.words:
+            self.words.value = ", ".join(self.chooser.value.words)
+
+    def _read(self, picture: Picture):
+        """What goes into the last block, (1, T, D), and the grid."""
+        batch = explore.to_batch(picture.image, self.visual)
+        return block_inputs(self.visual, batch)[-1], explore.grid_of(batch, self.visual)
+
+    def surgery(self) -> Surgery:
+        """What the controls say."""
+        factor = self.factor.value if self.repair.value else None
+        return Surgery(self.attention.value, self.residual.value, self.feed_forward.value, factor)
+
+    @torch.inference_mode()
+    def figure(self) -> Figure:
+        picture, names = self.chooser.value, check_names(explore.split_words(self.words.value))
+        (tokens, grid), text, repaired = self._inputs(picture), self._text(names), None
+        cases = {"as CLIP is": Surgery(), "after surgery": self.surgery()}
+        if self.repair.value:
+            repaired = repair_outliers(tokens, grid, self.factor.value)[1][0].unflatten(0, grid).cpu().numpy()
+        similarity = {
+            name: (text.to(tokens.device) @ last_block(self.visual, tokens, grid, surgery)[0].T).unflatten(1, grid)
+            for name, surgery in cases.items()
+        }
+        scores = {name: self._scores(surgery) for name, surgery in cases.items()} if self.bench else None
+        maps = {name: found.float().cpu().numpy() for name, found in similarity.items()}
+        return explore_plots.draw_surgery(picture.image, maps, names, scores, repaired)

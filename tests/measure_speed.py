@@ -1,0 +1,172 @@
+"""Speed and memory against the yardsticks: python tests/measure_speed.py speed --classes 15 156.
+
+    speed        seconds of a training step and of inference, ours and the yardsticks', alternating in one process
+    memory       peak of a process that trains: python tests/measure_speed.py memory --batch 4 --classes 156
+    loss-peaks   MiB that the loss adds to a process, for several numbers of classes
+    profile      where the time of a training step goes
+
+ViT-B/16 with random weights, pictures of --side px, on the CPU; --precision bf16 for autocast. Prints JSON.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.profiler import profile
+from yardsticks import PlainCascade, TowerAlone, plain_loss, plain_predict
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.config import ModelConfig
+from cascadeclip.evaluation import predict
+from cascadeclip.losses import segmentation_loss
+from cascadeclip.precision import autocast
+from cascadeclip.presets import vit_b_16
+
+CPU = torch.device("cpu")
+
+
+def inputs(batch: int, classes: int, side: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Random pictures, text embeddings, and labels in blocks of 8 px."""
+    torch.manual_seed(0)
+    labels = torch.randint(0, classes, (batch, side // 8, side // 8))
+    labels = labels.repeat_interleave(8, 1).repeat_interleave(8, 2)
+    return torch.randn(batch, 3, side, side), F.normalize(torch.randn(classes, 512), dim=-1), labels
+
+
+def runs(options, classes: int) -> dict[str, Callable[[], object]]:
+    """What is timed, by name."""
+    images, text, labels = inputs(options.batch, classes, options.side)
+    model = CascadeCLIP(ModelConfig(prompt_tokens=options.prompts, tower=vit_b_16(options.side)))
+    tower, plain = TowerAlone(model.encoder.visual), PlainCascade(model)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=1e-5)
+    seen = list(range(classes * 4 // 5))
+
+    def step(masks, loss) -> None:
+        model.train()
+        with autocast(CPU, options.precision):
+            logits = masks(images, text)
+        loss(logits, labels).backward()
+        optimiser.step()
+        optimiser.zero_grad()
+
+    def tower_step() -> None:
+        with autocast(CPU, options.precision):
+            tower(images).sum().backward()
+
+    @torch.inference_mode()
+    def tower_forward() -> None:
+        with autocast(CPU, options.precision):
+            tower(images)
+
+    def infer(scores) -> None:
+        model.eval()
+        with autocast(CPU, options.precision):
+            scores()
+
+    side = options.side
+    return {
+        "tower step": tower_step,
+        "step": lambda: step(lambda *x: model(*x).mask_logits, lambda *x: segmentation_loss(*x)["total"]),
+        "plain step": lambda: step(plain, plain_loss),
+        "tower inference": tower_forward,
+        "inference": lambda: infer(lambda: predict(model, images, text, seen, 0.1, side)),
+        "plain inference": lambda: infer(lambda: plain_predict(plain, images, text, seen, 0.1, side, side)),
+    }
+
+
+def speed(options) -> dict:
+    """Median, least and most seconds of each run, and ours as a multiple of the tower alone (medians of ratios)."""
+    report = {"load": [os.getloadavg()[0]]}
+    for classes in options.classes:
+        todo = runs(options, classes)
+        if options.skip_plain:
+            todo = {name: run for name, run in todo.items() if not name.startswith("plain")}
+        seconds = {name: [] for name in todo}
+        for turn in range(options.repeats + 1):
+            for name, run in todo.items():
+                start = time.perf_counter()
+                run()
+                if turn:  # the first turn warms up
+                    seconds[name].append(time.perf_counter() - start)
+        figures = {name: spread(values) for name, values in seconds.items()}
+        for work in ("step", "inference"):
+            pairs = zip(seconds[work], seconds[f"tower {work}"], strict=True)
+            figures[f"{work} / tower"] = spread([ours / floor for ours, floor in pairs])
+        report[f"{classes} classes"] = figures
+        report["load"].append(os.getloadavg()[0])
+    return report
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": round(statistics.median(values), 4), "min": round(min(values), 4), "max": round(max(values), 4)}
+
+
+def memory(options) -> dict:
+    """Peak of this process after two training steps (`--plain`: of the plain transcription)."""
+    run = runs(options, options.classes[0])["plain step" if options.plain else "step"]
+    run()
+    run()
+    return {"batch": options.batch, "classes": options.classes[0], "peak_gb": round(status("VmHWM") * 1024 / 1e9, 3)}
+
+
+def loss_peaks(options) -> dict:
+    """What the loss and its gradient add to the process, for each number of classes."""
+    added = []
+    for classes in options.classes:
+        logits = torch.randn(options.batch, classes, options.side // 16, options.side // 16, requires_grad=True)
+        _, _, labels = inputs(options.batch, classes, options.side)
+        loss = plain_loss if options.plain else lambda *x: segmentation_loss(*x)["total"]
+        small = torch.zeros(1, 1, 2, 2, requires_grad=True)
+        loss(small, torch.zeros(1, 8, 8, dtype=torch.int64)).backward()  # code that is loaded on first use
+        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew from here
+        before = status("VmRSS")
+        loss(logits, labels).backward()
+        added.append(round((status("VmHWM") - before) / 1024, 2))
+        del logits, labels
+    masks = [round(options.batch * classes * (options.side // 16) ** 2 * 4 / 2**20, 2) for classes in options.classes]
+    return {"classes": options.classes, "added_mib": added, "mask_logits_mib": masks}
+
+
+def status(name: str) -> int:
+    """KiB, as Linux tells of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+def where_time_goes(options) -> dict:
+    """Share of a training step's own time by kind of operation, per cent."""
+    run = runs(options, options.classes[0])["step"]
+    run()
+    with profile() as recorded:
+        run()
+    own = {event.key: event.self_cpu_time_total for event in recorded.key_averages()}
+    total = sum(own.values())
+    largest = sorted(own.items(), key=lambda item: -item[1])[:20]
+    return {"seconds": round(total / 1e6, 3), **{name: round(100 * value / total, 1) for name, value in largest}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    work = {"speed": speed, "memory": memory, "loss-peaks": loss_peaks, "profile": where_time_goes}
+    parser.add_argument("what", choices=work)
+    parser.add_argument("--classes", type=int, nargs="+", default=[15])
+    for name, value in (("batch", 1), ("side", 512), ("prompts", 10), ("repeats", 5), ("threads", 2)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--precision", default="fp32")
+    for name in ("plain", "skip-plain"):
+        parser.add_argument(f"--{name}", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(json.dumps(work[options.what](options), indent=1))
+
+
+if __name__ == "__main__":
+    main()

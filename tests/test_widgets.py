@@ -1,0 +1,347 @@
+"""The explorers without a browser: what a front end would send is set or sent from here."""
+
+import gc
+import io
+import random
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import matplotlib.figure
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("ipywidgets")
+
+import ipywidgets
+
+from cascadeclip import explore, explorer, widgets
+from cascadeclip.data.emojiscenes import CLASSES
+from cascadeclip.errors import InputError
+from cascadeclip.explore import Picture
+
+PICK = random.Random(0)
+ALL = (widgets.LayerScrubber, widgets.WordExplorer, widgets.CascadeExplorer, widgets.SurgeryBench)
+each = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
+
+
+@pytest.fixture(scope="module")
+def made():
+    """One explorer of each kind on six scenes, put back to how it started before every test that asks for it."""
+    pictures, found = explore.scene_pictures(6), {}
+
+    def make(kind):
+        if kind not in found:
+            one = kind(pictures=pictures)
+            found[kind] = one, {control: control.value for control in settable(one)}, one.chooser.options
+        one, start, options = found[kind]
+        with one.at_once():
+            one.chooser.options = options
+            for control, value in start.items():
+                control.value = value
+        assert not one.message.value
+        return one
+
+    return make
+
+
+def settable(one):
+    """Every control with a value, of all rows."""
+    rows = [row.children for row in one.children if isinstance(row, ipywidgets.Box)]
+    controls = [control for row in rows for control in row]
+    return [c for c in controls if hasattr(c, "value") and not isinstance(c, ipywidgets.FileUpload)]
+
+
+def another(control, pick=PICK):
+    """A value that the control does not have now, as a hand would choose it."""
+    if isinstance(control, ipywidgets.Checkbox):
+        return not control.value
+    if isinstance(control, ipywidgets.Text):
+        return pick.choice([word for word in CLASSES if word != control.value])
+    if isinstance(control, ipywidgets.IntSlider):
+        return pick.choice([n for n in range(control.min, control.max + 1) if n != control.value])
+    if isinstance(control, ipywidgets.FloatSlider):
+        return pick.choice([x for x in np.linspace(control.min, control.max, 9).tolist() if x != control.value])
+    return pick.choice([value for _, value in control._options_full if value != control.value])
+
+
+def sent(name, content):
+    """What a browser sends of one chosen file."""
+    return ({"name": name, "type": "image/png", "size": len(content), "content": memoryview(content),
+             "last_modified": datetime.now(UTC)},)  # fmt: skip
+
+
+def png(height=60, width=90):
+    image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def said(one):
+    return re.sub("<.*?>", "", one.message.value)
+
+
+@each
+def test_the_picture_is_the_figure_of_the_controls(kind, made):
+    one = made(kind)
+    shown, buffer = np.asarray(Image.open(io.BytesIO(one.picture.value))), io.BytesIO()
+    one.figure().savefig(buffer, format="png")
+    assert np.array_equal(shown, np.asarray(Image.open(buffer)))
+    assert shown.shape[1] == 960 and len(np.unique(shown)) > 50
+
+
+@each
+def test_every_control_changes_the_picture_and_back(kind, made):
+    one = made(kind)
+    one.clicked(0.1, 0.2)
+    if kind is widgets.SurgeryBench:
+        one.repair.value = True  # without it, its slider has nothing to say
+    for control in settable(one):
+        if control in (one.chooser, getattr(one, "sigma", None)):
+            continue
+        before, value = one.picture.value, control.value
+        control.value = another(control)
+        assert not one.message.value and one.picture.value != before, control.description
+        control.value = value
+        assert one.picture.value == before, f"{control.description} left something behind"
+
+
+@each
+def test_another_picture_brings_its_words(kind, made):
+    one = made(kind)
+    before, picture = one.picture.value, one.chooser.options[3][1]
+    one.chooser.value = picture
+    assert one.picture.value != before and not one.message.value
+    if one.words is not None:
+        assert one.words.value == (picture.words[0] if kind is widgets.LayerScrubber else ", ".join(picture.words))
+
+
+@each
+def test_every_control_has_a_name_that_is_shown_whole(kind, made):
+    for control in settable(made(kind)):
+        assert control.description and control.style.description_width == "initial"
+
+
+def test_a_click_chooses_block_and_patch_and_sliders_follow(made):
+    one = made(widgets.LayerScrubber)
+    before = one.picture.value
+    one.picture._handle_custom_msg({"x": (8 + 14.7 * 3.5) / 960, "y": (46 + 14.7 * 6.5) / 560}, [])
+    assert (one.block.value, one.row.value, one.column.value) == (12, 7, 4)
+    assert one.picture.value != before
+    one.picture._handle_custom_msg({"x": 0.142, "y": 0.505}, [])  # upper left of the montage: block 1
+    assert one.block.value == 1
+    places = one.block.value, one.row.value, one.column.value
+    one.picture._handle_custom_msg({"x": 0.001, "y": 0.999}, [])  # beside everything
+    assert (one.block.value, one.row.value, one.column.value) == places
+
+
+def test_stages_switched_off_change_the_sum(made):
+    one = made(widgets.WordExplorer)
+    for stage in one.stages[1:]:
+        stage.value = False
+    assert not one.message.value
+    one.stages[0].value = False
+    assert "every stage is switched off" in said(one)
+    one.stages[2].value = True
+    assert not one.message.value
+
+
+def test_sigma_and_the_button_set_the_weights(made):
+    one = made(widgets.CascadeExplorer)
+    start, before = [slider.value for slider in one.weights], one.picture.value
+    one.sigma.value = 2.0
+    expected = [np.exp(-(d**2) / 8) for d in (2, 1, 0)] * 2
+    assert [slider.value for slider in one.weights] == pytest.approx(expected)
+    assert one.picture.value != before
+    one.offset.value = 0.4
+    one.reset.click()
+    assert [slider.value for slider in one.weights] == start and one.offset.value == 0.1
+    assert one.picture.value == before
+
+
+def test_a_cascade_without_nga_has_nothing_to_move(make_model):
+    model = make_model(stages=((4,),))
+    with pytest.raises(InputError, match="no weights to move"):
+        widgets.CascadeExplorer(SimpleNamespace(model=model, seen=()), [])
+
+
+@each
+def test_pictures_without_truth_are_explored_without_scores(kind, made):
+    unknown = [Picture("one", picture.image, picture.words) for picture in explore.scene_pictures(2)]
+    one = kind(pictures=unknown)
+    assert not one.message.value and one.picture.value
+
+
+@pytest.mark.parametrize("kind", [widgets.LayerScrubber, widgets.WordExplorer, widgets.SurgeryBench])
+@pytest.mark.parametrize(("words", "expected"), [("zeppelin", "does not know the word"), ("", "words must be")])
+def test_wrong_words_are_told_and_the_picture_stays(kind, words, expected, made):
+    one = made(kind)
+    before, good = one.picture.value, one.words.value
+    one.words.value = words
+    assert re.search(f"{expected}|no words given", said(one)) and 'role="alert"' in one.message.value
+    assert "Traceback" not in said(one) and one.picture.value == before
+    one.words.value = good
+    assert not one.message.value
+
+
+@each
+def test_unforeseen_errors_are_shown_with_their_traceback(kind, made, monkeypatch):
+    one = made(kind)
+
+    def broken(*_):
+        raise RuntimeError("out of <order>")
+
+    monkeypatch.setattr(one, "figure", broken)
+    control = settable(one)[-1]
+    control.value = another(control)
+    assert "Traceback" in said(one) and "out of &lt;order&gt;" in one.message.value
+    monkeypatch.undo()
+    one.redraw()
+    assert not one.message.value
+
+
+def test_errors_in_a_click_a_button_or_a_new_picture_are_shown(made, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("out of order")
+
+    one = made(widgets.LayerScrubber)
+    monkeypatch.setattr(one, "clicked", broken)
+    one.picture._handle_custom_msg({"x": 0.5, "y": 0.5}, [])
+    assert "out of order" in said(one)
+    one = made(widgets.CascadeExplorer)
+    monkeypatch.setattr(one, "_set_weights", broken)
+    one.reset.click()
+    assert "out of order" in said(one)
+    one.redraw()
+    one.sigma.value = 3.3
+    assert "out of order" in said(one)
+    one = made(widgets.WordExplorer)
+    monkeypatch.setattr(one, "picture_changed", broken)
+    one.chooser.index = 2
+    assert "out of order" in said(one)
+
+
+@each
+def test_an_own_picture_is_chosen_and_explored(kind, made):
+    one = made(kind)
+    words, before = one.words and one.words.value, one.picture.value
+    one.upload.value = sent("mine.png", png())
+    assert not one.message.value and one.picture.value != before
+    assert one.chooser.value.image.shape == (60, 90, 3) and one.chooser.label == "yours: mine.png"
+    assert one.upload.value == () and (one.words is None or one.words.value == words)
+    one.chooser.index = 0
+    one.upload.value = sent("mine.png", png(90, 60))  # the same name again
+    assert [title for title, _ in one.chooser.options].count("yours: mine.png") == 1
+    assert one.chooser.value.image.shape == (90, 60, 3) and not one.message.value
+
+
+@each
+def test_a_file_that_is_no_picture_is_told(kind, made):
+    one = made(kind)
+    before = one.picture.value, one.chooser.value
+    one.upload.value = sent("notes.txt", b"no picture")
+    assert "notes.txt is no image" in said(one)
+    assert (one.picture.value, one.chooser.value) == before
+
+
+def test_a_patch_outside_a_smaller_picture_moves_inside(made):
+    one = made(widgets.LayerScrubber)
+    one.upload.value = sent("wide.png", png(40, 80))
+    one.column.value = 24
+    assert not one.message.value
+    one.chooser.index = 0
+    assert one.column.value == 12 and not one.message.value
+
+
+def in_a_kernel(monkeypatch, **content):
+    kernel = SimpleNamespace(get_parent=lambda channel: {"content": content} if channel == "shell" else {})
+    monkeypatch.setattr(explorer, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+
+
+@each
+def test_programs_and_readers_get_the_static_figure(kind, made, monkeypatch):
+    one = made(kind)
+    in_a_kernel(monkeypatch, allow_stdin=False)
+    bundle = one._repr_mimebundle_()
+    assert set(bundle) == {"text/plain", "image/png"} and bundle["text/plain"] == kind.__doc__.splitlines()[0]
+    in_a_kernel(monkeypatch, allow_stdin=True)
+    both = one._repr_mimebundle_()
+    assert both["application/vnd.jupyter.widget-view+json"]["model_id"] == one.model_id
+    assert both["image/png"] == bundle["image/png"]
+    monkeypatch.setattr(explorer, "get_ipython", lambda: None)
+    assert set(one._repr_mimebundle_()) == {"text/plain", "image/png"}
+
+
+@pytest.mark.parametrize("lack", ["anywidget", "support in Colab"])
+def test_without_a_clickable_picture_the_sliders_remain(lack, monkeypatch):
+    if lack == "anywidget":
+        monkeypatch.delitem(sys.modules, "cascadeclip.clickable", raising=False)
+        monkeypatch.setitem(sys.modules, "anywidget", None)
+    else:
+        monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
+    one = widgets.LayerScrubber(pictures=explore.scene_pictures(2))
+    before = one.picture.value
+    assert isinstance(one.picture, ipywidgets.Image)
+    one.row.value = 5
+    assert one.picture.value != before
+
+
+def test_the_clickable_picture_loads_nothing_from_elsewhere(made):
+    script = made(widgets.LayerScrubber).picture._esm
+    assert "export default" in script and "model.send" in script
+    assert not re.search(r"https?:|import[ (]|require", script)
+
+
+def occupied():
+    """MB of memory that this process holds."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
+
+
+def interact(one, pick):
+    """One thing that a person might do."""
+    choice = pick.choice([*settable(one), one.upload, "click"])
+    if choice == "click":
+        one.clicked(pick.random(), pick.random())
+    elif choice is one.upload:
+        one.upload.value = sent("mine.png", png(pick.randrange(40, 200), pick.randrange(40, 200)))
+    else:
+        choice.value = another(choice, pick)
+
+
+@each
+@pytest.mark.slow
+def test_two_hundred_interactions_leave_nothing_behind(kind, made):
+    one, pick = made(kind), random.Random(1)
+    for _ in range(20):
+        interact(one, pick)
+    before = occupied()
+    for _ in range(200):
+        interact(one, pick)
+        assert one.picture.value and "Traceback" not in said(one), said(one)
+    if Path("/proc/self/statm").exists():
+        assert occupied() - before < 50
+    kept = [thing for thing in gc.get_objects() if isinstance(thing, matplotlib.figure.Figure)]
+    assert len(kept) <= 1, "figures are kept"
+    if "matplotlib.pyplot" in sys.modules:
+        assert not sys.modules["matplotlib.pyplot"].get_fignums()
+
+
+@each
+@pytest.mark.slow
+def test_a_redraw_takes_less_than_a_fifth_of_a_second(kind, made):
+    """The calling thread's own time, so that other programs do not count; the best of several, after a warm-up."""
+    one, pick, times = made(kind), random.Random(2), {}
+    for control in settable(one):
+        if isinstance(control, ipywidgets.FloatSlider | ipywidgets.IntSlider | ipywidgets.Checkbox):
+            for _ in range(10):
+                value, start = another(control, pick), time.thread_time()
+                control.value = value
+                times.setdefault(control.description, []).append(time.thread_time() - start)
+    print({name: f"{1000 * min(found[1:]):.0f} ms" for name, found in times.items()})
+    assert times and all(min(found[1:]) < 0.2 for found in times.values())
