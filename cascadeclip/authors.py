@@ -293,6 +293,8 @@ def _inexpressible(model: CascadeCLIP) -> list[str]:
         problems.append(f"aggregation={config.aggregation!r}, theirs is always 'nga'")
     if not config.prompt_tokens:
         problems.append("prompt_tokens=0, their tower always has prompts")
+    if config.centre_text:
+        problems.append("centre_text=True, their model takes text embeddings as they are")
     if not config.class_embedding_twice:
         problems.append("class_embedding_twice=False, their tower always adds it twice")
     problems += [

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cascadeclip.config import ModelConfig
-from cascadeclip.encoder import PromptedEncoder, build_tower, tower_config
+from cascadeclip.encoder import PromptedEncoder, attend, build_tower, tower_config
 from cascadeclip.errors import InputError
 
 
@@ -93,7 +93,7 @@ class DecoderLayer(nn.Module):
             for x in (self.query(queries), self.key(tokens), self.value(tokens))
         )
         drop = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=drop)
+        mixed = attend(q, k, v, drop)
         mixed = self.out(mixed.transpose(1, 2).flatten(2))
         queries = self.norm_attention(queries + F.dropout(mixed, drop))
         hidden = F.dropout(self.expand(queries).relu(), drop)
@@ -101,11 +101,19 @@ class DecoderLayer(nn.Module):
 
 
 class MaskLayer(nn.Module):
-    """The decoder's last layer, of which only the attention scores are used: they are the mask logits."""
+    """The decoder's last layer, of which only the attention scores are used: they are the mask logits.
 
-    def __init__(self, width: int, heads: int):
+    With `aligned` they start as |z| cos(q, z) of query and patch token (the queries' norm is sqrt(E)), plus what the
+    usual random weights add.
+    """
+
+    def __init__(self, width: int, heads: int, *, aligned: bool = False):
         super().__init__()
         self.query, self.key = nn.Linear(width, width), nn.Linear(width, width)
+        if aligned:
+            with torch.no_grad():
+                self.query.weight += torch.eye(width)
+                self.key.weight += math.sqrt(heads) * torch.eye(width)
         # mean over heads of (q_h . k_h) / sqrt(E / heads) is one product over the whole width
         self.scale = 1 / (heads * math.sqrt(width / heads))
 
@@ -117,10 +125,10 @@ class MaskLayer(nn.Module):
 class TextImageDecoder(nn.Module):
     """Layers of queries that look at patch tokens, ending in mask logits."""
 
-    def __init__(self, width: int, *, heads: int = 8, layers: int = 3, dropout: float = 0.1):
+    def __init__(self, width: int, *, heads: int = 8, layers: int = 3, dropout: float = 0.1, aligned: bool = False):
         super().__init__()
         self.layers = nn.ModuleList(DecoderLayer(width, heads, dropout) for _ in range(layers - 1))
-        self.mask = MaskLayer(width, heads)
+        self.mask = MaskLayer(width, heads, aligned=aligned)
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
         """queries (B, C, E), tokens (B, N, E) -> mask logits (B, C, N)."""
@@ -184,14 +192,28 @@ class CascadeCLIP(nn.Module):
         self.aggregations = nn.ModuleList(
             Aggregation(len(stage), width, kind=config.aggregation, sigma=config.sigma) for stage in config.stages
         ).requires_grad_(config.train_aggregation)
+        # set by training, see `centre_on`
+        self.register_buffer("text_mean", torch.zeros(width) if config.centre_text else None)
         stages = len(config.stages)
         self.descriptors = nn.ModuleList(
             RelationshipDescriptor(width) for _ in range(1 if config.shared_projection else stages)
         )
         self.decoders = nn.ModuleList(
-            TextImageDecoder(width, heads=config.decoder_heads, layers=config.decoder_layers, dropout=config.dropout)
+            TextImageDecoder(
+                width,
+                heads=config.decoder_heads,
+                layers=config.decoder_layers,
+                dropout=config.dropout,
+                aligned=config.aligned_start,
+            )
             for _ in range(1 if config.shared_decoder else stages)
         )
+
+    @torch.no_grad()
+    def centre_on(self, text: Tensor) -> None:
+        """From now on, subtract the mean of these text embeddings (C, E); does nothing without `centre_text`."""
+        if self.text_mean is not None:
+            self.text_mean.copy_(text.mean(0))
 
     def forward(self, images: Tensor, text: Tensor) -> CascadeOutput:
         """Mask logits of every class on every image.
@@ -206,6 +228,8 @@ class CascadeCLIP(nn.Module):
         width = self.config.tower.embed_dim
         if text.ndim != 2 or text.shape[1] != width or not len(text):
             raise InputError(f"text has shape {tuple(text.shape)}; expected (classes, {width}), at least one class")
+        if self.text_mean is not None:
+            text = F.normalize(text - self.text_mean, dim=-1)
         encoded = self.encoder(images)
         tokens = [
             aggregate([encoded.features[block] for block in stage])

@@ -2,8 +2,10 @@
 
 import json
 import logging
+import shlex
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -178,28 +180,31 @@ def evaluate(
 @app.command()
 def experiments(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Which of the paper's comparisons; none lists them.")
+        list[str] | None, typer.Argument(help="Which of the paper's comparisons, or 'all'; none lists them.")
     ] = None,
     preset: PresetName = "mini",
     data_root: DataRoot = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on; the same for every row.")] = 3,
     steps: Annotated[int | None, typer.Option(min=2, help="Of training; the preset's by default.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures per step; the preset's by default.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes that train at the same time, for CPUs.")] = 1,
     limit: Limit = None,
     out: Out = Path("runs/experiments"),
 ) -> None:
     """Run the paper's comparisons as tables; a stopped one goes on, and what was trained before is used again."""
-    from cascadeclip.compare import run_comparison
+    from cascadeclip.compare import budgeted, run_ahead, run_comparison
     from cascadeclip.compare_report import write_report
     from cascadeclip.comparisons import COMPARISONS, get_comparison
-    from cascadeclip.presets import get_preset
 
     for comparison in COMPARISONS.values() if not names else ():
         print(f"{comparison.name:12} {comparison.question}")
-    chosen = get_preset(preset, data_root)
-    for comparison in [get_comparison(name) for name in names or ()]:
-        rows = run_comparison(comparison, chosen, out, seeds=range(seeds), steps=steps, limit=limit)
-        where = f"preset {preset}, {steps or chosen.training.steps} steps, {seeds} seed{'s' if seeds > 1 else ''}"
-        path = write_report(comparison, rows, where, out)
+    chosen = [get_comparison(name) for name in (COMPARISONS if names == ["all"] else names or ())]
+    make_preset = partial(budgeted, preset, data_root, steps, batch_size)
+    if jobs > 1:
+        run_ahead(chosen, make_preset, out, seeds=range(seeds), limit=limit, jobs=jobs)
+    for comparison in chosen:
+        rows = run_comparison(comparison, make_preset(), out, seeds=range(seeds), limit=limit)
+        path = write_report(comparison, rows, make_preset(), out, command=shlex.join(["cascadeclip", *sys.argv[1:]]))
         print(path.read_text())
         print(f"wrote {path}, and beside it the figure and the numbers as JSON")
 

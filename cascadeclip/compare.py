@@ -2,16 +2,21 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
 
 from cascadeclip.alignment import Resampled, bootstrap
+from cascadeclip.calibrate import calibrated_offset
 from cascadeclip.clip import Clip
 from cascadeclip.comparisons import Comparison, Variant
 from cascadeclip.config import ModelConfig, TrainConfig
@@ -20,7 +25,7 @@ from cascadeclip.diagnostics import mean_scores, picture_counts
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import argmax_at, predict_batches
 from cascadeclip.experiment import fit, on_tower_of, open_clip_of
-from cascadeclip.presets import Preset
+from cascadeclip.presets import Preset, get_preset
 from cascadeclip.segmenter import TRAINED, load
 from cascadeclip.tensors import replace_file
 from cascadeclip.training import FREE
@@ -57,16 +62,15 @@ def run_comparison(
     out: str | Path,
     *,
     seeds: Sequence[int] = (0, 1, 2),
-    steps: int | None = None,
     limit: int | None = None,
     progress: bool = True,
 ) -> list[Row]:
     """Train, score and compare; a comparison that was stopped goes on, and runs that two comparisons share count once.
 
     Args:
+        preset: its schedule is that of every variant which does not say otherwise.
         out: gets a folder per run under `runs/`; the table is written by `compare_report.write_report`.
         seeds: of initial weights, data order and dropout; the same for every variant.
-        steps: of training; the preset's by default.
         limit: score on the first pictures only.
 
     Raises:
@@ -74,9 +78,54 @@ def run_comparison(
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds={list(seeds)}: give one or more, each once")
-    runs = _Runs(preset, open_clip_of(preset), Path(out) / "runs", steps or preset.training.steps, limit, progress)
+    runs = _Runs(preset, open_clip_of(preset), Path(out) / "runs", limit, progress)
     counts = {v.name: torch.stack([runs.counts(v, seed) for seed in seeds]) for v in comparison.variants}
     return compare_counts(counts, preset)
+
+
+def budgeted(name: str, data_root: str | Path | None, steps: int | None, batch_size: int | None) -> Preset:
+    """A preset with another length of training or batch; None keeps its own."""
+    preset = get_preset(name, data_root)
+    given = {"steps": steps, "batch_size": batch_size}
+    given = {key: value for key, value in given.items() if value is not None}
+    return replace(preset, training=replace(preset.training, **given))
+
+
+def run_ahead(
+    comparisons: Sequence[Comparison],
+    make_preset: Callable[[], Preset],
+    out: str | Path,
+    *,
+    seeds: Sequence[int],
+    limit: int | None = None,
+    jobs: int,
+) -> None:
+    """Do the runs of several comparisons in `jobs` processes, which share the processor's cores: small models keep
+    two processes of one thread busier than one process of two. `run_comparison` then finds the runs done.
+
+    Args:
+        make_preset: a function of a module, or a `functools.partial` of one: every process calls it.
+        out, seeds, limit: as in `run_comparison`.
+    """
+    tasks: dict[str, list[tuple[Variant, int]]] = {}
+    model = make_preset().model
+    for seed in seeds:
+        for variant in (variant for comparison in comparisons for variant in comparison.variants):
+            # two processes must not do the same run: what shares a training or starts from one stays together
+            training = replace(model, **variant.model), variant.training, variant.steps, variant.train_styles
+            tasks.setdefault(repr((seed, training)), []).append((variant, seed))
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        work = [pool.submit(_run_group, make_preset, Path(out) / "runs", limit, group) for group in tasks.values()]
+        for done in tqdm(as_completed(work), total=len(work), desc="runs", unit="run"):
+            done.result()
+
+
+def _run_group(make_preset: Callable[[], Preset], out: Path, limit: int | None, group: list) -> None:
+    preset = make_preset()
+    runs = _Runs(preset, open_clip_of(preset), out, limit, progress=False)
+    for variant, seed in group:
+        runs.counts(variant, seed)
 
 
 def compare_counts(counts: dict[str, torch.Tensor], preset: Preset, *, repeats: int = 200) -> list[Row]:
@@ -112,15 +161,20 @@ def _means(counts: torch.Tensor, preset: Preset) -> np.ndarray:
 class _Runs:
     """Trained and scored models of one preset, each in a folder named by a digest of its settings."""
 
-    def __init__(self, preset: Preset, clip: Clip, out: Path, steps: int, limit: int | None, progress: bool):
-        self.preset, self.clip, self.out, self.steps = preset, clip, out, steps
+    def __init__(self, preset: Preset, clip: Clip, out: Path, limit: int | None, progress: bool):
+        self.preset, self.clip, self.out = preset, clip, out
         self.limit, self.progress = limit, progress
 
     def counts(self, variant: Variant, seed: int) -> torch.Tensor:
         """Pixel counts (3, pictures, C) of a variant trained with a seed; from the file, if it was done before."""
         preset = _preset_of(variant, self.preset)
-        offset = preset.seen_offset if variant.seen_offset is None else variant.seen_offset
         folder = self.trained(variant, preset, seed)
+        offset = preset.seen_offset if variant.seen_offset is None else variant.seen_offset
+        if variant.calibrated:
+            model, training = self._settings(variant, preset, seed)
+            offset = calibrated_offset(
+                preset, self.clip, model, training, folder / "calibration", limit=self.limit, progress=self.progress
+            )
         scored = {"offset": offset, "styles": variant.test_styles, "limit": self.limit, "split": preset.final_split}
         path = folder / f"counts-{_digest(scored)}.safetensors"
         if not path.exists():
@@ -130,17 +184,19 @@ class _Runs:
 
     def trained(self, variant: Variant, preset: Preset, seed: int) -> Path:
         """Folder of the trained model."""
-        model = on_tower_of(self.clip, replace(self.preset.model, **variant.model))
-        half = max(1, int(self.steps * variant.steps) // 2)
-        training = replace(
-            preset.training, seed=seed, steps=max(1, int(self.steps * variant.steps)), keep_every=half,
-            **variant.training,
-        )  # fmt: skip
-        folder = self._fit(preset, variant, model, training, None)
+        model, training = self._settings(variant, preset, seed)
+        half = max(1, training.steps // 2)
+        # kept where self-training may start
+        folder = self._fit(preset, variant, model, replace(training, keep_every=half), None)
         if not variant.transductive:
             return folder
-        training = replace(training, steps=half, transductive=True, keep_every=0)
+        training = replace(training, steps=half, transductive=True)
         return self._fit(preset, variant, model, training, folder / f"model-{half}.safetensors")
+
+    def _settings(self, variant: Variant, preset: Preset, seed: int) -> tuple[ModelConfig, TrainConfig]:
+        model = on_tower_of(self.clip, replace(self.preset.model, **variant.model))
+        steps = max(1, int(preset.training.steps * variant.steps))
+        return model, replace(preset.training, seed=seed, steps=steps, keep_every=0, **variant.training)
 
     def _fit(
         self, preset: Preset, variant: Variant, model: ModelConfig, training: TrainConfig, start: Path | None

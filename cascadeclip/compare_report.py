@@ -1,13 +1,20 @@
 """What a comparison writes: a table as JSON and Markdown, and a figure."""
 
 import json
+import os
+import platform
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
+from cascadeclip import __version__
 from cascadeclip.compare import MEASURES, Row
 from cascadeclip.comparisons import Comparison
 from cascadeclip.figure import Figure, save_figure
 from cascadeclip.plots import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
+from cascadeclip.presets import Preset
 from cascadeclip.tensors import replace_file
 
 _LABELS = dict(
@@ -15,23 +22,52 @@ _LABELS = dict(
 )
 
 
-def write_report(comparison: Comparison, rows: Sequence[Row], where: str, out: str | Path) -> Path:
+def write_report(comparison: Comparison, rows: Sequence[Row], preset: Preset, out: str | Path, *, command: str) -> Path:
     """`<comparison>.json`, `.md` and `.png` in `out`; returns the path of the Markdown table.
 
     Args:
-        where: preset, steps and seeds in words, for the caption.
+        preset: that was run, with its schedule.
+        command: that was given, for the record.
     """
-    out = Path(out)
+    out, here = Path(out), where(preset, rows)
     report = {
-        "comparison": comparison.name, "question": comparison.question, "paper": comparison.paper, "here": where,
+        "comparison": comparison.name, "question": comparison.question, "paper": comparison.paper, "here": here,
+        "seeds": len(rows[0].runs["hIoU"]), "command": command, "hardware": _hardware(), "versions": _versions(),
         "rows": [_as_json(row) for row in rows],
     }  # fmt: skip
     path = out / f"{comparison.name}.md"
     text = json.dumps(report, indent=1) + "\n"
     replace_file(path.with_suffix(".json"), lambda scratch: scratch.write_text(text))
-    replace_file(path, lambda scratch: scratch.write_text(markdown(comparison, rows, where)))
+    replace_file(path, lambda scratch: scratch.write_text(markdown(comparison, rows, here)))
     save_figure(plot_comparison(rows, comparison.question), path.with_suffix(".png"))
     return path
+
+
+def where(preset: Preset, rows: Sequence[Row]) -> str:
+    """Preset, budget and seeds in words."""
+    seeds, training = len(rows[0].runs["hIoU"]), preset.training
+    return (
+        f"preset {preset.name}, {training.steps} steps of {training.batch_size} pictures, {seeds} "
+        f"seed{'s' if seeds > 1 else ''}"
+    )
+
+
+def _hardware() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    info = Path("/proc/cpuinfo")  # Linux alone has it
+    names = (
+        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        if (info.exists())
+        else []
+    )
+    return f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
+
+
+def _versions() -> dict[str, str]:
+    packages = ("torch", "torchvision", "open_clip_torch", "numpy")
+    own = {"python": platform.python_version(), "cascadeclip": __version__}
+    return own | {name: version(name) for name in packages}
 
 
 def _as_json(row: Row) -> dict:

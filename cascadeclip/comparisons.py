@@ -11,6 +11,7 @@ from cascadeclip.errors import InputError
 
 CASCADE, LAST = ((6, 7, 8), (9, 10, 11), (12,)), ((12,),)
 FUSED = ((6, 7, 8, 9, 10, 11, 12),)
+PAPER = {"train_taps": False, "centre_text": False, "aligned_start": False}  # what the mini preset does otherwise
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Variant:
         model, training: settings that differ from the preset's `ModelConfig` and `TrainConfig`.
         steps: length of training as a multiple of the comparison's.
         seen_offset: another one than the preset's; None keeps it.
+        calibrated: the offset is chosen on seen classes that a second training hides, see `calibrate.py`.
         transductive: self-training, from the model half-way through the inductive run.
         train_styles, test_styles: drawing styles of the mini world's things; None for all.
     """
@@ -31,6 +33,7 @@ class Variant:
     training: dict = field(default_factory=dict)
     steps: float = 1.0
     seen_offset: float | None = None
+    calibrated: bool = False
     transductive: bool = False
     train_styles: tuple[str, ...] | None = None
     test_styles: tuple[str, ...] | None = None
@@ -193,6 +196,19 @@ _ALL = (
             Variant("untrained taps", {"train_taps": False}),
             Variant("ignored pixels left out", training={"ignored_are_negatives": False}),
             Variant("dropout 0.1", {"dropout": 0.1}),
+        ),
+    ),
+    Comparison(
+        "beyond",
+        "What do changes of our own add to the paper's model?",
+        "Not in the paper: its tap projections and last layers start at random, the taps stay so, text is not centred.",
+        (
+            Variant("as in the paper", PAPER),
+            Variant("trained taps", {**PAPER, "train_taps": True}),
+            Variant("centred text", {**PAPER, "centre_text": True}),
+            Variant("aligned start", {**PAPER, "aligned_start": True}),
+            Variant("all three"),
+            Variant("all three, calibrated offset", calibrated=True),
         ),
     ),
 )

@@ -57,6 +57,10 @@ class ModelConfig:
             position, where CLIP adds the class embedding once.
         train_taps: False is a quirk of the authors' code: LayerNorm and projection of the tapped blocks keep their
             random initial values. True trains them.
+        centre_text: subtract the mean text embedding of the classes trained on, then normalise again. CLIP's text
+            embeddings all lie in a narrow cone; what words differ in is what the masks need.
+        aligned_start: query and key of each decoder's last layer start near the identity, so that the first mask logits
+            are the similarity of query and patch token; training has to find this otherwise.
         train_aggregation: False freezes NGA's weights.
         shared_projection, shared_decoder: all stages use one descriptor, one decoder.
         spectral_blocks: SPT-SEG's spectral prompt is added before these blocks, see `spectral.py`.
@@ -75,6 +79,8 @@ class ModelConfig:
     class_embedding_twice: bool = True
     train_taps: bool = False
     upsample_through_training_size: bool = True
+    centre_text: bool = False
+    aligned_start: bool = False
     train_aggregation: bool = True
     shared_projection: bool = False
     shared_decoder: bool = False

@@ -13,10 +13,12 @@ from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
 from cascadeclip.precision import autocast
+from cascadeclip.resize import bilinear
 
 logger = logging.getLogger(__name__)
 
 WINDOWS_AT_ONCE = 16  # windows of a large picture that go through the model together
+CHUNK = 2**20  # scores that are computed at once, small enough for a processor's cache
 BAND_VALUES = 2**25  # scores that are resized at once, 128 MB in float32
 
 
@@ -53,27 +55,34 @@ def predict(
     if outside:
         raise InputError(f"seen={outside} are no indices of the {len(text)} classes")
     offset[list(seen)] = seen_offset
-    offset = offset.view(-1, 1, 1)
-    if window is None:
-        return _scores(model, model(images, text).mask_logits, images.shape[2:], offset)
+    height, width = images.shape[2:]
+    views = [(slice(0, height), slice(0, width))] if window is None else _windows(height, width, window, stride)
+    alone = len(views) == 1
+    total = (torch.empty if alone else torch.zeros)(len(images), len(text), height, width, device=images.device)
+    visits = torch.zeros(height, width, device=images.device)
+    for position in range(0, len(views), WINDOWS_AT_ONCE):
+        some = views[position : position + WINDOWS_AT_ONCE]
+        logits = model(torch.cat([images[(..., *view)] for view in some]), text).mask_logits
+        for view, own in zip(some, logits.split(len(images)), strict=True):
+            visits[view] += 1
+            for part, scores in _scores(model, own, visits[view].shape, offset):
+                if alone:  # saves filling and reading so large a tensor
+                    total[:, part] = scores
+                else:
+                    total[:, part, *view] += scores
+    return total if alone else total.div_(visits)
+
+
+def _windows(height: int, width: int, window: int, stride: int | None) -> list[tuple[slice, slice]]:
+    """Rows and columns of each window."""
     stride = window * 5 // 6 if stride is None else stride
     if not 1 <= stride <= window:
         raise InputError(f"stride={stride} px must be between 1 and the window, {window} px, or pixels are left out")
-    height, width = images.shape[2:]
-    tops, lefts = window_starts(height, window, stride), window_starts(width, window, stride)
-    boxes = [(top, left) for top in tops for left in lefts]
-    total = torch.zeros(len(images), len(text), height, width, device=images.device)
-    visits = torch.zeros(height, width, device=images.device)
-    for position in range(0, len(boxes), WINDOWS_AT_ONCE):
-        views = [_window(box, window) for box in boxes[position : position + WINDOWS_AT_ONCE]]
-        crops = torch.cat([images[(..., *view)] for view in views])
-        logits = model(crops, text).mask_logits
-        for view, own in zip(views, logits.split(len(images)), strict=True):  # one by one: scores are large
-            total[(..., *view)] += _scores(
-                model, own, (view[0].stop - view[0].start, view[1].stop - view[1].start), offset
-            )
-            visits[view] += 1
-    return total.div_(visits)
+    sides = [
+        [slice(start, min(start + window, length)) for start in window_starts(length, window, stride)]
+        for length in (height, width)
+    ]
+    return [(rows, columns) for rows in sides[0] for columns in sides[1]]
 
 
 def window_starts(length: int, window: int, stride: int) -> list[int]:
@@ -82,25 +91,25 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
     return [max(min(step * stride, length - window), 0) for step in range(steps + 1)]
 
 
-def _window(start: tuple[int, int], window: int) -> tuple[slice, slice]:
-    """Rows and columns of a window that starts at `start`."""
-    return slice(start[0], start[0] + window), slice(start[1], start[1] + window)
+def _scores(
+    model: CascadeCLIP, mask_logits: Tensor, size: tuple[int, int], offset: Tensor
+) -> Iterator[tuple[slice, Tensor]]:
+    """Probabilities less the offset, few classes at a time: what is made in between stays in a processor's cache.
 
+    Args:
+        mask_logits: (B, C, h, w).
+        offset: (C,).
 
-def _scores(model: CascadeCLIP, mask_logits: Tensor, size: tuple[int, int], offset: Tensor) -> Tensor:
-    """(B, C, h, w) mask logits -> (B, C, *size) float32 probabilities less the offset."""
-    logits = mask_logits.float()
-    if not model.config.upsample_through_training_size:
-        return _resize(logits, size).sigmoid_() - offset
-    # as the authors' code: to the training size, offset, then on to the picture's size
+    Yields:
+        which classes, and their scores (B, classes, *size) float32.
+    """
     side = model.config.tower.image_size
-    return _resize(_resize(logits, (side, side)).sigmoid() - offset, size)
-
-
-def _resize(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(scores.shape[2:]) == tuple(size):
-        return scores
-    return F.interpolate(scores, tuple(size), mode="bilinear", align_corners=False)
+    # quirk of the authors' code: to the training size, offset, then on to the picture's size
+    first = (side, side) if model.config.upsample_through_training_size else tuple(size)
+    step = max(1, CHUNK // (len(mask_logits) * math.prod(first)))
+    for part in (slice(start, start + step) for start in range(0, len(offset), step)):
+        scores = bilinear(mask_logits[:, part].float(), first).sigmoid().sub_(offset[part, None, None])
+        yield part, bilinear(scores, size)
 
 
 def argmax_at(scores: Tensor, size: tuple[int, int]) -> Tensor:
@@ -119,7 +128,7 @@ def argmax_at(scores: Tensor, size: tuple[int, int]) -> Tensor:
     parts = []
     for part in torch.arange(height, device=scores.device).split(band):
         lines = torch.lerp(scores[:, :, above[part]], scores[:, :, below[part]], weight[part])
-        parts.append(_resize(lines, (len(part), width)).argmax(1))
+        parts.append(F.interpolate(lines, (len(part), width), mode="bilinear", align_corners=False).argmax(1))
     return torch.cat(parts, dim=1)
 
 

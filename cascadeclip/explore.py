@@ -17,7 +17,7 @@ from cascadeclip.analysis import FeatureColours
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes
 from cascadeclip.data.images import read_image
-from cascadeclip.data.transforms import IGNORE, normalise, to_tensor, working_size
+from cascadeclip.data.transforms import IGNORE, LONGEST, normalise, to_tensor, working_size
 from cascadeclip.diagnostics import Readout
 from cascadeclip.encoder import EncoderOutput, run_block
 from cascadeclip.errors import InputError
@@ -52,11 +52,11 @@ def scene_pictures(count: int = 24, split: str = "test") -> list[Picture]:
     return [Picture(f"{i}: {', '.join(s.things)}", s.image, s.things + s.stuff, s.labels) for i, s in found]
 
 
-def picture_from_file(name: str, content: bytes, words: Sequence[str] = (), longest: int = 1024) -> Picture:
+def picture_from_file(name: str, content: bytes, longest: int = 1024) -> Picture:
     """A picture from the content of an image file, as a browser sends it; brought down to `longest` px.
 
     Raises:
-        InputError: no image, a damaged one, or one too large to open.
+        InputError: no image, a damaged one, one too large to open, or one too long to be read as it is.
     """
     try:
         with Image.open(io.BytesIO(content)) as file:
@@ -64,17 +64,22 @@ def picture_from_file(name: str, content: bytes, words: Sequence[str] = (), long
             whole = Image.fromarray(read_image(file))
     except Image.DecompressionBombError as error:
         raise InputError(f"{name} is too large ({error}); make it smaller") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except UnidentifiedImageError as error:  # its own message names an object in memory
+        raise InputError(f"{name} is no image of a known kind; convert it to PNG or JPEG") from error
+    except (OSError, SyntaxError) as error:
         raise InputError(f"{name} is no image or a damaged one ({error}); convert it to PNG or JPEG") from error
+    if max(whole.size) > LONGEST * min(whole.size):
+        raise InputError(f"{name} has {whole.width} x {whole.height} px, more than {LONGEST} times as long as wide (the "
+                         "tower would see it squeezed): cut a piece out of it")  # fmt: skip
     whole.thumbnail((longest, longest))
-    return Picture(f"yours: {name}", np.asarray(whole), tuple(words))
+    return Picture(f"yours: {name}", np.asarray(whole))
 
 
 def split_words(text: str, most: int = 8) -> tuple[str, ...]:
     """Words between commas, at most `most` of them; see also `segmenter.check_names`."""
     words = tuple(word.strip() for word in text.split(",") if word.strip())
     if len(words) > most:
-        raise InputError(f"{len(words)} words do not fit into the picture: give at most {most}")
+        raise InputError(f"{len(words)} words are too many to be drawn: give at most {most}")
     return words
 
 
@@ -149,7 +154,7 @@ class Layers:
 def read_layers(visual: Tower, image: np.ndarray) -> Layers:
     """Run the tower once over a picture (H, W, 3) uint8."""
     batch = to_batch(image, visual)
-    inputs, after = block_inputs(visual, batch), []
+    inputs = block_inputs(visual, batch)
     attention = torch.stack([
         attention_weights(block, block.ln_1(tokens))[0].mean(0)[1:, 1:].half().cpu()
         for block, tokens in zip(visual.transformer.resblocks, inputs, strict=True)
@@ -220,11 +225,8 @@ def stage_logits(
     Raises:
         InputError: weights for a stage without NGA, or another number of them than blocks.
     """
-    text, aggregate, blocks = (
-        text.to(encoded.image_embedding.device),
-        model.aggregations[stage],
-        model.config.stages[stage],
-    )
+    text = text.to(encoded.image_embedding.device)
+    aggregate, blocks = model.aggregations[stage], model.config.stages[stage]
     features = [encoded.features[block] for block in blocks]
     if weights is None:
         tokens = aggregate(features)
@@ -290,10 +292,10 @@ class WordMasks:
         return [float((one == self.truth)[known].mean()) if known.any() else float("nan") for one in self.best]
 
 
-def read_words(segmenter: Segmenter, picture: Picture, names: Sequence[str]) -> Tensor:
-    """Mask logits of the words in every stage, (S, C, h, w) float32."""
+@torch.inference_mode()
+def read_words(segmenter: Segmenter, encoded: EncoderOutput, names: Sequence[str]) -> Tensor:
+    """Mask logits of the words in every stage, (S, C, h, w) float32, from one picture that `encode` has read."""
     model, text = segmenter.model, segmenter.clip.class_embeddings(names, segmenter.templates)
-    encoded = encode(model, [picture.image])
     return torch.cat([stage_logits(model, encoded, text, stage) for stage in range(len(model.config.stages))])
 
 
@@ -308,7 +310,9 @@ def word_masks(
         logits: `read_words` of the same, if that has been done already.
         classes: what the picture's labels are indices into.
     """
-    columns = with_sum(read_words(segmenter, picture, names) if logits is None else logits, on)
+    if logits is None:
+        logits = read_words(segmenter, encode(segmenter.model, [picture.image]), names)
+    columns = with_sum(logits, on)
     size, unseen = shown_size(picture.image), tuple(name for name in names if name not in segmenter.seen)
     seen = [position for position, name in enumerate(names) if name not in unseen]
     best = probabilities(columns, size, seen, segmenter.seen_offset).argmax(1).numpy()

@@ -1,34 +1,19 @@
 """The explorers' figures, each drawn by one function of plain values: the static view and the widget's are the same.
 
-A redraw has to take less than 0.2 s, and a click has to find its patch (`patch_at`). Therefore panels stand at fixed
-places, in pixels from the upper left corner, on one pair of axes, and maps of one kind share one image, a montage.
+A redraw has to be quick, and a click has to find its patch (`patch_at`). Therefore panels stand at fixed places, in px
+from the upper left corner of a `canvas.Drawing`, and maps of one kind share one image, a montage.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.axes import Axes
 
-from cascadeclip.canvas import (
-    DPI,
-    MARK,
-    WIDTH,
-    Box,
-    canvas,
-    draw_frame,
-    draw_key,
-    draw_montage,
-    draw_panel,
-    heat,
-    inside,
-    plot_axes,
-)
+from cascadeclip.canvas import WIDTH, Box, Drawing, Plot, heat, inside
 from cascadeclip.data.transforms import IGNORE
 from cascadeclip.explore import WordMasks
-from cascadeclip.figure import Figure
 from cascadeclip.plots import HARMONIC_COLOUR, OTHER_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
 
-FRAME, NOW = "#d1495b", "#3b6fa0"
+FRAME, NOW, THEN = "#d1495b", "#3b6fa0", "0.75"
 
 # --- layer scrubber --------------------------------------------------------------------------------------------------
 
@@ -45,7 +30,7 @@ def _layer_boxes(blocks: int, grid: tuple[int, int]) -> tuple[list[Box], Box, fl
 
 def draw_layers(
     image: np.ndarray, maps: Mapping[str, np.ndarray], block: int, row: int, column: int, word: str
-) -> Figure:
+) -> Drawing:
     """One block large, all blocks small: what a patch and a word look like at each; the patch is marked everywhere.
 
     Args:
@@ -56,28 +41,37 @@ def draw_layers(
     """
     blocks, *grid = next(iter(maps.values())).shape[:3]
     large, small, tall = _layer_boxes(blocks, grid)
-    figure, axis = canvas(tall)
-    titles = {"likeness to the word": f"likeness to “{word}”"}
-    draw_panel(axis, large[0], image, "picture and its patch")
+    drawing, titles = Drawing(tall), {"likeness to the word": f"likeness to “{word}”"}
+    drawing.panel(large[0], image, "picture and its patch")
     for box, (name, values) in zip(large[1:], maps.items(), strict=True):
         one, title = values[block - 1], titles.get(name, name)
         title += f"\n{one.min():.2f} to {one.max():.2f}" if one.ndim == 2 else "\nas far as three numbers go"
-        draw_panel(axis, box, one if one.ndim == 3 else heat(one), title)
-    cell = large[0][2] / grid[1]
-    for left, top, *_ in large:
-        draw_frame(axis, (left + cell * column, top + cell * row, cell, cell))
+        drawing.panel(box, one if one.ndim == 3 else heat(one), title)
     note = f"Above: block {block}. Below: all blocks. Each map is brightest where it is highest itself; attention is "
-    axis.text(8, small[1] - 40, note + "multiplied by the number of patches.", fontsize=8.5, va="center")
+    drawing.text(8, small[1] - 40, note + "multiplied by the number of patches.", 11.5)
     rows = [[one if one.ndim == 3 else heat(one) for one in values] for values in maps.values()]
     names = [name.replace(" of", "\nof").replace(" to", "\nto") for name in maps]
-    draw_montage(axis, small, rows, names, [f"block {b}" for b in range(1, blocks + 1)])
+    drawing.montage(small, rows, names, [str(b) for b in range(1, blocks + 1)])
+    drawing.text(small[0] - 6, small[1] - 5, "block", 11.5, "rd")
+    for place, box in enumerate(_patch_boxes(blocks, tuple(grid), row, column)):
+        drawing.frame(box, thickness=2 if place < len(large) else 1)
     cell = small[2] / (blocks * (grid[1] + 1) - 1)
-    places = [(small[0] + cell * (b * (grid[1] + 1) + column + 0.5), small[1] + cell * (k * (grid[0] + 1) + row + 0.5))
-              for b in range(blocks) for k in range(len(maps))]  # fmt: skip
-    axis.plot(*zip(*places, strict=True), "s", mfc="none", mec=MARK, mew=1, ms=max(cell, 3) * 72 / DPI)
     start = small[0] + cell * ((block - 1) * (grid[1] + 1) - 0.5)
-    draw_frame(axis, (start, small[1] - cell / 2, cell * (grid[1] + 1), small[3] + cell), FRAME)
-    return figure
+    drawing.frame((start, small[1] - cell / 2, cell * (grid[1] + 1), small[3] + cell), FRAME)
+    return drawing
+
+
+def _patch_boxes(blocks: int, grid: tuple[int, int], row: int, column: int) -> list[Box]:
+    """Where a patch stands: in the picture, in the large maps, then block by block in the small ones."""
+    large, small, _ = _layer_boxes(blocks, grid)
+    cell = large[0][2] / grid[1]
+    boxes = [(left + cell * column, top + cell * row, cell, cell) for left, top, *_ in large]
+    cell = small[2] / (blocks * (grid[1] + 1) - 1)
+    return boxes + [
+        (small[0] + cell * (block * (grid[1] + 1) + column), small[1] + cell * (kind * (grid[0] + 1) + row), cell, cell)
+        for block in range(blocks)
+        for kind in range(KINDS)
+    ]
 
 
 def patch_at(x: float, y: float, blocks: int, grid: tuple[int, int]) -> tuple[int | None, int, int] | None:
@@ -105,7 +99,7 @@ def patch_at(x: float, y: float, blocks: int, grid: tuple[int, int]) -> tuple[in
 # --- word explorer ---------------------------------------------------------------------------------------------------
 
 
-def draw_words(image: np.ndarray, found: WordMasks, stages: Sequence[str]) -> Figure:
+def draw_words(image: np.ndarray, found: WordMasks, stages: Sequence[str]) -> Drawing:
     """Masks word by word: a row per word and one for the choice among them, a column per stage and one for their sum.
 
     Args:
@@ -122,21 +116,20 @@ def draw_words(image: np.ndarray, found: WordMasks, stages: Sequence[str]) -> Fi
     rows.append([1 - a + a * colours[s] for a, s in zip(pale, found.best, strict=True)])
     above = [name if state else f"{name}\n(off)" for name, state in zip([*stages, "sum"], on, strict=True)]
     left = [*(name + "\n(unseen)" * (name in found.unseen) for name in names), "best word"]
-    gap, place = max(1, width // 16), (374, 44, WIDTH - 384, 700)
+    gap, place = max(1, width // 16), (374, 60, WIDTH - 384, 700)
     wide = inside(place, len(above) * (width + gap) - gap, len(rows) * (height + gap) - gap)
-    picture = inside((8, 44, 240, 240), image.shape[1], image.shape[0])
+    picture = inside((8, 60, 240, 240), image.shape[1], image.shape[0])
     below = picture[1] + picture[3] + 14
-    figure, axis = canvas(max(wide[1] + wide[3] + 26, below + 17 * (len(names) + 2) + 10))
-    draw_montage(axis, place, rows, left, above, gap)
+    drawing = Drawing(max(wide[1] + wide[3] + 26, below + 17 * (len(names) + 2) + 10))
+    drawing.montage(place, rows, left, above, gap)
     step = wide[2] / (len(above) * (width + gap) - gap) * (width + gap)
     for c, right in enumerate(found.right() if (found.truth != IGNORE).any() else ()):
-        place = (wide[0] + step * (c + 0.5) - 4, wide[1] + wide[3] + 4)
-        axis.text(*place, f"right: {100 * right:.0f} %", fontsize=8, ha="center", va="top")
-    draw_panel(axis, picture, image, "picture")
+        drawing.text(wide[0] + step * (c + 0.5) - 4, wide[1] + wide[3] + 4, f"right: {100 * right:.0f} %", 11, "ma")
+    drawing.panel(picture, image, "picture")
     masks = [("#b2182b", f"mask: the word is here (logit up to {reach:.1f})"),
              ("#2166ac", f"mask: it is not (down to {-reach:.1f})")]  # fmt: skip
-    draw_key(axis, 8, below, [*((colours[w], f"best word: {name}") for w, name in enumerate(names)), *masks])
-    return figure
+    drawing.key(8, below, [*((colours[w], f"best word: {name}") for w, name in enumerate(names)), *masks], room=232)
+    return drawing
 
 
 # --- cascade explorer ------------------------------------------------------------------------------------------------
@@ -159,7 +152,7 @@ def draw_cascade(
     offset: float,
     curves: Mapping[str, Mapping[str, Sequence[float]]] | None,
     offsets: Sequence[float],
-) -> Figure:
+) -> Drawing:
     """What NGA's weights and the seen offset do: segmentations above, the weights and the scores below.
 
     Args:
@@ -172,25 +165,26 @@ def draw_cascade(
         curves: `as trained` and `now`: `mIoU_seen`, `mIoU_unseen` and `hIoU` as fractions at each of `offsets`; None
             without labelled pictures.
     """
-    figure, axis = canvas(470)
     named = _classes_to_name(list(maps.values()))
     palette = np.tile(np.array(OTHER_COLOUR), (256, 1))
     palette[named], palette[IGNORE] = class_colours(len(named)), 1.0
-    hidden = [list(names).index(name) for name in unseen]
+    hidden, (*_, tall) = [list(names).index(name) for name in unseen], inside((0, 0, 182, 182), *image.shape[1::-1])
+    below = max(30 + tall, 32 + 17 * (len(named) + 1)) + 50
+    drawing = Drawing(below + 208)
     for place, (title, panel) in enumerate({"picture": image, **maps}.items()):
-        box = inside((8 + 196 * place, 30, 182, 182), image.shape[1], image.shape[0])
-        draw_panel(axis, box, panel if panel.ndim == 3 else _outlined(palette[panel], np.isin(panel, hidden)), title)
+        box = inside((8 + 196 * place, 30, 182, 182), *image.shape[1::-1])
+        drawing.panel(box, panel if panel.ndim == 3 else _outlined(palette[panel], np.isin(panel, hidden)), title)
     entries = [(palette[c], names[c] + (" (unseen)" if c in hidden else "")) for c in named]
     shown = np.concatenate([np.unique(panel) for panel in maps.values()])
     if not np.isin(shown, [*named, IGNORE]).all():
         entries.append((OTHER_COLOUR, "other words"))
-    draw_key(axis, 800, 32, entries)
-    _draw_weights(plot_axes(figure, (50, 262, 330, 150)), weights, blocks)
+    drawing.key(800, 32, entries, room=WIDTH - 830)
+    _draw_weights(drawing, (50, below, 330, 150), weights, blocks)
     if curves is None:
-        axis.text(450, 330, "No scores: these pictures have no labels.", fontsize=9)
+        drawing.text(450, below + 70, "No scores: these pictures have no labels.")
     else:
-        _draw_curves(plot_axes(figure, (450, 262, 300, 150)), curves, offset, offsets)
-    return figure
+        _draw_curves(drawing, (450, below, 300, 150), curves, offset, offsets)
+    return drawing
 
 
 def _classes_to_name(maps: Sequence[np.ndarray]) -> list[int]:
@@ -209,31 +203,34 @@ def _outlined(colours: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where((mask & ~inner)[..., None], 0.0, colours)
 
 
-def _draw_weights(axis: Axes, weights, blocks) -> None:
-    for shift, (label, of), colour in zip((-0.2, 0.2), weights.items(), ("0.7", NOW), strict=True):
-        values = [value for stage in of.values() for value in stage]
-        axis.bar(np.arange(len(values)) + shift, values, 0.38, color=colour, label=label)
-    axis.set_xticks(range(len(values)), [block for stage in of for block in blocks[stage]])
-    axis.set_xlabel("block", fontsize=9)
-    axis.set_ylim(0, 1.3 * max(1.0, axis.get_ylim()[1]))
-    axis.set_title("NGA's weight of each block", fontsize=9)
-    axis.legend(fontsize=8, frameon=False, ncols=2, loc="upper left")
+def _draw_weights(drawing: Drawing, box: Box, weights, blocks) -> None:
+    values = [[value for stage in of.values() for value in stage] for of in weights.values()]
+    low, high = min(0.0, *map(min, values)), max(2.0, *map(max, values))
+    plot = Plot(drawing, box, (-0.5, len(values[0]) - 0.5), (low, high))
+    for shift, own, colour in zip((-0.4, 0.02), values, (THEN, NOW), strict=True):
+        for place, value in enumerate(own):
+            plot.bar((place + shift, place + shift + 0.38), (min(0.0, value), max(0.0, value)), colour)
+    numbers = [block for stage in next(iter(weights.values())) for block in blocks[stage]]
+    step = max(1, round((high - low) / 4))
+    plot.axes("NGA's weight of each block", {place: str(number) for place, number in enumerate(numbers)},
+              {value: str(value) for value in range(int(low), int(high) + 1, step)}, "block")  # fmt: skip
+    drawing.key(box[0] + 12, box[1], list(zip((THEN, NOW), weights, strict=True)))
 
 
-def _draw_curves(axis: Axes, curves, offset: float, offsets: Sequence[float]) -> None:
+def _draw_curves(drawing: Drawing, box: Box, curves, offset: float, offsets: Sequence[float]) -> None:
     then, now = curves["as trained"], curves["now"]
-    for key, (label, colour) in LINES.items():
+    plot = Plot(drawing, box, (min(offsets), max(offsets)), (0, 100))
+    place, right = plot.at(offset, 0)[0], box[0] + box[2] + 12
+    drawing.rectangle((place, box[1], 1, box[3]), "0.6")
+    for row, (key, (label, colour)) in enumerate(LINES.items()):
         value = 100 * np.interp(offset, offsets, now[key])
-        axis.plot(offsets, 100 * np.asarray(now[key]), color=colour, label=f"{label}: {value:.1f}")
-        axis.plot(offsets, 100 * np.asarray(then[key]), color=colour, linestyle=":", linewidth=1.2)
-        axis.plot(offset, value, "o", color=colour, markersize=5)
-    axis.plot([], [], color="0.4", linestyle=":", label="weights as trained")
-    axis.axvline(offset, color="0.6", linewidth=0.8)
-    axis.set(xlim=(min(offsets), max(offsets)), ylim=(0, 100))
-    axis.set_xlabel("offset taken off the seen classes", fontsize=9)
-    axis.set_ylabel("mIoU, per cent", fontsize=9)
-    axis.set_title("scores, choice among all words", fontsize=9)
-    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))
+        plot.line(offsets, 100 * np.asarray(then[key]), colour, dashed=True)
+        plot.line(offsets, 100 * np.asarray(now[key]), colour)
+        drawing.dot(*plot.at(offset, value), colour)
+        drawing.key(right, box[1] + 40 + 17 * row, [(colour, f"{label}: {value:.1f}")])
+    drawing.text(right, box[1] + 104, "dotted: weights as trained", 11)
+    plot.axes("mIoU in per cent, choice among all words", {x: f"{x:.1f}" for x in offsets[::2]},
+              {y: str(y) for y in range(0, 101, 25)}, "offset taken off the seen classes")  # fmt: skip
 
 
 # --- surgery bench ---------------------------------------------------------------------------------------------------
@@ -245,7 +242,7 @@ def draw_surgery(
     names: Sequence[str],
     scores: Mapping[str, Mapping[str, float]] | None,
     repaired: np.ndarray | None = None,
-) -> Figure:
+) -> Drawing:
     """Patch-text maps before and after surgery, the word each patch is nearest to, and the scores.
 
     Args:
@@ -262,26 +259,31 @@ def draw_surgery(
     picture = inside((8, 40, 160, 160), width, height)
     below = picture[1] + picture[3] + 14
     bottom = max(wide[1] + wide[3], below + 17 * len(names)) + 36
-    figure, axis = canvas(bottom + 210)
-    draw_panel(axis, picture, image, "picture")
+    drawing = Drawing(bottom + (17 * sum(map(len, scores.values())) + 56 if scores else 40))
+    drawing.panel(picture, image, "picture")
     cell = picture[2] / width
     for row, column in () if repaired is None else np.argwhere(repaired):
-        draw_frame(axis, (picture[0] + cell * column, picture[1] + cell * row, cell, cell))
-    draw_montage(axis, place, rows, list(similarity), [*names, "nearest word"])
-    draw_key(axis, 8, below, [(colours[c], name) for c, name in enumerate(names)])
+        drawing.frame((picture[0] + cell * column, picture[1] + cell * row, cell, cell))
+    drawing.montage(place, rows, list(similarity), [*names, "nearest word"])
+    drawing.key(8, below, [(colours[c], name) for c, name in enumerate(names)], room=190)
     if scores is None:
-        axis.text(250, bottom + 60, "No scores: these pictures have no labels.", fontsize=9)
+        drawing.text(250, bottom + 10, "No scores: these pictures have no labels.")
     else:
-        _draw_bars(plot_axes(figure, (250, bottom, 560, 160)), scores)
-    return figure
+        _draw_bars(drawing, (290, bottom, 560), scores)
+    return drawing
 
 
-def _draw_bars(axis: Axes, scores: Mapping[str, Mapping[str, float]]) -> None:
-    bars = [(f"{group}: {label}", value) for group, own in scores.items() for label, value in own.items()]
-    first = [place for own in scores.values() for place in range(len(own))]  # the rest of a group are baselines
-    drawn = axis.barh(range(len(bars)), [100 * value for _, value in bars], color=["0.75" if p else NOW for p in first])
-    axis.bar_label(drawn, fmt="%.1f", fontsize=8, padding=3)
-    axis.set_yticks(range(len(bars)), [label for label, _ in bars])
-    axis.set_xlim(0, 100)
-    axis.set_xlabel("mIoU over patches, choice among each picture's own words, per cent", fontsize=9)
-    axis.invert_yaxis()
+def _draw_bars(drawing: Drawing, place: tuple[float, float, float], scores: Mapping[str, Mapping[str, float]]) -> None:
+    """A bar a score, at `place`: left, top, width.
+
+    The first of each group is in colour, with its change against the first group; the others are baselines.
+    """
+    bars = [(group, label, value) for group, own in scores.items() for label, value in own.items()]
+    (first, right, before), plot = bars[0], Plot(drawing, (*place, 17 * len(bars)), (0, 100), (len(bars), 0))
+    for row, (group, label, value) in enumerate(bars):
+        plot.bar((0, 100 * value), (row + 0.88, row + 0.12), NOW if label == right else THEN)
+        change = f" ({100 * (value - before):+.1f})" if group != first and label == right else ""
+        drawing.text(*plot.at(100 * value + 0.8, row + 0.5), f"{100 * value:.1f}{change}", 11)
+    names = {row + 0.5: f"{group}: {label}" for row, (group, label, _) in enumerate(bars)}
+    label = "mIoU over patches, choice among each picture's own words, per cent"
+    plot.axes("", {x: str(x) for x in range(0, 101, 20)}, names, label)

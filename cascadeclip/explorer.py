@@ -6,7 +6,6 @@ notebook that a program runs, or that is only read) an explorer shows itself as 
 
 import base64
 import html
-import io
 import sys
 import traceback
 from collections.abc import Sequence
@@ -17,11 +16,11 @@ import ipywidgets
 from IPython import get_ipython
 
 from cascadeclip import explore
-from cascadeclip.canvas import WIDTH
+from cascadeclip.canvas import WIDTH, Drawing
 from cascadeclip.errors import InputError
 from cascadeclip.explore import Picture
-from cascadeclip.figure import Figure
 
+KEPT = 8  # own pictures, the latest ones
 _FAILED = "border-left: 4px solid #b00020; padding: 4px 8px; white-space: pre-wrap; font-family: monospace"
 
 
@@ -61,7 +60,7 @@ class Explorer(ipywidgets.VBox):
         setters: Sequence[ipywidgets.Widget] = (),
         clickable: bool = False,
     ):
-        self._held = False
+        self._held, self._given = False, len(pictures)
         self.chooser = ipywidgets.Dropdown(options=[(p.title, p) for p in pictures], description="picture")
         self.upload = ipywidgets.FileUpload(
             accept="image/*", description="your own picture", tooltip="PNG, JPEG, ...", layout=dict(width="auto")
@@ -78,9 +77,10 @@ class Explorer(ipywidgets.VBox):
         self.upload.observe(self._uploaded, "value")
         wrapped = ipywidgets.Layout(flex_flow="row wrap", grid_gap="2px 16px")
         super().__init__([*(ipywidgets.Box(row, layout=wrapped) for row in rows), self.message, self.picture])
-        self._picture_changed()
+        with self.at_once():
+            self.picture_changed()
 
-    def figure(self) -> Figure:
+    def figure(self) -> Drawing:
         """What the controls' values show now."""
         raise NotImplementedError
 
@@ -93,21 +93,22 @@ class Explorer(ipywidgets.VBox):
     @in_view
     def redraw(self, _change=None) -> None:
         """Draw the picture anew; an error stands above the one before."""
-        if self._held:
-            return
-        buffer = io.BytesIO()
-        self.figure().savefig(buffer, format="png", pil_kwargs={"compress_level": 1})  # quick rather than small
-        self.message.value, self.picture.value = "", buffer.getvalue()
+        self._draw()
+
+    def _draw(self) -> None:
+        if not self._held:
+            png = self.figure().png(compress_level=1)  # quick rather than small
+            self.message.value, self.picture.value = "", png
 
     @contextmanager
     def at_once(self):
-        """Let several controls change, and redraw once."""
-        self._held = True
+        """Let several controls change, and redraw once; errors are the caller's."""
+        before, self._held = self._held, True
         try:
             yield
         finally:
-            self._held = False
-        self.redraw()
+            self._held = before
+        self._draw()
 
     @in_view
     def _picture_changed(self, _change=None) -> None:
@@ -120,13 +121,12 @@ class Explorer(ipywidgets.VBox):
         if not change["new"]:
             return
         file = change["new"][0]
-        words = explore.split_words(self.words.value) if self.words is not None else ()
-        picture = explore.picture_from_file(file["name"], bytes(file["content"]), words)
+        self.upload.value = ()  # the same file may be given again
+        picture = explore.picture_from_file(file["name"], bytes(file["content"]))
         with self.at_once():
-            others = [(title, known) for title, known in self.chooser.options if title != picture.title]
-            self.chooser.options = [*others, (picture.title, picture)]
+            own = [(title, known) for title, known in self.chooser.options[self._given :] if title != picture.title]
+            self.chooser.options = (*self.chooser.options[: self._given], *own[1 - KEPT :], (picture.title, picture))
             self.chooser.value = picture
-            self.upload.value = ()  # the same file may be given again
             self.picture_changed()
 
     def _make_picture(self, clickable: bool) -> ipywidgets.DOMWidget:
@@ -145,8 +145,7 @@ class Explorer(ipywidgets.VBox):
         """The widget where somebody shows it, and the picture for those who read the notebook without a kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) if _front_end_is_there() else {}
         bundle["text/plain"] = type(self).__doc__.partition("\n")[0]
-        if self.picture.value:
-            bundle["image/png"] = base64.b64encode(self.figure()._repr_png_()).decode()
+        bundle["image/png"] = base64.b64encode(self.picture.value).decode()
         return bundle
 
 
@@ -159,5 +158,5 @@ def _front_end_is_there() -> bool:
 
 def words_field(description: str) -> ipywidgets.Text:
     field = ipywidgets.Text(description=description, continuous_update=False)
-    field.tooltip = "press Enter to look"
+    field.tooltip = field.placeholder = "type, then press Enter"
     return field

@@ -10,6 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from cascadeclip.errors import InputError
+from cascadeclip.resize import bilinear_matrix
 
 ALPHA, GAMMA = 0.25, 2  # of the focal loss
 SMOOTHING = 1.0  # of the dice loss
@@ -93,7 +94,7 @@ class _MaskSums(torch.autograd.Function):
     def forward(ctx, logits: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, C, h, w) and counted pixels (B, H, W), both float32 -> two (B, C)."""
         rows, columns = (
-            _bilinear(n, m, logits.device) for n, m in zip(logits.shape[2:], counted.shape[1:], strict=True)
+            bilinear_matrix(n, m, logits.device) for n, m in zip(logits.shape[2:], counted.shape[1:], strict=True)
         )
         counted, step = counted[:, None], max(1, CHUNK // counted.numel())
         # made beforehand: small results left between large ones that come and go would tear up the heap
@@ -120,18 +121,14 @@ def _own_logits(logits: Tensor, own: Tensor) -> Tensor:
     """Logits (B, C, h, w), upsampled bilinearly and read at one class per pixel, (B, H, W) -> (B, H * W)."""
     (height, width), flat, read = logits.shape[2:], logits.flatten(1), 0
     (row_weights, rows), (column_weights, columns) = (
-        _bilinear(n, m, logits.device).topk(min(n, 2)) for n, m in zip(logits.shape[2:], own.shape[1:], strict=True)
+        bilinear_matrix(n, m, logits.device).topk(min(n, 2))
+        for n, m in zip(logits.shape[2:], own.shape[1:], strict=True)
     )
     for row_weight, row in zip(row_weights.T, rows.T, strict=True):
         for column_weight, column in zip(column_weights.T, columns.T, strict=True):
             at = (own * height + row[:, None]) * width + column
             read = read + (row_weight[:, None] * column_weight).flatten() * flat.gather(1, at.flatten(1))
     return read
-
-
-def _bilinear(small: int, large: int, device: torch.device) -> Tensor:
-    """Matrix (large, small) that brings one side of a picture from `small` to `large` pixels, as `F.interpolate`."""
-    return F.interpolate(torch.eye(small, device=device)[None], large, mode="linear", align_corners=False)[0].T
 
 
 def _average_over_ranks(count: Tensor) -> Tensor:

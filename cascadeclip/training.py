@@ -129,10 +129,15 @@ class _Run:
             raise InputError(
                 f"batch_size={config.batch_size} does not split into {ranks} processes times accumulate={parts} parts"
             )
+        known, table = seen_only(names, () if config.transductive else unseen)
+        if model.text_mean is not None and not model.text_mean.any():  # one that was trained before keeps its own
+            model.centre_on(text[known])
         model.encoder.recompute = config.gradient_checkpointing
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.wrapped = self.accelerator.prepare_model(model)
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.optimiser = torch.optim.AdamW(
+            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.tower = fingerprint(model.encoder.visual)
         self.done, self.log = self._resume()
@@ -142,7 +147,6 @@ class _Run:
             config.batch_size, parts=parts, rank=self.accelerator.process_index, processes=ranks, start=self.done
         )
         self.loader = stream(self.data, shares, collate, config.workers)
-        known, table = seen_only(names, () if config.transductive else unseen)
         self.table, self.text = table.to(self.device), text[known].to(self.device)
         self.hidden = [names.index(name) for name in unseen]
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from cascadeclip import explore, explore_plots
+from cascadeclip.canvas import Drawing
 from cascadeclip.cascade import nga_weights
 from cascadeclip.clip import Clip, load_clip
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES
@@ -19,7 +20,6 @@ from cascadeclip.diagnostics import sweep_offsets
 from cascadeclip.errors import InputError
 from cascadeclip.explore import Picture
 from cascadeclip.explorer import Explorer, in_view, words_field
-from cascadeclip.figure import Figure
 from cascadeclip.lenses import block_inputs
 from cascadeclip.segmenter import Segmenter, check_names, load
 from cascadeclip.surgery import ATTENTIONS, Surgery, last_block, repair_outliers
@@ -48,7 +48,7 @@ class LayerScrubber(Explorer):
     ):
         clip, pictures = clip or load_clip(), pictures or explore.scene_pictures()
         self.colours = explore.fit_colours(clip.visual, [picture.image for picture in pictures[:16]])
-        self._layers = lru_cache(4)(lambda picture: explore.read_layers(clip.visual, picture.image))
+        self._layers = lru_cache(2)(lambda picture: explore.read_layers(clip.visual, picture.image))
         self._text = lru_cache(64)(lambda word: clip.class_embeddings([word], templates)[0])
         self.words, self.blocks = words_field("word"), clip.tower.layers
         self.block = ipywidgets.IntSlider(clip.tower.layers, 1, clip.tower.layers, description="block")
@@ -70,9 +70,9 @@ class LayerScrubber(Explorer):
                 self.block.value = place[0] or self.block.value
                 self.row.value, self.column.value = place[1] + 1, place[2] + 1
 
-    def figure(self) -> Figure:
+    def figure(self) -> Drawing:
         picture, place = self.chooser.value, (self.row.value - 1, self.column.value - 1)
-        (word,) = check_names(self.words.value)
+        (word,) = check_names(explore.split_words(self.words.value, most=1))
         maps = explore.layer_maps(self._layers(picture), self.colours, self._text(word), *place)
         return explore_plots.draw_layers(picture.image, maps, self.block.value, *place, word)
 
@@ -93,19 +93,24 @@ class WordExplorer(Explorer):
         classes: Sequence[str] = CLASSES,
     ):
         self.segmenter, self.classes = segmenter or load(), tuple(classes)
-        self._logits = lru_cache(8)(lambda *given: explore.read_words(self.segmenter, *given))
+        self._encoded = lru_cache(2)(lambda picture: explore.encode(self.segmenter.model, [picture.image]))
+        self._logits = lru_cache(8)(self._read)
         self.words = words_field("words, separated by commas")
         self.words.layout.width = "36em"
         stages = self.segmenter.model.config.stages
-        self.titles = [f"stage {s}: {'+'.join(map(str, blocks))}" for s, blocks in enumerate(stages, 1)]
-        self.stages = [ipywidgets.Checkbox(True, description=title, indent=False) for title in self.titles]
+        self.titles = [f"stage {s}\n{'+'.join(map(str, blocks))}" for s, blocks in enumerate(stages, 1)]
+        names = [title.replace("\n", ": ") for title in self.titles]
+        self.stages = [ipywidgets.Checkbox(True, description=name, indent=False) for name in names]
         super().__init__(pictures or explore.scene_pictures(), [[self.words], self.stages])
 
     def picture_changed(self) -> None:
         if self.chooser.value.words:
             self.words.value = ", ".join(self.chooser.value.words)
 
-    def figure(self) -> Figure:
+    def _read(self, picture: Picture, names: tuple[str, ...]) -> torch.Tensor:
+        return explore.read_words(self.segmenter, self._encoded(picture), names)
+
+    def figure(self) -> Drawing:
         picture, names = self.chooser.value, check_names(explore.split_words(self.words.value))
         on, logits = [stage.value for stage in self.stages], self._logits(picture, names)
         found = explore.word_masks(self.segmenter, picture, names, on, logits=logits, classes=self.classes)
@@ -197,7 +202,7 @@ class CascadeExplorer(Explorer):
         size = explore.shown_size(picture.image)
         return explore.probabilities(self._logits((picture,), weights), size, seen, offset)[0].argmax(0).numpy()
 
-    def figure(self) -> Figure:
+    def figure(self) -> Drawing:
         picture, offset, size = self.chooser.value, self.offset.value, explore.shown_size(self.chooser.value.image)
         values = iter(slider.value for slider in self.weights)
         now = tuple(tuple(next(values) for _ in of) for of in self.trained.values())
@@ -271,7 +276,7 @@ class SurgeryBench(Explorer):
         return Surgery(self.attention.value, self.residual.value, self.feed_forward.value, factor)
 
     @torch.inference_mode()
-    def figure(self) -> Figure:
+    def figure(self) -> Drawing:
         picture, names = self.chooser.value, check_names(explore.split_words(self.words.value))
         (tokens, grid), text, repaired = self._inputs(picture), self._text(names), None
         cases = {"as CLIP is": Surgery(), "after surgery": self.surgery()}

@@ -46,7 +46,7 @@ def runs(options, classes: int) -> dict[str, Callable[[], object]]:
     model = CascadeCLIP(ModelConfig(prompt_tokens=options.prompts, tower=vit_b_16(options.side)))
     tower, plain = TowerAlone(model.encoder.visual), PlainCascade(model)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=1e-5)
+    optimiser = torch.optim.AdamW(trained, lr=1e-5, fused=True)
     seen = list(range(classes * 4 // 5))
 
     def step(masks, loss) -> None:

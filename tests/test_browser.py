@@ -10,6 +10,7 @@ import sys
 import time
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import jupytext
 import nbformat
@@ -33,17 +34,18 @@ pytestmark = [
 ROOT = Path(__file__).resolve().parents[1]
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
-PATIENCE = 240_000  # ms, for the kernel; machines that run tests may be busy
+PATIENCE = 240_000  # ms, for everything; machines that run tests may be busy
 HARMLESS = ("favicon", "Permissions-Policy", "ResizeObserver loop")
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab on the loopback interface over a folder with the explorers' notebook; its address."""
+    """JupyterLab on the loopback interface over a folder with the explorers' notebook; its address and folder."""
     folder = tmp_path_factory.mktemp("lab")
     notebook = jupytext.read(ROOT / "notebooks" / "explorer.py")
     notebook.metadata = {"kernelspec": dict(name="python3", display_name="Python 3", language="python")}
     nbformat.write(notebook, folder / "explorer.ipynb")
+    shutil.copy(ROOT / "notebooks" / "explorer.ipynb", folder / "stored.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -74,7 +76,7 @@ def lab(tmp_path_factory):
             time.sleep(0.5)
         else:
             raise AssertionError((folder / "lab.log").read_text())
-        yield address
+        yield SimpleNamespace(address=address, folder=folder)
     finally:
         server.terminate()
         server.wait(30)
@@ -84,20 +86,22 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope="module")
 def page(lab, tmp_path_factory):
     """The notebook, run to its end; what the console says of errors is kept in `page.errors`."""
+    assert CHROMIUM, "no Chromium found, and CASCADECLIP_BROWSER demands one: install the package `chromium`"
     with sync_api.sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             tmp_path_factory.mktemp("profile"), executable_path=CHROMIUM, args=list(FLAGS),
             viewport={"width": 1500, "height": 1100},
         )  # fmt: skip
+        context.set_default_timeout(PATIENCE)
         page = context.pages[0]
         page.errors, page.elsewhere = [], []
         page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: page.errors.append(str(error)))
-        here = (lab, lab.replace("http", "ws"), "blob:", "data:")
+        here = (lab.address, lab.address.replace("http", "ws"), "blob:", "data:")
         page.on("request", lambda asked: None if asked.url.startswith(here) else page.elsewhere.append(asked.url))
-        page.goto(f"{lab}/lab/tree/explorer.ipynb")
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=PATIENCE)
-        page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for(timeout=PATIENCE)
+        page.goto(f"{lab.address}/lab/tree/explorer.ipynb")
+        page.locator(".jp-Notebook .jp-Cell").first.wait_for()
+        page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()
         for _ in range(5):  # what is asked of a kernel before the page is wholly connected gets lost
             page.wait_for_timeout(2000)
             page.get_by_role("menuitem", name="Run", exact=True).click()
@@ -133,7 +137,7 @@ def open_explorer(page, name):
     """The explorer's box of widgets, in sight, its picture drawn."""
     cell = page.locator(".jp-CodeCell", has=page.locator(".jp-InputArea", has_text=f"{name}(")).last
     box = cell.locator(".jp-OutputArea .widget-vbox").first
-    box.locator("img").wait_for(timeout=PATIENCE)
+    box.locator("img").wait_for()
     box.scroll_into_view_if_needed()
     page.wait_for_timeout(500)
     return box
@@ -146,7 +150,7 @@ def picture(box):
 
 def changed(page, box, before):
     """Wait until the picture differs in more than a hundred pixels; returns the new one."""
-    for _ in range(100):
+    for _ in range(300):
         now = picture(box)
         if now.shape != before.shape or (np.abs(now - before).max(-1) > 30).sum() > 100:
             return now
@@ -201,7 +205,7 @@ def test_word_explorer_takes_words_and_switches_stages(page, tmp_path):
     before = changed(page, box, before)
     field.fill("zeppelin")
     field.press("Enter")
-    box.get_by_role("alert").wait_for(timeout=20_000)
+    box.get_by_role("alert").wait_for()
     assert "does not know the word 'zeppelin'" in box.get_by_role("alert").inner_text()
     box.screenshot(path=tmp_path / "words-error.png")
     field.fill("balloon, sand")
@@ -224,7 +228,7 @@ def test_cascade_explorer_moves_weights_and_offset(page, tmp_path):
     box.screenshot(path=tmp_path / "cascade.png")
     box.get_by_role("button", name="as trained").click()
     changed(page, box, before)
-    for _ in range(50):
+    for _ in range(300):
         if (np.abs(picture(box) - start).max(-1) > 30).sum() < 100:
             break
         page.wait_for_timeout(200)
@@ -258,13 +262,24 @@ def test_own_picture(page, tmp_path):
 def test_a_notebook_that_is_only_read_shows_the_figures(lab, page):
     """Saved with its widgets and opened without a kernel's answer, every explorer has its picture in the file."""
     page.locator("[data-jp-item-name=save]").first.click()
-    saved = {}
-    for _ in range(50):
-        with urllib.request.urlopen(f"{lab}/files/explorer.ipynb", timeout=30) as file:
-            saved = nbformat.reads(file.read().decode(), as_version=4)
+    for _ in range(300):
+        saved = nbformat.read(lab.folder / "explorer.ipynb", as_version=4)
         bundles = [output.data for cell in saved.cells for output in cell.get("outputs", []) if "data" in output]
         views = [bundle for bundle in bundles if "application/vnd.jupyter.widget-view+json" in bundle]
         if len(views) == 4:
             break
         page.wait_for_timeout(200)
     assert len(views) == 4 and all("image/png" in bundle for bundle in views)
+
+
+def test_the_stored_notebook_shows_the_figures_without_being_run(lab, page):
+    """Run by a program, as the notebooks of the repository are: nobody shows widgets then, and the pictures remain."""
+    reader = page.context.new_page()
+    reader.goto(f"{lab.address}/lab/workspaces/reader/tree/stored.ipynb")
+    for name in ("LayerScrubber", "WordExplorer", "CascadeExplorer", "SurgeryBench"):
+        cell = reader.locator(".jp-CodeCell", has=reader.locator(".jp-InputArea", has_text=f"{name}(")).last
+        shown = cell.locator(".jp-OutputArea-output img")
+        shown.wait_for()
+        assert shown.evaluate("image => image.naturalWidth") == 960
+    assert reader.get_by_text("displaying widget").count() == reader.get_by_text("Loading widget").count() == 0
+    reader.close()

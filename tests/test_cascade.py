@@ -252,3 +252,19 @@ def test_frozen_aggregation_takes_no_gradient(make_model):
         parameter.requires_grad for parameter in make_model(train_aggregation=False).aggregations.parameters()
     )
     assert any(parameter.requires_grad for parameter in make_model().aggregations.parameters())
+
+
+def test_an_aligned_mask_layer_starts_as_similarity_beside_its_random_weights():
+    torch.manual_seed(0)
+    plain = MaskLayer(WIDTH, 4)
+    torch.manual_seed(0)
+    aligned = MaskLayer(WIDTH, 4, aligned=True)
+    assert torch.allclose(aligned.query.weight - plain.query.weight, torch.eye(WIDTH), atol=1e-6)
+    with torch.no_grad():
+        for linear, plain_linear in ((aligned.query, plain.query), (aligned.key, plain.key)):
+            linear.weight -= plain_linear.weight
+            linear.bias.zero_()
+        queries = F.layer_norm(torch.randn(2, 3, WIDTH), (WIDTH,), eps=0)
+        tokens = torch.randn(2, 5, WIDTH)
+        cosine = F.cosine_similarity(queries[:, :, None], tokens[:, None], dim=-1)
+        assert torch.allclose(aligned(queries, tokens), cosine * tokens.norm(dim=-1)[:, None], atol=1e-5)

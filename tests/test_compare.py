@@ -1,23 +1,29 @@
 """The paper's comparisons: settings that can be built, runs that are kept, tables that are right."""
 
 import json
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from typer.testing import CliRunner
 
-from cascadeclip import compare
+from cascadeclip import calibrate, compare
 from cascadeclip.alignment import bootstrap
+from cascadeclip.calibrate import OFFSETS, calibrated_offset, held_out
 from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.checkpoint import read_checkpoint
 from cascadeclip.cli import app
-from cascadeclip.compare import Row, compare_counts, run_comparison
+from cascadeclip.compare import Row, budgeted, compare_counts, run_ahead, run_comparison
 from cascadeclip.compare_report import markdown, plot_comparison, write_report
 from cascadeclip.comparisons import COMPARISONS, Comparison, Variant, get_comparison
+from cascadeclip.diagnostics import Readout
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import ConfusionMatrix
-from cascadeclip.experiment import on_tower_of
+from cascadeclip.experiment import on_tower_of, open_clip_of
 from cascadeclip.presets import MINI, get_preset
+from cascadeclip.segmenter import TRAINED
 
 TWO = Comparison("two", "Which?", "Neither.", (Variant("one"), Variant("other", {"stages": ((12,),)})))
 
@@ -43,7 +49,7 @@ def mini_tower():
 def test_the_paper_s_tables_are_there():
     assert {
         "fusion", "components", "stages", "aggregation", "sigma", "sharing", "prompts", "bases", "loss", "length",
-        "offset", "setting", "styles", "quirks",
+        "offset", "setting", "styles", "quirks", "beyond",
     } == set(COMPARISONS)  # fmt: skip
     with pytest.raises(InputError, match="choose from fusion, components"):
         get_comparison("colours")
@@ -92,22 +98,25 @@ def test_finished_runs_are_kept_and_shared(tmp_path, monkeypatch):
         return original(preset, clip, model, training, *args, **kwargs)
 
     monkeypatch.setattr(compare, "fit", counting)
-    settings = dict(seeds=(0, 1), steps=2, limit=20, progress=False)
-    rows = run_comparison(TWO, MINI, tmp_path, **settings)
+    settings = dict(seeds=(0, 1), limit=20, progress=False)
+    short = budgeted("mini", None, 2, None)
+    rows = run_comparison(TWO, short, tmp_path, **settings)
     assert len(trained) == len(set(trained)) == 4
     assert [row.name for row in rows] == ["one", "other"] and len(rows[0].runs["hIoU"]) == 2
-    again = run_comparison(TWO, MINI, tmp_path, **settings)
+    again = run_comparison(TWO, short, tmp_path, **settings)
     assert [row.runs for row in again] == [row.runs for row in rows] and len(trained) == 4
     offsets = Comparison("three", "?", "!", (Variant("one"), Variant("0", seen_offset=0.0)))
-    found = run_comparison(offsets, MINI, tmp_path, **settings)
+    found = run_comparison(offsets, short, tmp_path, **settings)
     assert len(trained) == 4  # other offsets need no other training
     assert found[0].runs == rows[0].runs
-    run_comparison(offsets, MINI, tmp_path, **{**settings, "steps": 3, "seeds": (0,)})
+    run_comparison(offsets, budgeted("mini", None, 3, None), tmp_path, **{**settings, "seeds": (0,)})
     assert len(trained) == 5
 
 
 def test_self_training_starts_from_the_inductive_run_half_way(tmp_path):
-    rows = run_comparison(COMPARISONS["setting"], MINI, tmp_path, seeds=(0,), steps=2, limit=20, progress=False)
+    rows = run_comparison(
+        COMPARISONS["setting"], budgeted("mini", None, 2, None), tmp_path, seeds=(0,), limit=20, progress=False
+    )
     assert [row.name for row in rows] == ["inductive", "transductive"]
     written = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/settings.json")]
     assert sorted((run["training"]["transductive"], run["training"]["steps"]) for run in written) == [
@@ -120,10 +129,9 @@ def test_styles_are_the_mini_world_s_alone(tmp_path):
     comparison = COMPARISONS["styles"]
     rows = run_comparison(
         Comparison("s", "?", "!", comparison.variants[:2]),
-        MINI,
+        budgeted("mini", None, 2, None),
         tmp_path,
         seeds=(0,),
-        steps=2,
         limit=20,
         progress=False,
     )
@@ -156,9 +164,11 @@ def test_the_table_has_means_deviations_and_intervals(rows):
 
 
 def test_the_report_is_a_table_numbers_and_a_figure(rows, tmp_path):
-    path = write_report(TWO, rows, "here", tmp_path)
-    assert path.read_text() == markdown(TWO, rows, "here")
+    path = write_report(TWO, rows, budgeted("mini", None, 3, 5), tmp_path, command="experiments two")
+    assert path.read_text() == markdown(TWO, rows, "preset mini, 3 steps of 5 pictures, 2 seeds")
     report = json.loads(path.with_suffix(".json").read_text())
+    assert report["command"] == "experiments two" and report["seeds"] == 2
+    assert report["versions"]["torch"] == torch.__version__.partition("+")[0] and "core" in report["hardware"]
     assert [row["name"] for row in report["rows"]] == ["first", "second"]
     assert set(report["rows"][1]["difference"]["hIoU"]) == {"difference", "low", "high"}
     assert path.with_suffix(".png").stat().st_size > 5000
@@ -172,3 +182,49 @@ def test_the_command_lists_and_runs(tmp_path):
     arguments = ["experiments", "offset", "--seeds", "1", "--steps", "2", "--limit", "10", "--out", str(tmp_path)]
     printed = CliRunner().invoke(app, arguments, catch_exceptions=False).output
     assert "| 0.05 |" in printed and (tmp_path / "offset.png").exists()
+
+
+def test_runs_done_ahead_by_several_processes_are_the_same(tmp_path, monkeypatch):
+    """Threads may round differently, so that the models are compared with a tolerance."""
+    short = partial(budgeted, "mini", None, 2, 2)
+    same = Comparison("same", "?", "!", (Variant("one", {"sigma": 1.0}), Variant("0", seen_offset=0.0)))
+    run_ahead([TWO, same], short, tmp_path / "ahead", seeds=(0,), limit=10, jobs=2)
+    monkeypatch.setattr(compare, "fit", None)  # nothing is left to train
+    rows = run_comparison(TWO, short(), tmp_path / "ahead", seeds=(0,), limit=10, progress=False)
+    run_comparison(same, short(), tmp_path / "ahead", seeds=(0,), limit=10, progress=False)
+    monkeypatch.undo()
+    expected = run_comparison(TWO, short(), tmp_path / "alone", seeds=(0,), limit=10, progress=False)
+    folders = {path.name for path in (tmp_path / "alone" / "runs").iterdir()}
+    assert folders == {path.name for path in (tmp_path / "ahead" / "runs").iterdir()} and len(folders) == 2
+    for row, wanted in zip(rows, expected, strict=True):
+        assert row.runs["hIoU"] == pytest.approx(wanted.runs["hIoU"], abs=0.02)
+
+
+def test_the_calibrated_offset_sees_nothing_unseen(tmp_path):
+    preset, clip = budgeted("mini", None, 2, 2), open_clip_of(MINI)
+    asked, original = [], preset.eval_data
+    data = replace(preset, eval_data=lambda split: asked.append(split) or original(split))
+    found = calibrated_offset(data, clip, preset.model, preset.training, tmp_path, limit=20, progress=False)
+    assert found in OFFSETS and asked == ["val"]
+    hidden = set(held_out(preset).unseen)
+    assert set(preset.unseen) < hidden and len(hidden) == len(preset.unseen) + len(preset.seen) // 5
+    assert read_checkpoint(tmp_path / TRAINED)[0].seen == tuple(n for n in preset.names if n not in hidden)
+    few = replace(preset, names=preset.names[:4], unseen=preset.names[:1])
+    with pytest.raises(InputError, match="too few to hold some out"):
+        calibrated_offset(few, clip, preset.model, preset.training, tmp_path)
+
+
+def test_the_calibrated_offset_is_the_best_on_the_held_out_classes(tmp_path, monkeypatch):
+    """A readout in which held-out classes are always 0.2 too low: the offset has to make up for it."""
+    preset, clip = budgeted("mini", None, 2, 2), open_clip_of(MINI)
+    labels = torch.arange(len(preset.seen)).repeat(1, 10, 1)
+    hidden = [preset.seen.index(name) for name in held_out(preset).unseen if name in preset.seen]
+    is_hidden = torch.isin(labels, torch.tensor(hidden))
+    other = next(index for index in range(len(preset.seen)) if index not in hidden)
+    readout = Readout(
+        labels, labels.where(~is_hidden, other), labels.where(is_hidden, hidden[0]),
+        torch.full(labels.shape, 0.6), torch.where(is_hidden, 0.4, 0.1),
+    )  # fmt: skip
+    monkeypatch.setattr(calibrate, "read_out", lambda *args, **kwargs: readout)
+    found = calibrated_offset(preset, clip, preset.model, preset.training, tmp_path, limit=1, progress=False)
+    assert 0.2 <= found < 0.5

@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from cascadeclip import encoder
-from cascadeclip.encoder import position_embedding, run_block
+from cascadeclip.encoder import attend, position_embedding, run_block
 
 
 @pytest.fixture
@@ -152,3 +152,25 @@ def test_patches_keep_their_place_in_a_wide_picture(plain, make_inputs):
     images[:, :, 8:16, 24:32] += 1.0  # row 1, column 3
     changed = (plain(images, text).layer_features[-1] != before).any(1)[0]
     assert changed.nonzero().tolist() == [[1, 3]]
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_attention_and_its_gradient_are_pytorch_s(dtype, tolerance, gradient):
+    torch.manual_seed(0)
+    given = [torch.randn(2, 3, tokens, 8) for tokens in (5, 7, 7)]
+    ours = [x.to(dtype).requires_grad_(gradient) for x in given]
+    theirs = [x.to(dtype).float().requires_grad_(gradient) for x in given]
+    found, expected = attend(*ours), F.scaled_dot_product_attention(*theirs)
+    assert found.dtype == dtype and torch.allclose(found.float(), expected, atol=tolerance)
+    if gradient:
+        found.float().square().sum().backward()
+        expected.square().sum().backward()
+        for own, wanted in zip(ours, theirs, strict=True):
+            assert torch.allclose(own.grad.float(), wanted.grad, atol=5 * tolerance, rtol=tolerance)
+
+
+def test_attention_drops_weights_only_when_told():
+    q, k, v = (torch.randn(1, 1, 4, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    assert torch.equal(attend(q, k, v), attend(q, k, v))
+    assert not torch.equal(attend(q, k, v, 0.5), attend(q, k, v, 0.5))

@@ -253,3 +253,36 @@ def test_transductive_training_sees_every_class_but_no_unseen_label(monkeypatch)
     monkeypatch.setattr(training, "segmentation_loss", spy)
     run(replace(CONFIG, transductive=True))
     assert classes == [3] * CONFIG.steps
+
+
+CENTRED = replace(MODEL, centre_text=True)
+
+
+def test_centred_text_is_relative_to_the_words_trained_on_and_stays_so(tmp_path):
+    model, _ = run(out=tmp_path, settings=CENTRED)
+    seen, _ = seen_only(NAMES, UNSEEN)
+    assert torch.equal(model.text_mean, TEXT[seen].mean(0))  # no unseen word enters
+    images = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        moved = TEXT - 0.5 * model.text_mean
+        model.text_mean.mul_(0.5)  # text and mean moved alike
+        first = model(images, moved).mask_logits
+        model.text_mean.mul_(2)
+        assert torch.allclose(model(images, TEXT).mask_logits, first, atol=1e-6)
+        model.text_mean.zero_()
+        assert not torch.allclose(model(images, TEXT).mask_logits, first, atol=1e-3)
+    resumed, _ = run(out=tmp_path, settings=CENTRED)
+    assert torch.equal(resumed.text_mean, TEXT[seen].mean(0))
+
+
+def test_self_training_keeps_the_mean_it_starts_with():
+    model, _ = run(settings=CENTRED)
+    before = model.text_mean.clone()
+    train(model, Noise(), TEXT, NAMES, UNSEEN, replace(CONFIG, transductive=True), collate=collate, progress=False)
+    assert torch.equal(model.text_mean, before) and not torch.allclose(before, TEXT.mean(0))
+
+
+def test_without_the_setting_there_is_nothing_to_centre_on():
+    model, _ = run()
+    model.centre_on(TEXT)
+    assert model.text_mean is None and "text_mean" not in model.state_dict()

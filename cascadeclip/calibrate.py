@@ -1,0 +1,74 @@
+"""The seen-class offset, chosen without a look at anything unseen: some seen classes play the unseen ones."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from cascadeclip.clip import Clip
+from cascadeclip.config import ModelConfig, TrainConfig
+from cascadeclip.data.transforms import IGNORE
+from cascadeclip.diagnostics import read_out, sweep_offsets
+from cascadeclip.errors import InputError
+from cascadeclip.experiment import fit
+from cascadeclip.presets import Preset
+from cascadeclip.segmenter import TRAINED, load
+
+OFFSETS = tuple(step / 40 for step in range(-4, 21))  # -0.1 to 0.5
+
+
+def held_out(preset: Preset, every: int = 5) -> Preset:
+    """The preset with every `every`-th seen class among the unseen ones."""
+    return preset.with_unseen([*preset.unseen, *preset.seen[every - 1 :: every]])
+
+
+def calibrated_offset(
+    preset: Preset,
+    clip: Clip,
+    model: ModelConfig,
+    training: TrainConfig,
+    out: str | Path,
+    *,
+    split: str = "val",
+    limit: int | None = None,
+    progress: bool = True,
+) -> float:
+    """Train with some seen classes held out, and return the offset at which these and the other seen classes score
+    best together (hIoU). Truly unseen classes are neither offered as words nor scored: their pixels are ignored.
+
+    Args:
+        out: folder of that training; what is finished there is used.
+        split: of the preset's pictures to choose on.
+        limit: the first pictures only.
+
+    Raises:
+        InputError: fewer than five seen classes.
+    """
+    trial = held_out(preset)
+    hidden = [name for name in trial.unseen if name not in preset.unseen]
+    if not hidden:
+        raise InputError(f"{len(preset.seen)} seen classes are too few to hold some out: five at least")
+    out = Path(out)
+    if not (out / TRAINED).exists():
+        fit(trial, clip, model, training, out, progress=progress)
+    data = preset.eval_data(split)
+    data = data if limit is None else Subset(data, range(min(limit, len(data))))
+    batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
+    names = list(preset.seen)
+    readout = read_out(
+        load(out / TRAINED, preset=preset).model, _seen_labels(batches, preset),
+        clip.class_embeddings(names, preset.templates), names, hidden, window=preset.window, stride=preset.stride,
+        precision=training.precision,
+    )  # fmt: skip
+    scores = sweep_offsets(readout, names, hidden, OFFSETS)
+    return max(zip(OFFSETS, scores, strict=True), key=lambda pair: pair[1].hIoU)[0]
+
+
+def _seen_labels(batches: Iterable[tuple[Tensor, Tensor]], preset: Preset) -> Iterator[tuple[Tensor, Tensor]]:
+    """Labels as positions among the seen classes, everything else ignored."""
+    table = torch.full((256,), IGNORE)
+    table[[preset.names.index(name) for name in preset.seen]] = torch.arange(len(preset.seen))
+    for images, labels in batches:
+        yield images, table[labels.long()]

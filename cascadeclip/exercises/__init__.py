@@ -1,0 +1,41 @@
+"""The assignments' exercises: what the test cells of `notebooks/assignments` call.
+
+A test cell ends with `grade("nga_weights", globals(), seed)`: it runs the function of that name on random inputs,
+prints what holds and what is wrong, and returns the points. Copied, moved and deleted cells do not matter to it.
+"""
+
+from collections.abc import Mapping
+
+from cascadeclip.exercises import budget, layers, pieces
+from cascadeclip.exercises.checking import Exercise, Wrong
+
+ASSIGNMENTS: dict[str, tuple[Exercise, ...]] = {
+    "a1_layers_and_alignment": layers.EXERCISES,
+    "a2_pieces_of_the_cascade": pieces.EXERCISES,
+    "a3_beat_the_baseline": budget.EXERCISES,
+}
+EXERCISES: dict[str, Exercise] = {one.name: one for exercises in ASSIGNMENTS.values() for one in exercises}
+
+__all__ = ["ASSIGNMENTS", "EXERCISES", "Exercise", "Wrong", "grade"]
+
+
+def grade(name: str, namespace: Mapping[str, object], seed: int | None = None) -> float:
+    """Points earned for one exercise; a line is printed for each of its parts.
+
+    Args:
+        name: of the exercise, which is the name of the function or value asked for.
+        namespace: the notebook's `globals()`.
+        seed: of the random inputs; others every time if None.
+
+    Raises:
+        Wrong: not one part holds; the message tells a student why.
+    """
+    exercise = EXERCISES[name]
+    wrongs = exercise.judge(namespace, seed)
+    earned = sum(part.points for part, wrong in zip(exercise.parts, wrongs, strict=True) if wrong is None)
+    if earned == 0:
+        raise Wrong(str(wrongs[0])) from wrongs[0].__cause__
+    for part, wrong in zip(exercise.parts, wrongs, strict=True):
+        says = f"right ({part.points:g})" if wrong is None else f"0 of {part.points:g}: {wrong}"
+        print(f"{part.claim}: {says}")
+    return float(earned)

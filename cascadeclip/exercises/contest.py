@@ -1,0 +1,220 @@
+"""The open exercise of assignment 3: train a model of one's own choice within a budget, against a baseline.
+
+It plays in a part of the mini world, so small that a training takes less than half a minute on two CPU cores.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.clip import Clip
+from cascadeclip.config import ModelConfig, TrainConfig
+from cascadeclip.data import emojiscenes
+from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes
+from cascadeclip.data.transforms import normalise
+from cascadeclip.errors import InputError
+from cascadeclip.evaluation import ConfusionMatrix, argmax_at
+from cascadeclip.exercises.checking import Wrong, quiet
+from cascadeclip.experiment import on_tower_of, open_clip_of
+from cascadeclip.lenses import last_layer_tokens, value_path_tokens
+from cascadeclip.presets import MINI, Preset
+from cascadeclip.scoring import score, summarise
+from cascadeclip.training import train
+
+PICTURES = 480  # that a training may show the model: steps x batch_size
+SCORED = 100  # scenes that a model is scored on
+STYLE = "twemoji"
+THINGS = (
+    "cat", "elephant", "penguin", "whale", "burger", "strawberry", "truck", "airplane", "drum", "clock", "ball",
+    "sunflower", "mushroom", "balloon", "house", "rabbit", "banana", "bus", "umbrella",
+)  # fmt: skip
+STUFF = ("grass", "water", "brick", "night", "sand", "snow")
+
+# What may be chosen, and between which ends; None where the model's own settings say what is allowed.
+MODEL_CHOICES: dict[str, tuple[float, float] | None] = {
+    "stages": None,
+    "aggregation": None,
+    "sigma": None,
+    "prompt_tokens": (0, 20),
+    "decoder_layers": (1, 4),
+    "decoder_heads": None,
+    "dropout": None,
+    "class_embedding_twice": None,
+    "train_taps": None,
+    "train_aggregation": None,
+    "shared_projection": None,
+    "shared_decoder": None,
+}
+TRAIN_CHOICES: dict[str, tuple[float, float] | None] = {
+    "steps": (1, PICTURES),
+    "batch_size": (1, PICTURES),
+    "learning_rate": (0, 1),
+    "weight_decay": None,
+    "warmup": None,
+    "clip_norm": None,
+    "focal_weight": (0, 1000),
+    "dice_weight": (0, 1000),
+    "ignored_are_negatives": None,
+    "loss_size": (12, 48),
+}
+OFFSET = "seen_offset"
+STAGES = 4  # at most, for each has a decoder that takes time
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Choices that keep to the rules."""
+
+    model: ModelConfig
+    training: TrainConfig
+    seen_offset: float
+
+
+@lru_cache(maxsize=1)
+def small_world() -> Preset:
+    """Preset `mini` with a third of its classes, one drawing style and one thing per scene."""
+    names = THINGS + STUFF
+    options = dict(things=THINGS, stuff=STUFF, styles=(STYLE,), objects=(1, 1))
+    table = torch.full((256,), 255, dtype=torch.uint8)
+    table[[CLASSES.index(name) for name in names]] = torch.arange(len(names), dtype=torch.uint8)
+
+    def collate(scenes):
+        images, labels = emojiscenes.collate(scenes)
+        return images, table[labels.long()]
+
+    return replace(
+        MINI,
+        name="small-world",
+        names=names,
+        unseen=tuple(name for name in names if name in emojiscenes.UNSEEN),
+        unseen_groups={},
+        train_data=lambda seed: EmojiScenes(1_000_000, seed, **options),
+        eval_data=lambda split: EmojiScenes.split(split, **options),
+        collate=collate,
+    )
+
+
+@lru_cache(maxsize=1)
+def _clip() -> Clip:
+    return open_clip_of(small_world())
+
+
+def checked(choices: object) -> Settings:
+    """The settings, or a `Wrong` that says which rule they break."""
+    if not isinstance(choices, Mapping):
+        wanted = "a dict such as {'stages': [[12]], 'steps': 60}"
+        raise Wrong(f"the settings must be {wanted}, not of type {type(choices).__name__}")
+    for name in choices:
+        _allowed_name(name)
+    for name, ends in (MODEL_CHOICES | TRAIN_CHOICES | {OFFSET: (-1, 1)}).items():
+        if name in choices and ends is not None:
+            _between(name, choices[name], *ends)
+    world = small_world()
+    try:
+        model = replace(world.model, **{name: choices[name] for name in MODEL_CHOICES if name in choices})
+        training = replace(world.training, **{name: choices[name] for name in TRAIN_CHOICES if name in choices})
+    except (InputError, TypeError, ValueError) as error:
+        raise Wrong(f"no model can be built from these settings: {error}") from error
+    shown = training.steps * training.batch_size
+    if shown > PICTURES:
+        raise Wrong(
+            f"over budget: {training.steps} steps of {training.batch_size} pictures are {shown} pictures, allowed are "
+            f"{PICTURES}. Take fewer steps or a smaller batch"
+        )
+    if len(model.stages) > STAGES:
+        raise Wrong(f"{len(model.stages)} stages: at most {STAGES} are allowed, for each has a decoder that costs time")
+    return Settings(model, training, float(choices.get(OFFSET, world.seen_offset)))
+
+
+def _allowed_name(name: object) -> None:
+    if name == "transductive":
+        raise Wrong(
+            "self-training (`transductive`) looks at which pixels are of unseen classes; this contest is inductive: "
+            "labels of unseen classes may not be touched"
+        )
+    if name in ("unseen", "names", "seen"):
+        raise Wrong(
+            f"`{name}`: the split is fixed, labels of unseen classes may not be touched. With its masks in training, a "
+            "class is no longer unseen"
+        )
+    if name == "seed":
+        raise Wrong("`seed` is not yours to choose: settings that win with one lucky seed only are not good settings")
+    known = [*MODEL_CHOICES, *TRAIN_CHOICES, OFFSET]
+    if name not in known:
+        raise Wrong(f"there is no setting `{name}` to choose; there are {', '.join(known)}")
+
+
+def _between(name: str, value: object, low: float, high: float) -> None:
+    if name in ("loss_size",) and value is None:
+        raise Wrong(f"`{name}` is None, full resolution: that takes too long here, choose from {low:g} to {high:g}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Wrong(f"`{name}` is {value!r}; it must be a number from {low:g} to {high:g}")
+    if not low <= value <= high:
+        raise Wrong(f"`{name}` is {value:g}; it must lie between {low:g} and {high:g}")
+    if name not in ("learning_rate", "focal_weight", "dice_weight", OFFSET) and not isinstance(value, int):
+        raise Wrong(f"`{name}` is {value:g}; it must be a whole number")
+
+
+def compete(choices: object, seed: int = 0, split: str = "val") -> dict[str, float]:
+    """Train with these settings and score the model.
+
+    Args:
+        choices: see `MODEL_CHOICES` and `TRAIN_CHOICES`; what is left out is as in preset `mini`.
+        seed: of initial weights, training scenes and dropout.
+        split: `val`, to choose settings by, or `test`, to grade them on.
+
+    Returns:
+        pAcc, mIoU_seen, mIoU_unseen and hIoU as fractions.
+
+    Raises:
+        Wrong: the settings break a rule, or the training went astray.
+    """
+    checked(choices)
+    return dict(_competed(json.dumps(dict(choices), sort_keys=True), seed, split))
+
+
+@lru_cache(maxsize=16)
+def _competed(choices: str, seed: int, split: str) -> tuple[tuple[str, float], ...]:
+    """`compete`, remembered as long as the kernel lives: a test and a plot may ask for the same training."""
+    settings, world, clip = checked(json.loads(choices)), small_world(), _clip()
+    world = replace(world, seen_offset=settings.seen_offset)
+    text = clip.class_embeddings(world.names, world.templates)
+    with torch.random.fork_rng(devices=[]), quiet():
+        torch.manual_seed(seed)
+        model = CascadeCLIP(on_tower_of(clip, settings.model), clip.visual)
+        training = replace(settings.training, seed=seed, checkpoint_every=0)
+        try:
+            train(
+                model, world.train_data(seed), text, world.names, world.unseen, training, collate=world.collate,
+                progress=False,
+            )  # fmt: skip
+        except InputError as error:
+            raise Wrong(f"the training broke off: {error}") from error
+        return tuple(summarise(world, score(world, clip, model, split, limit=SCORED)).items())
+
+
+@lru_cache(maxsize=4)
+def _plain_clip(split: str, value_path: bool) -> tuple[tuple[str, float], ...]:
+    world, clip = small_world(), _clip()
+    data = world.eval_data(split)
+    images, labels = world.collate([data[i] for i in range(SCORED)])
+    text = clip.class_embeddings(world.names, world.templates)
+    with torch.inference_mode():
+        tokens = (value_path_tokens if value_path else last_layer_tokens)(clip.visual, normalise(images))
+        maps = (tokens @ text.T).transpose(1, 2).unflatten(2, clip.visual.grid_size)
+        confusion = ConfusionMatrix(len(world.names))
+        confusion.update(argmax_at(maps, labels.shape[1:]), labels)
+    return tuple(summarise(world, confusion.scores(world.names, world.unseen)).items())
+
+
+def plain_clip(split: str = "val", *, value_path: bool = False) -> dict[str, float]:
+    """The baseline: scores of CLIP without any training, on the same scenes as in `compete`.
+
+    Args:
+        value_path: read the value path of the last attention (MaskCLIP) instead of the last block as it is.
+    """
+    return dict(_plain_clip(split, value_path))

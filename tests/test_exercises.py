@@ -1,0 +1,316 @@
+"""The assignments' checkers: right answers get all points however written, wrong ones fail and are told why."""
+
+import copy
+import json
+import re
+import threading
+import warnings
+from pathlib import Path
+
+import answers_pieces  # noqa: F401 (adds its answers to the lists)
+import answers_scores  # noqa: F401
+import jupytext
+import pytest
+import torch
+from answers import RIGHT, WRONG
+
+import cascadeclip.cascade
+import cascadeclip.clip
+import cascadeclip.evaluation
+from cascadeclip.data.transforms import normalise
+from cascadeclip.exercises import ASSIGNMENTS, EXERCISES, Wrong, contest, grade
+from cascadeclip.exercises.checking import Exercise, Part, expect
+from cascadeclip.lenses import block_tokens, raw_lens
+
+FOLDER = Path(__file__).resolve().parents[1] / "notebooks" / "assignments"
+FUNCTIONS = [exercise for exercise in EXERCISES.values() if not exercise.is_value]
+SETTINGS = {"stages": [[6, 7, 8], [12]], "steps": 10, "batch_size": 4}
+
+exercises = pytest.mark.parametrize("exercise", FUNCTIONS, ids=lambda exercise: exercise.name)
+
+
+def judged(name, answer, seed):
+    return EXERCISES[name].judge({name: answer}, seed)
+
+
+def solutions(assignment):
+    """The namespace that the source notebook's solutions leave behind."""
+    namespace = {"__name__": "__main__"}
+    cells = jupytext.read(FOLDER / f"{assignment}.py").cells
+    setup = next(cell.source for cell in cells if cell.cell_type == "code")
+    imports = [line for line in re.sub(r"\(\n[^)]*\)", lambda m: m[0].replace("\n", " "), setup).splitlines()]
+    exec("\n".join(line for line in imports if re.match(r"(import|from) ", line)), namespace)
+    for cell in cells:
+        if "answer" in cell.metadata:
+            exec(cell.source, namespace)
+    return namespace
+
+
+@pytest.fixture(scope="module")
+def solved():
+    return {name: solutions(name) for name in ASSIGNMENTS}
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("name,answer", RIGHT, ids=lambda value: getattr(value, "__name__", value))
+def test_right_answers_written_otherwise_hold(name, answer, seed):
+    assert judged(name, answer, seed) == [None] * len(EXERCISES[name].parts)
+
+
+@pytest.mark.parametrize("seed", [1, None])
+@exercises
+def test_solutions_of_the_notebooks_earn_all_points(exercise, seed, solved, capsys):
+    (assignment,) = (name for name, all_of_it in ASSIGNMENTS.items() if exercise in all_of_it)
+    assert grade(exercise.name, solved[assignment], seed) == exercise.points
+    assert capsys.readouterr().out.count(": right (") == len(exercise.parts)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("name,message,answer", WRONG, ids=lambda value: getattr(value, "__name__", None) or "")
+def test_wrong_answers_fail_and_are_told_why(name, message, answer, seed):
+    try:
+        found = judged(name, answer, seed)
+    except Wrong as wrong:
+        found = [wrong]
+    told = [str(wrong) for wrong in found if wrong is not None]
+    assert told, "the wrong answer passed"
+    assert re.search(message, " | ".join(told)) or message in " | ".join(told)
+
+
+@pytest.mark.parametrize("assignment", ASSIGNMENTS)
+def test_at_least_ten_wrong_answers_and_every_exercise_has_some(assignment):
+    names = [exercise.name for exercise in ASSIGNMENTS[assignment]]
+    listed = [name for name, _, _ in WRONG if name in names]
+    assert len(listed) >= 10
+    assert set(listed) | {"my_settings"} >= set(names)
+    assert {name for name, _ in RIGHT} | {"my_settings"} >= set(names)
+
+
+@exercises
+def test_no_part_is_passed_by_a_constant(exercise, solved):
+    """What was right for the first inputs is given again for all others: no part may be content."""
+    (namespace,) = (solved[name] for name, all_of_it in ASSIGNMENTS.items() if exercise in all_of_it)
+    for part in exercise.parts:
+        remembered = []
+
+        def constant(*arguments, remembered=remembered):
+            if not remembered:
+                remembered.append(copy.deepcopy(namespace[exercise.name](*arguments)))
+            return remembered[0]
+
+        for seed in range(3):  # a constant may also come from another run
+            lone = Exercise(exercise.call, (part,))
+            found = lone.judge({exercise.name: constant}, seed)
+        assert found != [None], part.claim
+
+
+@pytest.mark.parametrize("constant", [0, 1, 0.5, None, [], "0.5", torch.zeros(3), torch.ones(2, 2), float("nan"), 1j])
+@exercises
+def test_values_of_any_kind_fail_with_words(exercise, constant):
+    for wrong in exercise.judge({exercise.name: lambda *arguments: constant}, 4):
+        assert isinstance(wrong, Wrong) and len(str(wrong)) > 15
+
+
+@exercises
+def test_new_inputs_every_time_and_the_same_ones_for_a_seed(exercise):
+    def seen_by_a_student(seed):
+        inputs = []
+
+        def peek(*arguments):
+            inputs.append(str(arguments))
+            raise NotImplementedError
+
+        exercise.judge({exercise.name: peek}, seed)
+        return inputs
+
+    first = seen_by_a_student(None)
+    if exercise.name != "auroc_by_block":  # printed tensors of whole scenes and addresses of modules say too little
+        assert first != seen_by_a_student(None)
+    if exercise.name not in ("auroc_by_block", "decoder_layer", "mask_logits"):
+        assert seen_by_a_student(7) == seen_by_a_student(7)
+
+
+@pytest.mark.parametrize(
+    "name,answer,points",
+    [("auroc", "ties_won", 2), ("mean_over_classes", "mean_of_rows", 0), ("debiased_cka", "naive_cka", 1),
+     ("debiased_cka", "no_root", 3), ("nga_weights", "nga_any_sigma", 1), ("aggregate", "weighted_mean", 1),
+     ("describe", "first_picture_only", 1), ("attend", "merges_wrongly", 1), ("mask_logits", "sum_of_heads", 1),
+     ("cascade", "mean_of_stages", 1), ("segment", "ignores_offset", 1), ("harmonic_mean", "division_by_zero", 1),
+     ("seen_unseen_scores", "plain_hiou", 3), ("training_labels", "old_numbers", 2)],
+)  # fmt: skip
+def test_partial_answers_get_partial_points(name, answer, points, capsys):
+    (function,) = (f for exercise, _, f in WRONG if exercise == name and f.__name__ == answer)
+    if points:
+        assert grade(name, {name: function}, 5) == points
+        assert "0 of" in capsys.readouterr().out
+    else:
+        with pytest.raises(Wrong):
+            grade(name, {name: function}, 5)
+
+
+def test_points_of_every_assignment_add_up_to_twenty_in_five_to_eight_exercises():
+    for all_of_it in ASSIGNMENTS.values():
+        assert sum(exercise.points for exercise in all_of_it) == 20
+        assert 5 <= len(all_of_it) <= 8
+
+
+# --- what can go wrong around an answer ----------------------------------------------------------------------------
+
+
+def test_missing_or_strange_answers_are_named():
+    with pytest.raises(Wrong, match="there is no `attend` in this notebook"):
+        grade("attend", {})
+    with pytest.raises(Wrong, match="of type int; it must be a function"):
+        grade("attend", {"attend": 3})
+    with pytest.raises(Wrong, match=r"stopped with TypeError.*called as attend\(queries"):
+        grade("attend", {"attend": lambda queries: queries})
+
+
+@pytest.mark.parametrize("ends", [SystemExit, KeyError("x"), RecursionError, AssertionError("mine")])
+def test_whatever_an_answer_raises_is_told(ends):
+    def answer(*arguments):
+        raise ends
+
+    with pytest.raises(Wrong, match="stopped with"):
+        grade("nga_weights", {"nga_weights": answer}, 1)
+
+
+def test_endless_loops_are_ended(monkeypatch):
+    def endless(*arguments):
+        while True:
+            pass
+
+    exercise = Exercise("endless()", (Part("ends", 1, lambda ask, random: expect(ask(), 1.0)),), seconds=0.3)
+    (found,) = exercise.judge({"endless": endless}, 1)
+    assert "still running after 0.3 seconds" in str(found)
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def test_an_interrupt_by_a_person_is_not_taken_for_an_endless_loop():
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        EXERCISES["nga_weights"].judge({"nga_weights": interrupted}, 1)
+
+
+def test_what_answers_print_and_warn_is_swallowed(solved, capfd):
+    def noisy(blocks, sigma):
+        print("x" * 10_000_000)
+        warnings.warn("careful", stacklevel=1)
+        return solved["a2_pieces_of_the_cascade"]["nga_weights"](blocks, sigma)
+
+    assert grade("nga_weights", {"nga_weights": noisy}, 1) == 2
+    captured = capfd.readouterr()
+    assert len(captured.out) < 200 and not captured.err  # a cell with text on stderr gets no points from nbgrader
+
+
+@pytest.mark.parametrize(
+    "name,function",
+    [("nga_weights", cascadeclip.cascade.nga_weights), ("harmonic_mean", cascadeclip.evaluation.harmonic_mean)],
+)
+def test_the_packages_own_functions_are_no_answers(name, function):
+    with pytest.raises(Wrong, match="the package's own"):
+        grade(name, {name: function})
+
+    def helper(*arguments):
+        return function(*arguments)
+
+    def wrapped(*arguments):
+        return helper(*arguments)
+
+    with pytest.raises(Wrong, match=r"write (it|this one) yourself"):
+        grade(name, {name: wrapped})
+
+
+def test_expect_names_place_and_numbers():
+    with pytest.raises(Wrong, match=re.escape("the map is 5 at [1, 0], expected 3")):
+        expect(torch.tensor([[1.0, 2.0], [5.0, 4.0]]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]), what="the map")
+    with pytest.raises(Wrong, match="divided by zero"):
+        expect(torch.tensor([1.0, float("nan")]), torch.tensor([1.0, 2.0]))
+    with pytest.raises(Wrong, match=re.escape("shape (3,), expected shape (2,)")):
+        expect(torch.ones(3), torch.ones(2))
+    expect(np_like := torch.ones(2).numpy(), torch.ones(2), {"never said": torch.ones(2)})
+    assert np_like.shape == (2,)
+
+
+# --- the contest of assignment 3 -----------------------------------------------------------------------------------
+
+REFUSED = [
+    (None, "must be a dict"),
+    ({"steps": contest.PICTURES, "batch_size": 2}, "over budget"),
+    ({"steps": contest.PICTURES // 8 + 1, "batch_size": 8}, "over budget"),
+    ({**SETTINGS, "transductive": True}, "labels of unseen classes may not be touched"),
+    ({**SETTINGS, "unseen": []}, "the split is fixed"),
+    ({**SETTINGS, "seed": 3}, "lucky seed"),
+    ({**SETTINGS, "learning-rate": 0.1}, "there is no setting `learning-rate`"),
+    ({**SETTINGS, "prompt_tokens": 500}, "must lie between 0 and 20"),
+    ({**SETTINGS, "prompt_tokens": "ten"}, "must be a number"),
+    ({**SETTINGS, "batch_size": 2.5}, "whole number"),
+    ({**SETTINGS, "loss_size": None}, "full resolution"),
+    ({**SETTINGS, "stages": [[13]]}, "blocks 1..12"),
+    ({**SETTINGS, "stages": [12]}, "list of blocks for every stage"),
+    ({**SETTINGS, "stages": [[5], [6], [7], [8], [9]]}, "at most 4"),
+    ({**SETTINGS, "aggregation": "gauss"}, "choose from nga"),
+    ({**SETTINGS, "seen_offset": True}, "must be a number"),
+    ({**SETTINGS, "learning_rate": float("nan")}, "must lie between"),
+]
+
+
+@pytest.mark.parametrize("settings,message", REFUSED, ids=lambda value: value if isinstance(value, str) else "")
+def test_settings_against_the_rules_are_refused(settings, message, monkeypatch):
+    monkeypatch.setattr(contest, "_competed", lambda *arguments: pytest.fail("it trained all the same"))
+    for wrong in judged("my_settings", settings, 1):
+        assert message in str(wrong)
+    with pytest.raises(Wrong, match=re.escape(message)):
+        contest.compete(settings)
+
+
+def test_points_of_settings_come_from_a_comparison_on_new_scenes(monkeypatch):
+    baseline, asked, reached = contest.plain_clip("test")["hIoU"], [], []
+
+    def scores(choices, seed, split):
+        asked.append((json.loads(choices), seed, split))
+        return (("hIoU", reached[-1]),)
+
+    monkeypatch.setattr(contest, "_competed", scores)
+    for times, points in ((0.9, 1), (1.0, 1), (1.1, 5), (1.3, 7)):
+        reached.append(times * baseline)
+        assert grade("my_settings", {"my_settings": SETTINGS}, 3) == points
+    assert all(settings == SETTINGS and split == "test" for settings, _, split in asked)
+    assert len({seed for _, seed, _ in asked}) == 1
+    grade("my_settings", {"my_settings": SETTINGS}, 4)
+    assert len({seed for _, seed, _ in asked}) == 2
+
+
+def test_plain_clip_is_scored_as_it_is_read():
+    world, scores = contest.small_world(), contest.plain_clip("val")
+    scenes = [world.eval_data("val")[i] for i in range(contest.SCORED)]
+    images, labels = world.collate(scenes)
+    clip = cascadeclip.clip.load_clip()
+    with torch.inference_mode():
+        tokens = raw_lens(clip.visual, block_tokens(clip.visual, normalise(images))[-1][:, 1:])
+        maps = (tokens @ clip.class_embeddings(world.names).T).transpose(1, 2).unflatten(2, (12, 12))
+        found = torch.nn.functional.interpolate(maps, (96, 96), mode="bilinear").argmax(1)
+    assert scores["pAcc"] == pytest.approx((found == labels).double().mean().item(), abs=1e-4)
+    assert contest.plain_clip("val", value_path=True)["hIoU"] > scores["hIoU"] > 0.05
+
+
+def test_small_world_labels_its_classes_and_hides_the_unseen():
+    world = contest.small_world()
+    images, labels = world.collate([world.train_data(5)[i] for i in range(40)])
+    assert images.shape == (40, 3, 96, 96) and labels.max() < len(world.names)
+    scene = world.train_data(5)[7]
+    assert {world.names[i] for i in labels[7].unique().tolist()} == {*scene.things, *scene.stuff}
+    assert 4 <= len(world.unseen) < len(world.seen)
+
+
+@pytest.mark.slow
+def test_training_really_takes_place_and_is_remembered(monkeypatch):
+    scores = contest.compete(SETTINGS, seed=1)
+    assert set(scores) == {"pAcc", "mIoU_seen", "mIoU_unseen", "hIoU"} and 0 < scores["pAcc"] < 1
+    calls = []
+    monkeypatch.setattr(contest, "train", lambda *arguments, **options: calls.append(1))
+    assert contest.compete(dict(reversed(SETTINGS.items())), seed=1) == scores and not calls
+    contest.compete(SETTINGS, seed=2)
+    assert calls == [1]
