@@ -119,7 +119,9 @@ class MaskLayer(nn.Module):
 
     def forward(self, queries: Tensor, tokens: Tensor) -> Tensor:
         """queries (B, C, E), tokens (B, N, E) -> mask logits (B, C, N)."""
-        return self.query(queries) * self.scale @ self.key(tokens).transpose(1, 2)
+        q = self.query(queries) * self.scale
+        # q (W z + b) = (q W) z + q b: queries are fewer than patch tokens, so W is cheaper on their side
+        return q @ self.key.weight @ tokens.transpose(1, 2) + (q @ self.key.bias)[..., None]
 
 
 class TextImageDecoder(nn.Module):

@@ -193,7 +193,7 @@ def experiments(
 ) -> None:
     """Run the paper's comparisons as tables; a stopped one goes on, and what was trained before is used again."""
     from cascadeclip.compare import budgeted, run_ahead, run_comparison
-    from cascadeclip.compare_report import write_report
+    from cascadeclip.compare_report import write_index, write_report
     from cascadeclip.comparisons import COMPARISONS, get_comparison
 
     for comparison in COMPARISONS.values() if not names else ():
@@ -207,6 +207,8 @@ def experiments(
         path = write_report(comparison, rows, make_preset(), out, command=shlex.join(["cascadeclip", *sys.argv[1:]]))
         print(path.read_text())
         print(f"wrote {path}, and beside it the figure and the numbers as JSON")
+    if chosen:
+        print(f"all tables: {write_index(out)}")
 
 
 @app.command()

@@ -11,7 +11,8 @@ import torch
 
 from cascadeclip import __version__
 from cascadeclip.compare import MEASURES, Row
-from cascadeclip.comparisons import Comparison
+from cascadeclip.comparisons import COMPARISONS, Comparison
+from cascadeclip.errors import InputError
 from cascadeclip.figure import Figure, save_figure
 from cascadeclip.plots import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
 from cascadeclip.presets import Preset
@@ -39,7 +40,7 @@ def write_report(comparison: Comparison, rows: Sequence[Row], preset: Preset, ou
     text = json.dumps(report, indent=1) + "\n"
     replace_file(path.with_suffix(".json"), lambda scratch: scratch.write_text(text))
     replace_file(path, lambda scratch: scratch.write_text(markdown(comparison, rows, here)))
-    save_figure(plot_comparison(rows, comparison.question), path.with_suffix(".png"))
+    save_figure(plot_report(report), path.with_suffix(".png"))
     return path
 
 
@@ -98,28 +99,56 @@ def markdown(comparison: Comparison, rows: Sequence[Row], where: str) -> str:
     return "\n".join(lines).replace(" ± nan", "") + "\n"
 
 
-def plot_comparison(rows: Sequence[Row], title: str) -> Figure:
+def write_index(out: str | Path) -> Path:
+    """`README.md` of all tables in `out`, with what they were run on."""
+    out, parts = Path(out), []
+    reports = {path: read_report(path) for path in (out / f"{name}.json" for name in COMPARISONS) if path.exists()}
+    for path, report in reports.items():
+        parts += [f"## {report['comparison']}", "", path.with_suffix(".md").read_text()]
+    first = next(iter(reports.values()))
+    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
+    commands = "\n".join(dict.fromkeys(report["command"] for report in reports.values()))
+    head = f"# Comparisons\n\n```bash\n{commands}\n```\n\nOn {first['hardware']}; {versions}.\n"
+    text = "\n".join([head, *parts])
+    replace_file(out / "README.md", lambda scratch: scratch.write_text(text))
+    return out / "README.md"
+
+
+def read_report(path: str | Path) -> dict:
+    """What `write_report` wrote as JSON; an `InputError` if there is no such file or it holds something else."""
+    try:
+        report = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} is no report of a comparison ({error}); cascadeclip experiments writes them"
+        ) from error
+    if not isinstance(report, dict) or not {"question", "paper", "here", "rows"} <= report.keys():
+        raise InputError(f"{path} is no report of a comparison; cascadeclip experiments writes them")
+    return report
+
+
+def plot_report(report: dict) -> Figure:
     """Left: every variant's mean over seeds as bars, each seed as a dot. Right: its difference in hIoU to the first."""
+    rows = report["rows"]
     figure = Figure(figsize=(10.5, 1.6 + 0.55 * len(rows)), layout="constrained")
     scores, differences = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for place, row in enumerate(rows):
         for offset, (key, (_, colour)) in zip((-0.25, 0, 0.25), _LABELS.items(), strict=True):
-            scores.barh(place + offset, 100 * row.mean(key), 0.22, color=colour)
-            runs = [100 * value for value in row.runs[key]]
+            runs = [100 * value for value in row["runs"][key]]
+            scores.barh(place + offset, sum(runs) / len(runs), 0.22, color=colour)
             scores.plot(runs, [place + offset] * len(runs), "o", color="black", markersize=3, clip_on=False)
-        if row.difference is not None:
-            found = row.difference["hIoU"]
-            low, high = (100 * end for end in found.interval())
-            differences.plot([low, high], [place, place], color=HARMONIC_COLOUR, linewidth=2)
-            differences.plot(100 * found.whole, place, "o", color=HARMONIC_COLOUR)
+        if row["difference"]:
+            found = {key: 100 * value for key, value in row["difference"]["hIoU"].items()}
+            differences.plot([found["low"], found["high"]], [place, place], color=HARMONIC_COLOUR, linewidth=2)
+            differences.plot(found["difference"], place, "o", color=HARMONIC_COLOUR)
     differences.axvline(0, color="black", linewidth=1)
-    scores.set_yticks(range(len(rows)), [row.name for row in rows])
+    scores.set_yticks(range(len(rows)), [row["name"] for row in rows])
     scores.invert_yaxis()
     scores.set_xlim(0)
     scores.set_xlabel("per cent; dots are seeds")
-    differences.set_xlabel(f'hIoU less that of "{rows[0].name}", points, 95 % interval')
+    differences.set_xlabel(f'hIoU less that of "{rows[0]["name"]}", points, 95 % interval')
     for label, colour in _LABELS.values():
         scores.barh([], [], color=colour, label=label)
     figure.legend(*scores.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(report["question"], fontsize=10)
     return figure

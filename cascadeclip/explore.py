@@ -69,8 +69,8 @@ def picture_from_file(name: str, content: bytes, longest: int = 1024) -> Picture
     except (OSError, SyntaxError) as error:
         raise InputError(f"{name} is no image or a damaged one ({error}); convert it to PNG or JPEG") from error
     if max(whole.size) > LONGEST * min(whole.size):
-        raise InputError(f"{name} has {whole.width} x {whole.height} px, more than {LONGEST} times as long as wide (the "
-                         "tower would see it squeezed): cut a piece out of it")  # fmt: skip
+        size = f"{whole.width} x {whole.height} px"
+        raise InputError(f"{name} has {size}, one side more than {LONGEST} times the other: cut a piece out of it")
     whole.thumbnail((longest, longest))
     return Picture(f"yours: {name}", np.asarray(whole))
 
@@ -226,6 +226,8 @@ def stage_logits(
         InputError: weights for a stage without NGA, or another number of them than blocks.
     """
     text = text.to(encoded.image_embedding.device)
+    if model.text_mean is not None:
+        text = F.normalize(text - model.text_mean, dim=-1)
     aggregate, blocks = model.aggregations[stage], model.config.stages[stage]
     features = [encoded.features[block] for block in blocks]
     if weights is None:

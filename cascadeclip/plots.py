@@ -93,6 +93,7 @@ def plot_predictions(
     maps = [scores.argmax(1).cpu().numpy() for scores in (*alone, together)]
     colours = class_colours(len(names))
     figure = Figure(figsize=(1.75 * len(columns) + 1.6, 1.8 * len(scenes)), layout="constrained")
+    figure.get_layout_engine().set(rect=(0, 0, 0.98, 1))  # else the legends lose their last letter
     axes = figure.subplots(len(scenes), len(columns), squeeze=False)
     for row, (image, labels) in enumerate(scenes):
         named = _classes_to_name(labels, [found[row] for found in maps])

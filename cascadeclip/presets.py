@@ -84,7 +84,7 @@ MINI = Preset(
     # things.
     model=ModelConfig(dropout=0.0, class_embedding_twice=False, train_taps=True, centre_text=True, aligned_start=True),
     training=TrainConfig(
-        steps=400,
+        steps=200,
         batch_size=8,
         learning_rate=3e-3,
         warmup=50,

@@ -47,6 +47,7 @@ from cascadeclip.data.transforms import normalise
 from cascadeclip.diagnostics import class_iou
 from cascadeclip.encoder import build_tower
 from cascadeclip.lenses import attention_maps, block_tokens
+from cascadeclip.widgets import LayerScrubber
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"device: {device}")
@@ -111,6 +112,18 @@ plot_over_blocks(
 
 # %% [markdown]
 # The colours show only this share of what varies; where the curve is low, two patches of one colour may still differ.
+#
+# Now follow single patches. Click one in any of the maps below, or move the sliders: at every block you see which
+# patches are like it (cosine similarity), its colour among the others, how near all patches are to a word, and where it
+# looks (attention). The colours are fitted on other pictures than above, so they are not the same ones. Pictures of
+# your own can be explored, too. (Without a running kernel you see how the explorer starts.)
+
+# %%
+LayerScrubber(clip)
+
+# %% [markdown]
+# Does a patch of background know its own kind at block 1? At which block does an object become one whole? Being like
+# *each other* is one thing, being like the *word* another: notebook 02 goes on from there.
 #
 # ## 2. How alike are blocks? CKA
 #

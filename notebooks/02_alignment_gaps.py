@@ -41,11 +41,13 @@ from cascadeclip.analysis import fit_ridge, patch_labels
 from cascadeclip.analysis_plots import best_first, plot_classes_over_blocks, plot_lines, plot_maps, plot_over_blocks
 from cascadeclip.data.emojiscenes import CLASSES, SEEN, STUFF, THINGS, UNSEEN, EmojiScenes, collate
 from cascadeclip.data.transforms import normalise
-from cascadeclip.diagnostics import read_out, scores_at
+from cascadeclip.diagnostics import bootstrap_scores, picture_counts, read_out, scores_at
+from cascadeclip.evaluation_plots import plot_bars
 from cascadeclip.experiment import fit, last_layer_only, open_clip_of
 from cascadeclip.lenses import block_tokens, raw_lens, value_path_tokens
 from cascadeclip.presets import MINI
 from cascadeclip.segmenter import load
+from cascadeclip.widgets import SurgeryBench
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"device: {device}")
@@ -63,7 +65,6 @@ truth = patch_labels(labels, grid)
 print("pictures:", len(images), "| classes:", len(text), "| text embeddings:", tuple(text.shape))
 
 
-# %%
 @torch.inference_mode()
 def read(lens):
     """The lens on all pictures, 40 at a time."""
@@ -135,6 +136,15 @@ plot_maps([scenes[i].image for i in shown], word_maps(learnt), "similarity to th
 # %% [markdown]
 # The same pictures and words as above. Through a fitted lens the object stands out, and it does so early.
 #
+# The target of that lens, the value path, is itself a piece of surgery on CLIP's last block: attention `itself`, no
+# residual, no feed-forward. Make these cuts below, one at a time, and watch maps and mIoU. Each score stands beside the
+# same cuts with wrong words, with shuffled patches and on a tower that was never trained. (Without a running kernel you
+# see how the explorer starts: CLIP as it is, twice.)
+
+# %%
+SurgeryBench(clip)
+
+# %% [markdown]
 # ## The numbers
 #
 # For every picture and every class in it: **AUROC**, the chance that a patch of the class is nearer to its word than
@@ -332,13 +342,13 @@ plot_lines(shifts, curves, "shift along the gap (0: as trained, 1: centroids mee
 #
 # ## Naive fusion: the paper's Table 1 in small
 #
-# If several blocks help, why not add them up and train one decoder? Four models with the same budget of 100 steps,
-# from the same seed, on the masks of the seen classes: the last layer alone, blocks 6 to 12 summed, the same
-# concatenated, and a cascade. This is a demonstration, not an experiment: one seed, and far too few steps.
+# If several blocks help, why not add them up and train one decoder? Four models with the same budget, 120 steps of 4
+# scenes from the same seed, on the masks of the seen classes: the last layer alone, blocks 6 to 12 summed, the same
+# concatenated, and a cascade. Before the argmax, 0.1 is subtracted from the scores of seen classes (the *seen offset*,
+# notebook 04), because training favoured them.
 #
-# One thing must be known to read the table. Before the argmax, 0.1 is subtracted from the scores of seen classes (the
-# *seen offset*), because training favoured them. A model whose scores all lie below 0.1 then never names a seen class.
-# So each model is read with the offset and without it.
+# So short a training gets somewhere because of two settings of the `mini` preset, *centred text* and the *aligned
+# start*. They are changes of ours, not the paper's; notebook 03 explains them. All four models have both.
 
 # %%
 several = tuple(range(6, 13))
@@ -348,29 +358,37 @@ settings = {
     "concat of 6-12": replace(MINI.model, stages=(several,), aggregation="concat"),
     "cascade": MINI.model,
 }
-training = replace(MINI.training, steps=100)
-pictures = DataLoader(Subset(MINI.eval_data("val"), range(100)), 25, collate_fn=collate)
-readouts = {}
+training = replace(MINI.training, steps=120, batch_size=4)
+pictures = DataLoader(Subset(MINI.eval_data("test"), range(200)), 25, collate_fn=collate)
+groups = {
+    f"{of} {kind}": [name for name in words if name in members]
+    for of, words in (("seen", SEEN), ("unseen", UNSEEN))
+    for kind, members in (("things", THINGS), ("textures", STUFF))
+}
+fused = {}
+print("mIoU, per cent, 200 test scenes:" + "".join(f"{group:>17}" for group in groups))
 with tempfile.TemporaryDirectory() as folder:
     for name, model_settings in settings.items():
         trained, _ = fit(MINI, clip, model_settings, training, Path(folder) / name, progress=False)
-        readouts[name] = read_out(trained, pictures, text, CLASSES, UNSEEN, precision=MINI.training.precision)
+        readout = read_out(trained, pictures, text, CLASSES, UNSEEN, precision=MINI.training.precision)
+        counts = picture_counts(readout.segmentation(MINI.seen_offset), readout.labels, len(CLASSES))
+        fused[name] = bootstrap_scores(counts, CLASSES, UNSEEN)
+        scores = scores_at(readout, CLASSES, UNSEEN, MINI.seen_offset)
+        print(f"{name:32}" + "".join(f"{100 * scores.mean_iou(words):17.1f}" for words in groups.values()))
 
 # %%
-groups = [[n for n in of if n in kind] for of in (SEEN, UNSEEN) for kind in (THINGS, STUFF)]
-table = {name: [scores_at(readout, CLASSES, UNSEEN, o) for o in (0.1, 0.0)] for name, readout in readouts.items()}
-print("mIoU per cent, 100 validation scenes; S seen, U unseen, t things, s stuff")
-print(f"{'':16}{'offset 0.1':^21}{'offset 0':^21}{'offset 0, in groups':^28}")
-print(f"{'':16}" + "".join(f"{c:>7}" for c in ("S", "U", "hIoU", "S", "U", "hIoU", "S t", "S s", "U t", "U s")))
-for name, (with_offset, without) in table.items():
-    values = [getattr(x, key) for x in (with_offset, without) for key in ("mIoU_seen", "mIoU_unseen", "hIoU")]
-    values += [without.mean_iou(group) for group in groups]
-    print(f"{name:16}" + "".join(f"{100 * value:7.1f}" for value in values))
+for name in list(fused)[1:]:
+    for key in ("mIoU_seen", "mIoU_unseen"):
+        sets = fused[name][key] - fused["last layer"][key]
+        low, high = (100 * end for end in sets.interval())
+        print(f"{name:14} minus last layer, {key:11}: {100 * sets.whole:+5.1f} ({low:+5.1f} to {high:+5.1f}) points")
+bars = {name: {key: (sets.whole, *sets.interval()) for key, sets in scores.items()} for name, scores in fused.items()}
+plot_bars(bars, "mean IoU, per cent", title="four ways to use the blocks, the same short training")
 
 # %%
 # NBVAL_CHECK_OUTPUT
-alone, *rest = (row[1].mIoU_seen for row in table.values())
-print("without the offset, models of several blocks know more of the seen classes:", min(rest) > alone)
+alone, *rest = (scores["hIoU"].whole for scores in fused.values())
+print("in this budget, every way of using several blocks learns more than the last layer alone:", min(rest) > alone)
 
 # %% [markdown]
 # The paper (Table 1, real CLIP, full training) reports that naive fusion hurts unseen classes. Its argument: one

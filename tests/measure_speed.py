@@ -4,6 +4,7 @@
     memory       peak of a process that trains: python tests/measure_speed.py memory --batch 4 --classes 156
     loss-peaks   MiB that the loss adds to a process, for several numbers of classes
     profile      where the time of a training step goes
+    mini         the same for the mini world, and the share that drawing the scenes takes
 
 ViT-B/16 with random weights, pictures of --side px, on the CPU; --precision bf16 for autocast. Prints JSON.
 """
@@ -14,6 +15,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,9 +27,11 @@ from yardsticks import PlainCascade, TowerAlone, plain_loss, plain_predict
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import ModelConfig
 from cascadeclip.evaluation import predict
+from cascadeclip.experiment import on_tower_of, open_clip_of
 from cascadeclip.losses import segmentation_loss
 from cascadeclip.precision import autocast
-from cascadeclip.presets import vit_b_16
+from cascadeclip.presets import MINI, vit_b_16
+from cascadeclip.training import train
 
 CPU = torch.device("cpu")
 
@@ -153,9 +157,34 @@ def where_time_goes(options) -> dict:
     return {"seconds": round(total / 1e6, 3), **{name: round(100 * value / total, 1) for name, value in largest}}
 
 
+def mini(options) -> dict:
+    """Training steps of the mini preset: seconds each, and shares of the time, per cent."""
+    clip = open_clip_of(MINI)
+    model = CascadeCLIP(on_tower_of(clip, MINI.model), clip.visual)
+    text = clip.class_embeddings(MINI.names, MINI.templates)
+
+    def steps(number: int) -> float:
+        training, start = replace(MINI.training, steps=number), time.perf_counter()
+        data = MINI.train_data(0)
+        train(model, data, text, MINI.names, MINI.unseen, training, collate=MINI.collate, progress=False)
+        return (time.perf_counter() - start) / number
+
+    steps(3)
+    seconds = steps(10 * options.repeats)
+    with profile() as recorded:
+        steps(10)
+    events = recorded.key_averages()
+    total = sum(event.self_cpu_time_total for event in events)
+    scenes = sum(event.cpu_time_total for event in events if event.key.startswith("enumerate(DataLoader)"))
+    shares = {"drawing scenes": round(100 * scenes / total, 1)}
+    largest = sorted(events, key=lambda event: -event.self_cpu_time_total)[:8]
+    shares |= {event.key: round(100 * event.self_cpu_time_total / total, 1) for event in largest}
+    return {"seconds_per_step": round(seconds, 3), **shares}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    work = {"speed": speed, "memory": memory, "loss-peaks": loss_peaks, "profile": where_time_goes}
+    work = {"speed": speed, "memory": memory, "loss-peaks": loss_peaks, "profile": where_time_goes, "mini": mini}
     parser.add_argument("what", choices=work)
     parser.add_argument("--classes", type=int, nargs="+", default=[15])
     for name, value in (("batch", 1), ("side", 512), ("prompts", 10), ("repeats", 5), ("threads", 2)):

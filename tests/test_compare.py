@@ -16,7 +16,7 @@ from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.checkpoint import read_checkpoint
 from cascadeclip.cli import app
 from cascadeclip.compare import Row, budgeted, compare_counts, run_ahead, run_comparison
-from cascadeclip.compare_report import markdown, plot_comparison, write_report
+from cascadeclip.compare_report import markdown, plot_report, read_report, write_report
 from cascadeclip.comparisons import COMPARISONS, Comparison, Variant, get_comparison
 from cascadeclip.diagnostics import Readout
 from cascadeclip.errors import InputError
@@ -172,8 +172,18 @@ def test_the_report_is_a_table_numbers_and_a_figure(rows, tmp_path):
     assert [row["name"] for row in report["rows"]] == ["first", "second"]
     assert set(report["rows"][1]["difference"]["hIoU"]) == {"difference", "low", "high"}
     assert path.with_suffix(".png").stat().st_size > 5000
-    bars, _ = plot_comparison(rows, "Which?").axes
+    assert read_report(path.with_suffix(".json")) == report
+    bars, differences = plot_report(report).axes
     assert [label.get_text() for label in bars.get_yticklabels()] == ["first", "second"]
+    low, high = rows[1].difference["hIoU"].interval()
+    assert differences.lines[0].get_xdata() == pytest.approx([100 * low, 100 * high])
+
+
+def test_what_is_no_report_is_refused(tmp_path):
+    (tmp_path / "list.json").write_text("[1]")
+    for name in ("list.json", "missing.json"):
+        with pytest.raises(InputError, match=f"{name} is no report of a comparison"):
+            read_report(tmp_path / name)
 
 
 def test_the_command_lists_and_runs(tmp_path):
@@ -182,6 +192,8 @@ def test_the_command_lists_and_runs(tmp_path):
     arguments = ["experiments", "offset", "--seeds", "1", "--steps", "2", "--limit", "10", "--out", str(tmp_path)]
     printed = CliRunner().invoke(app, arguments, catch_exceptions=False).output
     assert "| 0.05 |" in printed and (tmp_path / "offset.png").exists()
+    index = (tmp_path / "README.md").read_text()
+    assert (tmp_path / "offset.md").read_text() in index and "cascadeclip" in index
 
 
 def test_runs_done_ahead_by_several_processes_are_the_same(tmp_path, monkeypatch):

@@ -33,9 +33,12 @@ def test_environment_installs_what_pyproject_says(project):
 
 def test_requirements_are_ranges_and_all_is_everything(project):
     extras = project["optional-dependencies"]
-    assert set(extras) == {"data", "export", "notebooks", "test", "train", "all"}
+    assert set(extras) == {"data", "export", "notebooks", "teach", "test", "train", "all"}
     everything = Requirement(extras["all"][0])
-    assert (everything.name, everything.extras) == (project["name"], {"data", "export", "notebooks", "test", "train"})
+    assert (everything.name, everything.extras) == (
+        project["name"],
+        {"data", "export", "notebooks", "teach", "test", "train"},
+    )
     texts = [text for name, group in extras.items() if name != "all" for text in group]
     requirements = [Requirement(text) for text in project["dependencies"] + texts]
     assert {clause.operator for requirement in requirements for clause in requirement.specifier} == {">="}

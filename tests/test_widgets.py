@@ -200,7 +200,7 @@ def test_a_second_word_does_not_fit_into_the_scrubber(made):
 
 @each
 def test_errors_at_the_start_stop_the_cell(kind):
-    with pytest.raises(InputError, match="does not know the word|of one size"):
+    with pytest.raises(InputError, match=r"does not know the word|of one size"):
         kind(pictures=[Picture("one", np.zeros((8, 8, 3), np.uint8), ("zeppelin",), np.zeros((8, 8), int)),
                        Picture("two", np.zeros((8, 9, 3), np.uint8), ("cat",), np.zeros((8, 9), int))])  # fmt: skip
 

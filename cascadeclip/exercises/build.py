@@ -5,6 +5,7 @@ the students' `release/NAME/NAME.ipynb`. In `NAME.py`, a cell marked `answer="ex
 marked `test="exercise" seed=123` stands for the test, which is written here, with the points of the exercise.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -74,9 +75,14 @@ def build(folder: Path, out: Path) -> None:
             replace_file(out / path.relative_to(course), lambda to, path=path: shutil.copyfile(path, to))
 
 
+def with_own_programs() -> dict[str, str]:
+    """The environment, with this Python's programs first: nbgrader calls `alembic` by its name."""
+    return {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])}
+
+
 def _release(course: Path, name: str) -> None:
     command = [sys.executable, "-m", "nbgrader", "generate_assignment", name]
-    done = subprocess.run(command, cwd=course, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=course, env=with_own_programs(), capture_output=True, text=True)
     if done.returncode:
         raise InputError(f"nbgrader could not make the release of {name}:\n{done.stdout}{done.stderr}")
 

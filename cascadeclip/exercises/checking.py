@@ -25,6 +25,10 @@ class Wrong(AssertionError):
     """An answer that does not hold. The message is for the student."""
 
 
+class Late(Wrong):
+    """An answer that did not come in time."""
+
+
 Ask = Callable[..., object]  # calls the student's function; whatever goes wrong in there is a `Wrong`
 Test = Callable[[Ask, torch.Generator], None]  # asks, with random inputs; raises `Wrong`
 
@@ -90,6 +94,8 @@ class Exercise:
             try:
                 part.test(answer if self.is_value else self._ask(answer), torch.Generator().manual_seed(seed))
                 found.append(None)
+            except Late as late:  # the other parts would take as long
+                return found + [late] * (len(self.parts) - len(found))
             except Wrong as wrong:
                 found.append(wrong)
         return found
@@ -148,7 +154,7 @@ class _Nowhere(io.TextIOBase):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """A `Wrong` after that many seconds. The main thread is interrupted, which is where notebooks run their cells."""
+    """A `Late` after that many seconds. The main thread is interrupted, which is where notebooks run their cells."""
     late = threading.Event()
 
     def stop() -> None:
@@ -163,7 +169,7 @@ def time_limit(seconds: float) -> Iterator[None]:
     except KeyboardInterrupt:
         if not late.is_set():
             raise
-        raise Wrong(f"still running after {seconds:g} seconds: is there a loop that never ends?") from None
+        raise Late(f"still running after {seconds:g} seconds: is there a loop that never ends?") from None
     finally:
         timer.cancel()
 
@@ -175,13 +181,15 @@ def own_work(function: Callable, withheld: frozenset[str]) -> None:
         one = pending.pop()
         if _of_package(one):
             raise Wrong(f"`{getattr(one, '__name__', one)}` is the package's own: write this one yourself")
-        code, around = getattr(one, "__code__", None), getattr(one, "__globals__", {})
+        code = getattr(one, "__code__", None)
         if code is None or code in known:
             continue
         known.add(code)
+        inner = {name: cell.cell_contents for name, cell in zip(code.co_freevars, one.__closure__ or (), strict=True)}
         for name in _names(code):
-            value = around.get(name)
-            if name in withheld and getattr(value, "__module__", None) != one.__module__:
+            value = inner.get(name, one.__globals__.get(name))
+            used = {name, getattr(value, "__name__", name)} & withheld
+            if used and getattr(value, "__module__", None) != one.__module__:
                 raise Wrong(f"your function uses `{name}`, which does this exercise's work: write it yourself")
             if inspect.isfunction(value) and not _of_package(value):
                 pending.append(inspect.unwrap(value))
@@ -189,7 +197,9 @@ def own_work(function: Callable, withheld: frozenset[str]) -> None:
 
 def _names(code: CodeType) -> set[str]:
     """Every name that a function, or a function inside it, looks up."""
-    return set(code.co_names).union(*(_names(part) for part in code.co_consts if isinstance(part, CodeType)))
+    return {*code.co_names, *code.co_freevars}.union(
+        *(_names(part) for part in code.co_consts if isinstance(part, CodeType))
+    )
 
 
 def _of_package(value: object) -> bool:
