@@ -224,6 +224,9 @@ def _draw_curves(drawing: Drawing, box: Box, curves, offset: float, offsets: Seq
     drawing.rectangle((place, box[1], 1, box[3]), "0.6")
     for row, (key, (label, colour)) in enumerate(LINES.items()):
         value = 100 * np.interp(offset, offsets, now[key])
+        if np.isnan(value):
+            drawing.key(right, box[1] + 40 + 17 * row, [(colour, f"{label}: none in the pictures")])
+            continue
         plot.line(offsets, 100 * np.asarray(then[key]), colour, dashed=True)
         plot.line(offsets, 100 * np.asarray(now[key]), colour)
         drawing.dot(*plot.at(offset, value), colour)

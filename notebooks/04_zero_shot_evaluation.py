@@ -226,14 +226,13 @@ evaluation_plots.plot_offset_sweep(offsets.tolist(), sweep, marked=preset.seen_o
 # Left: hIoU against the offset. Right: the same path in the plane of S and U, with curves of equal hIoU. The model
 # did not change along this path, only how its scores are read.
 #
-# One expects a trade, more U for less S. There is hardly any: S and U peak at almost the same offset (about 0.075 and
-# 0.05) and fall together on either side. This is worth understanding: a pixel given to the wrong group hurts twice,
+# One expects a trade, more U for less S. There is only a small one: S is highest at an offset of about 0.125, U at about
+# 0.05, and beyond these they fall together on either side. This is worth understanding: a pixel given to the wrong group hurts twice,
 # once as a miss of its own class and once as a false alarm that enlarges the union of the other. Two things follow.
 #
-# - The offset alone moves hIoU by many points, with the model unchanged. A method that tunes it on test pictures gets a
-#   better hIoU for nothing. A fixed 0.1 for everybody is what
-#   makes numbers comparable, even where, as here, it is not quite the best value. It is also specific to sigmoid
-#   outputs trained this way.
+# - The offset alone can move hIoU by many points, with the model unchanged. A method that tunes it on test pictures gets
+#   a better hIoU for nothing. A fixed 0.1 for everybody is what makes numbers comparable, even where, as here, it is not
+#   quite the best value. It is also specific to sigmoid outputs trained this way.
 # - Models with the same hIoU can be very different, one good at seen classes, one balanced: they lie on one curve of
 #   the right panel. Always ask for S and U.
 #
@@ -300,9 +299,9 @@ evaluation_plots.plot_confusion(confusion, names, unseen)
 
 # %% [markdown]
 # The diagonal on the left is what is right. What is not on it spreads thinly: most rows put more into "all the rest"
-# than into any single class. Where one class stands out, it sometimes has a similar look (cactus and frog are green);
-# mostly there is no obvious reason (pizza and drum, rabbit and airplane). Umbrella is the worst: more than half of its
-# pixels go to many names, none of which takes a tenth.
+# than into any single class. Only a few wrong classes stand out. Some of them have a similar look (cactus and frog are
+# green, umbrella and grapes purple); for others there is no obvious reason (pizza and drum). Umbrella is the worst: only
+# half of its pixels keep their name.
 #
 # ### Exercise 2: finding or naming?
 #
@@ -370,10 +369,10 @@ evaluation_plots.plot_maps(
 )
 
 # %% [markdown]
-# The last column leaves only the wrong pixels. The worst pictures fail in whole regions: one thing gets one wrong
-# name, or its name leaks over the background. They are extremes, picked because they are the worst. The last row is a
-# middling picture, and shows the usual: textures right, one thing right with a rough outline, the other one swallowed
-# by its neighbour's name.
+# The last column leaves only the wrong pixels. The worst pictures fail in whole regions: a thing or a texture gets one
+# wrong name, often that of a neighbour in the picture (the crab is called apple, the sheep rabbit). They are extremes,
+# picked because they are the worst. The last row is a middling picture, and shows the usual: textures right, every
+# thing found under its name, rough outlines, and here and there a piece under a neighbour's name.
 
 # %% [markdown]
 # ## 6. Boundaries: last layer against cascade
@@ -407,7 +406,7 @@ ceiling = {part: scores_of["mIoU_seen"].whole for part, scores_of in at_best.ite
 by_stage = {label: judged(found) for label, found in told.items()}
 first, second, third, _ = by_stage
 for part in ceiling:
-    for one, other in ((second, third), (third, first)):
+    for one, other in ((second, first), (first, third)):
         sets = by_stage[one][part]["mIoU_seen"] - by_stage[other][part]["mIoU_seen"]
         print(f"{part:12} seen, {one} minus {other}: {points(sets)}")
 print("Not told the classes, among all 72 words:")
@@ -418,13 +417,13 @@ evaluation_plots.plot_masks_and_rims(by_stage, ceiling)
 
 # %% [markdown]
 # The sum of the stages beats each stage alone by far, on masks and on rims, for seen and unseen classes. Blocks 9 to 11
-# draw the best rims of the three, blocks 6 to 8 the worst on seen classes: the paper's point holds for one of the two
-# earlier stages. And the rims follow the whole masks here (the same ranking on the left), so this is no evidence that
-# middle layers know *boundaries* specially.
+# draw the best rims of the three, and on seen classes block 12 the worst, as the paper has it. But the rims follow the
+# whole masks here (the same ranking on the left), so this is no evidence that middle layers know *boundaries* specially.
 #
-# The ranking also depends on the question. Not told the classes, among all 72 words, blocks 6 to 8 are the best stage
-# by far. So it looks as if they know *which* words are there (to be told them hardly helps), and blocks 9 to 11
-# *where*. Even the sum stays far below what the grid of patches could hold, so the grid is not the bottleneck. One
+# The ranking also depends on the question. Not told the classes, among all 72 words, block 12 is the best stage by far
+# and blocks 9 to 11 are the worst. So it looks as if block 12 knew *which* words are there (to be told them hardly
+# helps), and blocks 9 to 11 *where*. Even the sum stays far below what the grid of patches could hold, so the grid is
+# not the bottleneck. One
 # caution: the stages were trained to be *added*. A stage alone is not what it would be had it been trained alone.
 
 # %%

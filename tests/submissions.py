@@ -73,7 +73,7 @@ Spoil = Callable[[NotebookNode], None]
 
 
 def cells_of(notebook: NotebookNode) -> dict[str, NotebookNode]:
-    """The answer and test cells by their grade id."""
+    """The answer, test and given cells by their grade id."""
     marked = [cell for cell in notebook.cells if cell.metadata.get("nbgrader")]
     return {cell.metadata.nbgrader["grade_id"]: cell for cell in marked}
 
@@ -82,7 +82,7 @@ def filled(released: NotebookNode, source: NotebookNode, answers: dict[str, str]
     """The released notebook with the source's solutions, or with `answers` where these hold one."""
     notebook, solved = copy.deepcopy(released), cells_of(source)
     for name, cell in cells_of(notebook).items():
-        if not name.startswith("test_"):
+        if cell.metadata.nbgrader["solution"]:
             cell.source = answers.get(name) or re.sub(r" *### (BEGIN|END) SOLUTION\n?", "", solved[name].source)
     return notebook
 

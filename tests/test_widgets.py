@@ -8,7 +8,6 @@ import random
 import re
 import sys
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -20,14 +19,13 @@ from PIL import Image
 pytest.importorskip("ipywidgets")
 
 import ipywidgets
+from hands import another, interact, png, said, sent, settable
 
 from cascadeclip import explore, explorer, widgets
 from cascadeclip.canvas import Drawing
-from cascadeclip.data.emojiscenes import CLASSES
 from cascadeclip.errors import InputError
 from cascadeclip.explore import Picture
 
-PICK = random.Random(0)
 ALL = (widgets.LayerScrubber, widgets.WordExplorer, widgets.CascadeExplorer, widgets.SurgeryBench)
 each = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
 
@@ -51,43 +49,6 @@ def made():
         return one
 
     return make
-
-
-def settable(one):
-    """Every control with a value, of all rows."""
-    rows = [row.children for row in one.children if isinstance(row, ipywidgets.Box)]
-    controls = [control for row in rows for control in row]
-    return [c for c in controls if hasattr(c, "value") and not isinstance(c, ipywidgets.FileUpload)]
-
-
-def another(control, pick=PICK):
-    """A value that the control does not have now, as a hand would choose it."""
-    if isinstance(control, ipywidgets.Checkbox):
-        return not control.value
-    if isinstance(control, ipywidgets.Text):
-        return pick.choice([word for word in CLASSES if word != control.value])
-    if isinstance(control, ipywidgets.IntSlider):
-        return pick.choice([n for n in range(control.min, control.max + 1) if n != control.value])
-    if isinstance(control, ipywidgets.FloatSlider):
-        return pick.choice([x for x in np.linspace(control.min, control.max, 9).tolist() if x != control.value])
-    return pick.choice([value for _, value in control._options_full if value != control.value])
-
-
-def sent(name, content):
-    """What a browser sends of one chosen file."""
-    return ({"name": name, "type": "image/png", "size": len(content), "content": memoryview(content),
-             "last_modified": datetime.now(UTC)},)  # fmt: skip
-
-
-def png(height=60, width=90):
-    image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def said(one):
-    return re.sub("<.*?>", "", one.message.value)
 
 
 @each
@@ -323,17 +284,6 @@ def occupied():
     with contextlib.suppress(AttributeError):  # glibc alone has it
         ctypes.CDLL(None).malloc_trim(0)
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
-
-
-def interact(one, pick):
-    """One thing that a person might do."""
-    choice = pick.choice([*settable(one), one.upload, "click"])
-    if choice == "click":
-        one.clicked(pick.random(), pick.random())
-    elif choice is one.upload:
-        one.upload.value = sent("mine.png", png(pick.randrange(40, 200), pick.randrange(40, 200)))
-    else:
-        choice.value = another(choice, pick)
 
 
 @each

@@ -2,7 +2,8 @@
 
 `NAME.py` becomes the teacher's `source/NAME/NAME.ipynb`, with solutions and hidden tests, and from that nbgrader makes
 the students' `release/NAME/NAME.ipynb`. In `NAME.py`, a cell marked `answer="exercise"` holds the solution, and one
-marked `test="exercise" seed=123` stands for the test, which is written here, with the points of the exercise.
+marked `test="exercise" seed=123` stands for the test, which is written here, with the points of the exercise. All other
+code is given: students cannot change it.
 """
 
 import os
@@ -45,6 +46,8 @@ def source_notebook(path: Path) -> nbformat.NotebookNode:
         elif name := cell.metadata.pop("test", None):
             cell.source = TEST.format(name=name, seed=cell.metadata.pop("seed"))
             cell.metadata["nbgrader"] = _marks(f"test_{name}", grade=True, locked=True, points=EXERCISES[name].points)
+        elif cell.cell_type == "code":
+            cell.metadata["nbgrader"] = _marks(f"given_{position}", locked=True)
     return notebook
 
 

@@ -91,7 +91,8 @@ print("words:", ", ".join(words))
 plot_maps([scenes[i].image for i in shown], maps, "cosine with the word")
 
 # %% [markdown]
-# Read like this, most words are *least* similar to their own object: it is dark. The next measure puts a number to it.
+# Read like this, things are mostly dark: a word is *less* similar to them than to the ground, its own object included.
+# The next measure puts a number to it.
 #
 # ### Exercise 2 · `auroc` · 3 points · medium
 #
@@ -248,7 +249,7 @@ gaps = [float(modality_gap(block[:, 0], text)) for block in embedded]
 plot_over_blocks({"class token": gaps}, "distance of the centroids", title="modality gap, raw lens", bottom=0)
 
 # %% [markdown]
-# Only in the last blocks do pictures come nearer to the words; even at the end, they do not meet.
+# From block to block the gap shrinks, up to block 9; then it stays. Even at the end, pictures and words do not meet.
 #
 # ### Exercise 7 · `auroc_by_block` · 4 points · hard
 #
@@ -287,7 +288,7 @@ curve = [float(value) for value in auroc_by_block(visual, normalise(images), lab
 plot_over_blocks({"raw lens": curve}, "AUROC, mean over classes", baselines={"guessing": 0.5}, title="60 pictures")
 
 # %% [markdown]
-# Most blocks lie below guessing: their words point *away* from the objects. That is no lack of information (turn the
+# Every block lies below guessing: words point *away* from their objects. That is no lack of information (turn the
 # sign round and it is better than guessing), it is a lack of alignment. Decoders that are trained for a block can mend
 # that, and this is why Cascade-CLIP gives blocks at different depths decoders of their own.
 #
