@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from matplotlib.patches import Patch
 
 from cascadeclip import __version__
 from cascadeclip.compare import MEASURES, Row
@@ -146,9 +147,8 @@ def plot_report(report: dict) -> Figure:
     scores.invert_yaxis()
     scores.set_xlim(0)
     scores.set_xlabel("per cent; dots are seeds")
-    differences.set_xlabel(f'hIoU less that of "{rows[0]["name"]}", points, 95 % interval')
-    for label, colour in _LABELS.values():
-        scores.barh([], [], color=colour, label=label)
-    figure.legend(*scores.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
+    differences.set_xlabel(f'hIoU less that of\n"{rows[0]["name"]}", points, 95 % interval')
+    handles = [Patch(color=colour, label=label) for label, colour in _LABELS.values()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(report["question"], fontsize=10)
     return figure
