@@ -98,8 +98,8 @@ explore_plots.draw_words(picture.image, found, stages=["stage 1", "stage 2", "st
 print("the sum is right more often than the worst stage:", "yes" if together > min(stages) else "no")
 
 # %% [markdown]
-# The stages differ: one draws sharper borders, another is surer of the words. Switch them off in the explorer and watch
-# the sum. Type other words, also words that are *not* in the picture: every pixel has to take one of them.
+# The stages differ in how sure they are, and in what they get right. Switch them off in the explorer and watch the sum.
+# Type other words, also words that are *not* in the picture: every pixel has to take one of them.
 
 # %%
 WordExplorer(segmenter, pictures)
@@ -156,7 +156,8 @@ for name in ("as CLIP is", "MaskCLIP's cuts"):
 
 # %% [markdown]
 # As CLIP is, its own words do no better than the baselines: the maps say nothing, or the opposite. With the right cuts
-# they win clearly, and nothing was trained. A single cut does little; together they do much.
+# they win clearly, and nothing was trained. To leave out the feed-forward alone changes hardly anything, other attention
+# alone gains some, and the cuts together do most.
 
 # %%
 SurgeryBench(clip, pictures)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
-from nbformat.v4 import new_code_cell
 
 A1, A2, A3 = "a1_layers_and_alignment", "a2_pieces_of_the_cascade", "a3_beat_the_baseline"
 
@@ -108,11 +107,19 @@ def without(*names: str) -> Spoil:
 
 
 def twice(notebook: NotebookNode) -> None:
-    """An answer stands twice, marks and all, the first one wrong; so does a test; a third copy has lost its marks."""
-    for name, text in (("nga_weights", WRONG[A2]["nga_weights"]), ("test_aggregate", None), ("segment", None)):
+    """An answer stands twice, marks and all, the first one wrong; so does a test; one copy has lost its marks, one has
+    those of another assignment."""
+    copies = (
+        ("nga_weights", lambda cell: cell.update(source=WRONG[A2]["nga_weights"])),
+        ("test_aggregate", lambda cell: None),
+        ("segment", lambda cell: cell.metadata.clear()),
+        ("cascade", lambda cell: cell.metadata.nbgrader.update(grade_id="word_map")),
+    )
+    for name, change in copies:
         cell = cells_of(notebook)[name]
-        copied = copy.deepcopy(cell) if name != "segment" else new_code_cell(cell.source)
-        copied["id"], copied.source = f"copy-of-{name.replace('_', '-')}", text or copied.source
+        copied = copy.deepcopy(cell)
+        copied["id"] = f"copy-of-{name.replace('_', '-')}"
+        change(copied)
         notebook.cells.insert(notebook.cells.index(cell), copied)
 
 

@@ -45,13 +45,20 @@ class BoundedExecute(Execute):
 
 
 class KeepTests(OverwriteCells):
-    """Puts back, at the end, the test cells that a submission lacks, whatever else it lacks.
+    """Puts back, at the end, the test cells that a submission lacks, and takes its marks off what is not ours.
 
-    They find the student's functions wherever these stand. nbgrader's own `add_missing_cells` places a test behind the
-    answer it belongs to, and fails when that cell is missing as well.
+    Tests find the student's functions wherever these stand. nbgrader's own `add_missing_cells` places a test behind the
+    answer it belongs to, and fails when that cell is missing as well. It also refuses a notebook with a copied cell, or
+    one pasted from another assignment: to us that is an unmarked cell of the student's.
     """
 
     add_missing_cells = True
+
+    def preprocess_cell(self, cell: NotebookNode, resources: dict, cell_index: int) -> tuple[NotebookNode, dict]:
+        cell, resources = super().preprocess_cell(cell, resources, cell_index)
+        if "grade_id" not in cell.metadata.get("nbgrader", {"grade_id": None}):
+            del cell.metadata["nbgrader"]
+        return cell, resources
 
     def add_missing_grade_cells(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
         released = self.gradebook.find_notebook(self.notebook_id, self.assignment_id)
