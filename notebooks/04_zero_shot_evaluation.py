@@ -25,7 +25,7 @@
 # 3. How to compare models fairly: last layer against cascade, a drawing style left out of training, self-training,
 #    and published tables.
 #
-# **Time:** about four minutes on two quiet laptop CPU cores, most of it for short trainings. A GPU is used if there is
+# **Time:** about three minutes on two quiet laptop CPU cores, half of it for short trainings. A GPU is used if there is
 # one, and nothing is downloaded.
 
 # %%
@@ -474,8 +474,8 @@ evaluation_plots.plot_masks_and_rims(trained, ceiling)
 # far ahead on seen classes, on masks and on rims alike: that lead is much wider than its intervals. But the intervals
 # hold only the chance of the *pictures*, not that of the *training*. Trained with seed 1 instead, the lead on seen
 # classes is as clear; on unseen ones, told the classes, the two were equal (masks: +3 points, from -8 to +9). So what
-# this shows is that the cascade learns *faster*. With 400 steps of 8 scenes (`cascadeclip demo`, seeds 1 and 2) the last
-# layer alone gets to things as well, hIoU 33 among all words, and stays behind the cascade, 50.
+# this shows is that the cascade learns *faster*. With 200 steps of 8 scenes (`cascadeclip demo`, seeds 1 and 2) the
+# last layer alone gets to things as well, hIoU 33 among all words, and stays behind the cascade, 50.
 #
 # U of the last layer stands above its S, which is no merit: told the classes present and still undecided, a model gives
 # the pixel to the unseen class, because of the offset.
@@ -662,6 +662,9 @@ assert all(gain[0] < 1.5 < gain[1] for gain in gains.values()), "S should hardly
 # Look at COCO-Stuff again: the inductive U is *above* S, and self-training lifts U far above it. The 15 unseen classes
 # are perhaps easier ones than the 156 seen classes. hIoU of two benchmarks, or of two splits, says nothing about which
 # is harder for *zero-shot*.
+#
+# The paper's own comparisons, run in the mini world over three seeds each (`cascadeclip experiments`), are tables in
+# the folder `results` beside this notebook.
 #
 # How far does the mini world agree? In part. Seen classes stand above unseen ones, as on VOC and Context. The sum of
 # the stages beats the last block by far, and a cascade trained for a minute beats a last layer trained as long; but

@@ -128,6 +128,20 @@ def test_sigma_and_the_button_set_the_weights(made):
     assert one.picture.value == before
 
 
+def test_what_changes_together_is_drawn_once(made, monkeypatch):
+    one, drawn = made(widgets.CascadeExplorer), []
+    figure = one.figure
+    monkeypatch.setattr(one, "figure", lambda: drawn.append(1) or figure())
+    with one.at_once():
+        one.sigma.value = 2.0  # sets six sliders, at once
+        one.offset.value = 0.3
+    assert len(drawn) == 1
+    one.sigma.value = 3.0
+    one.upload.value = sent("mine.png", png())
+    one.chooser.index = 1
+    assert len(drawn) == 4
+
+
 def test_a_cascade_without_nga_has_nothing_to_move(make_model):
     model = make_model(stages=((4,),))
     with pytest.raises(InputError, match="no weights to move"):
