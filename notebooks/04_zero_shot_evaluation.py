@@ -537,14 +537,13 @@ for key in ("mIoU_seen", "mIoU_unseen"):
 evaluation_plots.plot_styles(by_style, {LEFT_OUT: "left out"})  # things only
 
 # %% [markdown]
-# Only things are counted, because textures have no drawing style. Look at the sizes first: the cascade that saw all
-# three styles stands far behind, on every style, also on those that both trained on. Fewer styles cannot have caused
-# that. It is the luck of the break-through again, of which the intervals know nothing.
+# Only things are counted, because textures have no drawing style. Look at the sizes first: the two models are about
+# alike in every style, and things of the style without masks are found nearly as well as those of the others.
 #
-# What the question needs is the *extra* change in the left-out style, compared with the other styles ("less"). There
-# the chance of a training acts on all styles in a similar way. It is no clear loss on seen things, rather the
-# contrary, and on unseen ones it points to a loss. **This run does not decide it.** What it does show: things of a
-# style without masks are found at all, about as well as the others. And remember what is generous here: CLIP itself
+# What the question needs is the *extra* change in the left-out style, compared with the other styles ("less"): a lucky
+# or unlucky training acts on all styles in a similar way, and so does having fewer styles to learn. It points to a
+# loss, on seen and on unseen things, but a small one: a few points against one of the other styles, nothing clear
+# against the other. So what the masks taught is a class more than a style. Remember what is generous here: CLIP itself
 # had met all three styles, and the paper's cross-data-set test is harder.
 
 # %% [markdown]
