@@ -3,9 +3,9 @@
     python data_scripts/train_mini_cascade.py --steps 1400 --out runs/mini_cascade
 
 The `mini` preset with a longer run, for which its aligned start is left out: with it, 1400 steps end at 73 % mIoU on
-seen and 40 % on unseen classes, without it at 65 and 55 (test set, seed 1). A stopped run goes on when the command is given again. Writes
-`mini_cascade.safetensors` (fp16, without the frozen tower) and the test scores into the output folder; copy the first
-into `cascadeclip/assets/` to ship it.
+seen and 40 % on unseen classes, without it at 65 and 55 (test set, seed 1). A stopped run goes on when the command is
+given again. Writes `mini_cascade.safetensors` (fp16, without the frozen tower) and the test scores into the output
+folder; copy the first into `cascadeclip/assets/` to ship it.
 """
 
 import argparse

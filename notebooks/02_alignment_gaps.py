@@ -403,8 +403,8 @@ print("in this budget, every way of using several blocks learns more than the la
 # Among the three the cascade leads on seen classes. On unseen ones the plain sum is about as good, so stages of their
 # own are no clear gain there. The intervals hold the chance of the *pictures*; another seed of the *training* moves all
 # of these numbers by several points. Over three seeds (folder `results` beside this notebook) hIoU is 6 ± 3 for the
-# last layer, 36 ± 7 for the sum, 32 ± 8 for concatenation and 44 ± 3 for the cascade, and U of sum and cascade are
-# equal.
+# last layer, 36 ± 7 for the sum, 32 ± 8 for concatenation and 44 ± 3 for the cascade, and U of sum and cascade is
+# about the same.
 #
 # ### Exercise 1: which blocks would you join?
 # Take the mean of the learnt-lens embeddings of blocks 9 to 12. Does it beat the best single block in mIoU? Give the

@@ -156,8 +156,8 @@ for name in ("as CLIP is", "MaskCLIP's cuts"):
 
 # %% [markdown]
 # As CLIP is, its own words do no better than the baselines: the maps say nothing, or the opposite. With the right cuts
-# they win clearly, and nothing was trained. To leave out the feed-forward alone changes hardly anything, other attention
-# alone gains some, and the cuts together do most.
+# they win clearly, and nothing was trained. To leave out the feed-forward alone changes hardly anything, other
+# attention alone gains some, and the cuts together do most.
 
 # %%
 SurgeryBench(clip, pictures)
