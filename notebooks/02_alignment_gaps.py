@@ -397,7 +397,7 @@ print("in this budget, every way of using several blocks learns more than the la
 #
 # **We find the contrary here.** In this budget the last layer alone has learnt textures at best and hardly a thing,
 # while all three that use blocks 6 to 12 find things, seen and unseen ones. So more blocks make training *faster*. With
-# 400 steps of 8 scenes (`cascadeclip demo`, seeds 1 and 2) the last layer alone gets to things as well, hIoU 33, and
+# 200 steps of 8 scenes (`cascadeclip demo`, seeds 1 and 2) the last layer alone gets to things as well, hIoU 33, and
 # stays behind the cascade, 50. What full training does, on which the paper's table rests, these runs cannot say.
 #
 # Among the three the cascade leads on seen classes. On unseen ones the plain sum is about as good, so stages of their
