@@ -403,8 +403,13 @@ try:
     to_authors(mini.model)
 except cascadeclip.InputError as error:
     print("the mini cascade as it is:", error)
-twice = cascadeclip.CascadeCLIP(replace(mini.model.config, class_embedding_twice=True), mini.clip.visual).eval()
-twice.load_state_dict(mini.model.state_dict())  # the same tensors, in the authors' setting
+plain = replace(mini.model.config, centre_text=False)  # a setting of ours that their model does not have
+once, twice = (
+    cascadeclip.CascadeCLIP(replace(plain, class_embedding_twice=setting), mini.clip.visual).eval()
+    for setting in (False, True)
+)
+for each in (once, twice):  # the same tensors, without and with the authors' setting
+    each.load_state_dict({name: t for name, t in mini.model.state_dict().items() if name != "text_mean"})
 layout = to_authors(twice)
 with tempfile.TemporaryDirectory() as folder:
     save_authors(Path(folder) / "latest.pth", twice)
@@ -423,7 +428,7 @@ for name in ("backbone.proj_layers", "decode_head.weights_s1", "decode_head.q_pr
 image = normalise(to_tensor(EmojiScenes.split("test")[0].image))[None]
 with torch.inference_mode():
     queries = mini.clip.class_embeddings(["tiger", "grass", "sky"])
-    masks = [each(image, queries).mask_logits for each in (again, mini.model, twice)]
+    masks = [each(image, queries).mask_logits for each in (again, once, twice)]
 print("settings found in the tensors:", again.config.stages, "| prompts:", again.config.prompt_tokens)
 print("class embedding twice: in the mini preset", mini.model.config.class_embedding_twice, end=", ")
 print("as read from the authors' layout", again.config.class_embedding_twice)
