@@ -167,7 +167,7 @@ def test_grades_are_those_of_the_table(row, courses):
     [
         ("partly_right", "nga_weights", "your sigma makes no difference"),
         ("partly_right", "describe", "all pictures get the queries of the first one"),
-        ("wrong", "segment", "changed what it was given"),
+        ("wrong", "segment", "you searched along the wrong axis"),
         ("empty", "attend", "not answered yet"),
         ("syntax_error", "describe", "there is no `describe` in this notebook"),
         ("endless_loop_in_cell", "nga_weights", "there is no `nga_weights` in this notebook"),
