@@ -289,7 +289,7 @@ def _training(model: CascadeCLIP, preset: Preset, case: Case) -> Callable[[], No
     labels = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :side, :side]
     labels = reduce_labels(labels, settings.loss_size)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     scaler = torch.amp.GradScaler(images.device.type, enabled=case.precision == "fp16")
     unseen = list(range(classes - max(1, classes // 4), classes))
     model.train()

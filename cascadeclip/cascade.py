@@ -217,6 +217,10 @@ class CascadeCLIP(nn.Module):
         if self.text_mean is not None:
             self.text_mean.copy_(text.mean(0))
 
+    def centred(self, text: Tensor) -> Tensor:
+        """Text (C, E) as the decoders read it: with `centre_text` less the mean and L2-normed again."""
+        return text if self.text_mean is None else F.normalize(text - self.text_mean, dim=-1)
+
     def forward(self, images: Tensor, text: Tensor) -> CascadeOutput:
         """Mask logits of every class on every image.
 
@@ -230,9 +234,7 @@ class CascadeCLIP(nn.Module):
         width = self.config.tower.embed_dim
         if text.ndim != 2 or text.shape[1] != width or not len(text):
             raise InputError(f"text has shape {tuple(text.shape)}; expected (classes, {width}), at least one class")
-        if self.text_mean is not None:
-            text = F.normalize(text - self.text_mean, dim=-1)
-        encoded = self.encoder(images)
+        text, encoded = self.centred(text), self.encoder(images)
         tokens = [
             aggregate([encoded.features[block] for block in stage])
             for aggregate, stage in zip(self.aggregations, self.config.stages, strict=True)

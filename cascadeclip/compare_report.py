@@ -8,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from cascadeclip import __version__
@@ -138,10 +139,7 @@ def plot_report(report: dict) -> Figure:
             runs = [100 * value for value in row["runs"][key]]
             scores.barh(place + offset, sum(runs) / len(runs), 0.22, color=colour)
             scores.plot(runs, [place + offset] * len(runs), "o", color="black", markersize=3, clip_on=False)
-        if row["difference"]:
-            found = {key: 100 * value for key, value in row["difference"]["hIoU"].items()}
-            differences.plot([found["low"], found["high"]], [place, place], color=HARMONIC_COLOUR, linewidth=2)
-            differences.plot(found["difference"], place, "o", color=HARMONIC_COLOUR)
+        _draw_difference(differences, place, row)
     differences.axvline(0, color="black", linewidth=1)
     scores.set_yticks(range(len(rows)), [row["name"] for row in rows])
     scores.invert_yaxis()
@@ -152,3 +150,32 @@ def plot_report(report: dict) -> Figure:
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(report["question"], fontsize=10)
     return figure
+
+
+def plot_differences(reports: Sequence[dict]) -> Figure:
+    """One panel per report: every row's difference in hIoU to the first row, with its interval."""
+    columns = min(3, len(reports))
+    lines = max(len(report["rows"]) for report in reports)
+    count = -(-len(reports) // columns)
+    figure = Figure(figsize=(4.2 * columns, count * (1.3 + 0.26 * lines)), layout="constrained")
+    axes = figure.subplots(count, columns, squeeze=False).flatten()
+    for axis, report in zip(axes, reports, strict=False):
+        first, *others = report["rows"]
+        for place, row in enumerate(others):
+            _draw_difference(axis, place, row)
+        axis.axvline(0, color="black", linewidth=1)
+        axis.set_yticks(range(len(others)), [row["name"] for row in others])
+        axis.set_ylim(lines - 1.5, -0.5)
+        axis.set_title(f'{report["comparison"]}: hIoU less that of\n"{first["name"]}"', fontsize=10)
+        axis.set_xlabel("points, 95 % interval", fontsize=9)
+    for axis in axes[len(reports) :]:
+        axis.set_axis_off()
+    return figure
+
+
+def _draw_difference(axis: Axes, place: int, row: dict) -> None:
+    """A row's difference in hIoU to the first row, in points, as a dot with its interval; nothing for the first."""
+    if row["difference"]:
+        found = {key: 100 * value for key, value in row["difference"]["hIoU"].items()}
+        axis.plot([found["low"], found["high"]], [place, place], color=HARMONIC_COLOUR, linewidth=2)
+        axis.plot(found["difference"], place, "o", color=HARMONIC_COLOUR)

@@ -225,9 +225,7 @@ def stage_logits(
     Raises:
         InputError: weights for a stage without NGA, or another number of them than blocks.
     """
-    text = text.to(encoded.image_embedding.device)
-    if model.text_mean is not None:
-        text = F.normalize(text - model.text_mean, dim=-1)
+    text = model.centred(text.to(encoded.image_embedding.device))
     aggregate, blocks = model.aggregations[stage], model.config.stages[stage]
     features = [encoded.features[block] for block in blocks]
     if weights is None:

@@ -16,7 +16,7 @@ from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.checkpoint import read_checkpoint
 from cascadeclip.cli import app
 from cascadeclip.compare import Row, budgeted, compare_counts, run_ahead, run_comparison
-from cascadeclip.compare_report import markdown, plot_report, read_report, write_report
+from cascadeclip.compare_report import markdown, plot_differences, plot_report, read_report, write_report
 from cascadeclip.comparisons import COMPARISONS, Comparison, Variant, get_comparison
 from cascadeclip.diagnostics import Readout
 from cascadeclip.errors import InputError
@@ -177,6 +177,10 @@ def test_the_report_is_a_table_numbers_and_a_figure(rows, tmp_path):
     assert [label.get_text() for label in bars.get_yticklabels()] == ["first", "second"]
     low, high = rows[1].difference["hIoU"].interval()
     assert differences.lines[0].get_xdata() == pytest.approx([100 * low, 100 * high])
+    panels = plot_differences([report] * 4).axes
+    assert [panel.axison for panel in panels] == [True] * 4 + [False] * 2
+    assert [label.get_text() for label in panels[3].get_yticklabels()] == ["second"]
+    assert panels[3].lines[0].get_xdata() == pytest.approx([100 * low, 100 * high])
 
 
 def test_what_is_no_report_is_refused(tmp_path):
@@ -194,6 +198,17 @@ def test_the_command_lists_and_runs(tmp_path):
     assert "| 0.05 |" in printed and (tmp_path / "offset.png").exists()
     index = (tmp_path / "README.md").read_text()
     assert (tmp_path / "offset.md").read_text() in index and "cascadeclip" in index
+
+
+@pytest.mark.slow
+def test_every_row_of_every_comparison_trains_and_is_scored(tmp_path):
+    arguments = ["experiments", "all", "--seeds", "1", "--steps", "2", "--batch-size", "2", "--limit", "10"]
+    CliRunner().invoke(app, [*arguments, "--jobs", "2", "--out", str(tmp_path)], catch_exceptions=False)
+    for name, comparison in COMPARISONS.items():
+        report = read_report(tmp_path / f"{name}.json")
+        assert [row["name"] for row in report["rows"]] == [variant.name for variant in comparison.variants]
+        assert all(0 <= row["runs"]["hIoU"][0] < 1 for row in report["rows"])
+    assert len(plot_differences([read_report(tmp_path / f"{name}.json") for name in COMPARISONS]).axes) == 15
 
 
 def test_runs_done_ahead_by_several_processes_are_the_same(tmp_path, monkeypatch):

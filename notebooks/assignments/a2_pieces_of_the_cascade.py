@@ -49,7 +49,7 @@ print("device: cpu")
 segmenter = cascadeclip.load("mini")
 model = segmenter.model
 text = segmenter.clip.class_embeddings(CLASSES)
-words = text if model.text_mean is None else F.normalize(text - model.text_mean, dim=-1)  # as the model reads them
+words = model.centred(text)  # as the decoders read them
 print("stages:", [list(stage) for stage in model.config.stages], "| text embeddings:", tuple(text.shape))
 
 # %% [markdown]
