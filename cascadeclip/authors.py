@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import ModelConfig, TowerConfig
-from cascadeclip.encoder import build_tower
 from cascadeclip.errors import InputError
 from cascadeclip.tensors import TOWER, load_strictly, read_pth, read_safetensors, shorten, write_pth
+from cascadeclip.tower import build_tower
 
 logger = logging.getLogger(__name__)
 

@@ -173,7 +173,7 @@ def plot_growth(rows: Sequence[tuple[str, float, dict]]) -> Figure:
             axes[0, column].plot(values, [row["seconds"]["median"] for _, row in own], marker="o", label=work)
             peaks = [(row["peak_mib"] or float("nan")) / 1024 for _, row in own]
             axes[1, column].plot(values, peaks, marker="o", label=work)
-        axes[1, column].set_xlabel(name.replace("_", " "))
+        axes[1, column].set_xlabel({"image_size": "image size, px"}.get(name, name.replace("_", " ")))
     for row, label in zip(axes, ("seconds", "peak memory, GiB"), strict=True):
         row[0].set_ylabel(label)
         for axis in row:

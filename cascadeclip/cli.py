@@ -185,10 +185,10 @@ def experiments(
     preset: PresetName = "mini",
     data_root: DataRoot = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on; the same for every row.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=2, help="Of training; the preset's by default.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures per step; the preset's by default.")] = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Of training; 120 on mini, else the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="4 on mini, else the preset's.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that train at the same time, for CPUs.")] = 1,
-    limit: Limit = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Test pictures; 200 on mini, else all.")] = None,
     out: Out = Path("runs/experiments"),
 ) -> None:
     """Run the paper's comparisons as tables; a stopped one goes on, and what was trained before is used again."""
@@ -199,12 +199,15 @@ def experiments(
     for comparison in COMPARISONS.values() if not names else ():
         print(f"{comparison.name:12} {comparison.question}")
     chosen = [get_comparison(name) for name in (COMPARISONS if names == ["all"] else names or ())]
+    if preset == "mini":  # all rows with three seeds take less than an hour on two cores
+        steps, batch_size, limit = steps or 120, batch_size or 4, limit or 200
     make_preset = partial(budgeted, preset, data_root, steps, batch_size)
     if jobs > 1:
         run_ahead(chosen, make_preset, out, seeds=range(seeds), limit=limit, jobs=jobs)
     for comparison in chosen:
         rows = run_comparison(comparison, make_preset(), out, seeds=range(seeds), limit=limit)
-        path = write_report(comparison, rows, make_preset(), out, command=shlex.join(["cascadeclip", *sys.argv[1:]]))
+        command = shlex.join(["cascadeclip", *sys.argv[1:]])
+        path = write_report(comparison, rows, make_preset(), out, command=command, limit=limit)
         print(path.read_text())
         print(f"wrote {path}, and beside it the figure and the numbers as JSON")
     if chosen:

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
-from cascadeclip.encoder import position_embedding, tower_config
 from cascadeclip.errors import InputError
 from cascadeclip.mini_clip import MiniTokenizer, build_mini_clip
+from cascadeclip.tower import position_embedding, tower_config
 
 logger = logging.getLogger(__name__)
 

@@ -25,14 +25,17 @@ _LABELS = dict(
 )
 
 
-def write_report(comparison: Comparison, rows: Sequence[Row], preset: Preset, out: str | Path, *, command: str) -> Path:
+def write_report(
+    comparison: Comparison, rows: Sequence[Row], preset: Preset, out: str | Path, *, command: str, limit: int | None
+) -> Path:
     """`<comparison>.json`, `.md` and `.png` in `out`; returns the path of the Markdown table.
 
     Args:
         preset: that was run, with its schedule.
         command: that was given, for the record.
+        limit: how many pictures were scored, None for all.
     """
-    out, here = Path(out), where(preset, rows)
+    out, here = Path(out), where(preset, rows, limit)
     report = {
         "comparison": comparison.name, "question": comparison.question, "paper": comparison.paper, "here": here,
         "seeds": len(rows[0].runs["hIoU"]), "command": command, "hardware": _hardware(), "versions": _versions(),
@@ -46,12 +49,12 @@ def write_report(comparison: Comparison, rows: Sequence[Row], preset: Preset, ou
     return path
 
 
-def where(preset: Preset, rows: Sequence[Row]) -> str:
-    """Preset, budget and seeds in words."""
+def where(preset: Preset, rows: Sequence[Row], limit: int | None) -> str:
+    """Preset, budget, seeds and pictures in words."""
     seeds, training = len(rows[0].runs["hIoU"]), preset.training
     return (
         f"preset {preset.name}, {training.steps} steps of {training.batch_size} pictures, {seeds} "
-        f"seed{'s' if seeds > 1 else ''}"
+        f"seed{'s' if seeds > 1 else ''}, {'all' if limit is None else f'the first {limit}'} test pictures"
     )
 
 
@@ -110,7 +113,8 @@ def write_index(out: str | Path) -> Path:
     first = next(iter(reports.values()))
     versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
     commands = "\n".join(dict.fromkeys(report["command"] for report in reports.values()))
-    head = f"# Comparisons\n\n```bash\n{commands}\n```\n\nOn {first['hardware']}; {versions}.\n"
+    same = "No row was tuned for itself: all have the preset's schedule, data, seeds and test pictures."
+    head = f"# Comparisons\n\n```bash\n{commands}\n```\n\nOn {first['hardware']}; {versions}. {same}\n"
     text = "\n".join([head, *parts])
     replace_file(out / "README.md", lambda scratch: scratch.write_text(text))
     return out / "README.md"

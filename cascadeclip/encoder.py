@@ -7,14 +7,13 @@ import math
 from dataclasses import dataclass
 
 import torch
-from open_clip.transformer import LayerNorm, QuickGELU, ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from cascadeclip.config import TowerConfig
-from cascadeclip.errors import InputError
 from cascadeclip.spectral import SpectralPrompt
+from cascadeclip.tower import embed, run_block
 
 
 @dataclass
@@ -30,92 +29,6 @@ class EncoderOutput:
     features: dict[int, Tensor]
     image_embedding: Tensor
     grid: tuple[int, int]
-
-
-def build_tower(config: TowerConfig) -> VisionTransformer:
-    """open_clip's image tower with random weights, of the sizes in `config`."""
-    return VisionTransformer(
-        image_size=config.image_size,
-        patch_size=config.patch_size,
-        width=config.width,
-        layers=config.layers,
-        heads=config.heads,
-        mlp_ratio=4.0,
-        output_dim=config.embed_dim,
-        act_layer=QuickGELU if config.quick_gelu else nn.GELU,
-        norm_layer=LayerNorm,
-    )
-
-
-def tower_config(visual: VisionTransformer) -> TowerConfig:
-    """Sizes of a tower of open_clip."""
-    blocks, (width, embed_dim) = visual.transformer.resblocks, visual.proj.shape
-    return TowerConfig(
-        image_size=visual.image_size[0],
-        patch_size=visual.patch_size[0],
-        width=width,
-        layers=len(blocks),
-        heads=blocks[0].attn.num_heads,
-        embed_dim=embed_dim,
-        quick_gelu=isinstance(blocks[0].mlp.gelu, QuickGELU),
-    )
-
-
-def position_embedding(visual: VisionTransformer, grid: tuple[int, int]) -> Tensor:
-    """Position embedding (1 + N, D) for a grid of patches, resized bilinearly from the tower's own."""
-    stored = visual.positional_embedding
-    if grid == visual.grid_size:
-        return stored
-    image = stored[1:].T.reshape(1, -1, *visual.grid_size)
-    image = F.interpolate(image, grid, mode="bilinear", align_corners=False)
-    return torch.cat([stored[:1], image.flatten(2)[0].T])
-
-
-def embed(visual: VisionTransformer, images: Tensor, class_embedding_twice: bool) -> tuple[Tensor, tuple[int, int]]:
-    """Class token and patch tokens (B, 1 + N, D) before the first block, and the grid (h, w)."""
-    ph, pw = visual.patch_size
-    if images.ndim != 4 or images.shape[1] != 3 or images.shape[2] < ph or images.shape[3] < pw:
-        raise InputError(
-            f"images have shape {tuple(images.shape)}; expected (B, 3, H, W) with H >= {ph} and W >= {pw} px"
-        )
-    patches = visual.conv1(images)  # (B, D, h, w)
-    grid = (patches.shape[2], patches.shape[3])
-    positions = position_embedding(visual, grid)
-    class_token = visual.class_embedding + positions[0]
-    if class_embedding_twice:
-        class_token = class_token + visual.class_embedding
-    patches = patches.flatten(2).transpose(1, 2) + positions[1:]
-    tokens = torch.cat([class_token.to(patches.dtype).expand(len(images), 1, -1), patches], dim=1)
-    return visual.ln_pre(tokens), grid
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
-    """softmax(q k^T / sqrt(X)) v: q (B, heads, T, X), k and v (B, heads, S, X) -> (B, heads, T, X).
-
-    On a CPU, the gradient of PyTorch's fused attention in bfloat16 takes about three times as long as that of the
-    products written out (155 tokens; 1.5 times with 1035).
-    """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
-        weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
-        return F.dropout(weights, dropout).to(v.dtype) @ v
-    return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-
-
-def run_block(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
-    """One block of the tower, (B, T, D) -> (B, T, D): x + attention(norm(x)), then x + mlp(norm(x)).
-
-    The same as `block(tokens)`. `nn.MultiheadAttention` turns its input to (T, B, D), and with frozen weights the
-    product then copies the weights once per token; training on a CPU spends half of its time there.
-    """
-    attention = block.attn
-    projected = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
-    q, k, v = (
-        x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # (B, heads, T, D / heads)
-        for x in projected.chunk(3, dim=-1)
-    )
-    mixed = attend(q, k, v).transpose(1, 2).flatten(2)
-    tokens = tokens + block.ls_1(attention.out_proj(mixed))
-    return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
 class PromptedEncoder(nn.Module):

@@ -19,11 +19,12 @@ from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import IGNORE, LONGEST, normalise, to_tensor, working_size
 from cascadeclip.diagnostics import Readout
-from cascadeclip.encoder import EncoderOutput, run_block
+from cascadeclip.encoder import EncoderOutput
 from cascadeclip.errors import InputError
 from cascadeclip.lenses import Tower, block_inputs, block_tokens, raw_lens
 from cascadeclip.segmenter import Segmenter
 from cascadeclip.surgery import attention_weights
+from cascadeclip.tower import run_block
 
 # --- pictures and words --------------------------------------------------------------------------------------------
 

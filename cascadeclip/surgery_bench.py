@@ -12,12 +12,12 @@ from torch import Tensor
 from cascadeclip.analysis import patch_labels
 from cascadeclip.data.transforms import IGNORE
 from cascadeclip.diagnostics import confusion_of
-from cascadeclip.encoder import build_tower, tower_config
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import iou_of_counts
 from cascadeclip.explore import Picture, grid_of, one_batch
 from cascadeclip.lenses import Tower, block_inputs
 from cascadeclip.surgery import Surgery, last_block
+from cascadeclip.tower import build_tower, tower_config
 
 
 @dataclass(frozen=True, eq=False)

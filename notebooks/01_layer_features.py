@@ -45,8 +45,8 @@ from cascadeclip.clip import load_clip
 from cascadeclip.data.emojiscenes import CLASSES, THINGS, EmojiScenes, collate
 from cascadeclip.data.transforms import normalise
 from cascadeclip.diagnostics import class_iou
-from cascadeclip.encoder import build_tower
 from cascadeclip.lenses import attention_maps, block_tokens
+from cascadeclip.tower import build_tower
 from cascadeclip.widgets import LayerScrubber
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -103,7 +103,8 @@ plot_maps([scenes[i].image for i in shown], maps)
 
 # %% [markdown]
 # Early blocks separate textures and colours; in the middle, objects stand out as wholes; in the last blocks backgrounds
-# become alike, and objects remain. How much of the variation can three colours show?
+# become alike, and most objects remain, some of them (both cameras, the ball) only faintly. How much of the variation
+# can three colours show?
 
 # %%
 plot_over_blocks(
@@ -128,8 +129,9 @@ LayerScrubber(clip)
 # ## 2. How alike are blocks? CKA
 #
 # CKA compares two sets of features of the same pictures through the similarities between pictures that each implies.
-# It ranges from 0 (unrelated) to 1 (the same up to rotation and scale). The estimate matters. Below, two
-# *independent* sets of random numbers, 64 samples each:
+# CKA itself ranges from 0 (unrelated) to 1 (the same up to rotation and scale), and so does the usual, *naive* estimate
+# from samples. The *debiased* estimate may come out a little below 0. Which one is taken matters. Below, two
+# *independent* sets of random numbers, 64 samples each (the debiased value is printed without its sign):
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -145,7 +147,7 @@ for width in (16, 192, 768):
 
 # %% [markdown]
 # Naive CKA calls pure noise similar as soon as features outnumber samples: it comes out near $p/(n+p)$ for width $p$
-# and $n$ samples. The debiased estimate leaves out each picture's similarity with itself, and gives 0.
+# and $n$ samples. The debiased estimate leaves out each picture's similarity with itself, and comes out near 0.
 #
 # Now the blocks. CKA needs independent samples, and patches of one picture are not independent. So we take the class
 # token, one per picture. The decoders of this method read *patch* tokens, though; for those we take one patch of each
@@ -182,9 +184,10 @@ print("the naive estimate is higher for every pair:", bool((naive >= debiased - 
 # %% [markdown]
 # Class tokens first: from block 6 on, neighbours are very alike (above 0.8). Likeness falls with distance, and block 1
 # stands apart from all. Patch tokens change less from one block to the next (above 0.9 everywhere), yet over many
-# blocks they drift as well: blocks 6 and 12 have about 0.7, blocks 1 and 12 about 0.3. So distant blocks hold
-# *different* information, which is the reason to read more than one. The naive matrix has the same pattern, but every
-# value in it is higher.
+# blocks they drift as well: blocks 6 and 12, the first and the last that the cascade reads, have about 0.7, blocks 1
+# and 12 about 0.3. So distant blocks arrange the same pictures differently. That is another *geometry*; it does not say
+# that one block holds information which the other lacks. What can be read from a block is the next question. The naive
+# matrix has the same pattern, but every value in it is higher.
 #
 # ## 3. Linear probes, with controls
 #
@@ -215,8 +218,10 @@ by_place = probe_of(np.broadcast_to(np.eye(truth.shape[1], dtype=np.float32), (*
 # %% [markdown]
 # How sure is an mIoU on 80 pictures? The **bootstrap** draws 80 of them with replacement, again and again, and asks how
 # far the score moves. The unit is the picture. One thing looks odd in the figure and is right: the curve lies near the
-# *top* of its band. A mean over many classes is flattered by few pictures. A rare class counts only if a picture of it
-# is there, and then it is there more often than usual, while false alarms for it are not. The interval takes this off.
+# *top* of its band. Drawing pictures makes rare classes look better. Take a class that only one picture shows: if the
+# picture is not drawn, the class is left out of the mean; if it is drawn, it comes more than once on average, while
+# false alarms for the class in other pictures come as often as before. The 80 pictures, themselves drawn from the
+# world, are flattered in the same way. The interval corrects for that and reaches further down.
 
 
 # %%
@@ -255,10 +260,11 @@ print("the best block is the last one:", best == len(probed) - 1)
 
 # %% [markdown]
 # Classes can be read off best from blocks in the *middle*; toward the last one it gets harder again, and the interval
-# of the difference keeps well away from zero. What is readable comes from training: random weights tell some textures
-# (grass, water, sand and snow best) and not one thing; shuffled labels and position alone reach next to nothing. A
-# probe was *taught* the classes with masks, though. That a class can be decoded does not mean that its *word* points
-# there: that is the question of notebook 02.
+# of the difference keeps well away from zero. (The best block was chosen after looking at these same 80 pictures, which
+# makes its lead a little too large; blocks 6, 8 and 9 lead by nearly as much.) What is readable comes from training:
+# random weights tell some textures (grass, water, sand and snow best) and not one thing; shuffled labels and position
+# alone reach next to nothing. A probe was *taught* the classes with masks, though. That a class can be decoded does not
+# mean that its *word* points there: that is the question of notebook 02.
 #
 # ## Which block knows boundaries best?
 #
@@ -393,9 +399,9 @@ print(f"gain of things {gains[0]:.1f}, of stuff {gains[1]:.1f} points")
 # ## Recap
 #
 # 1. Feature maps can be compared only if mean, axes, signs and range are fixed once for all pictures; then textures
-#    (early), objects (middle) and blended pictures (late) can be seen.
-# 2. From block 6 on, neighbours are very alike; likeness falls with distance, and distant blocks hold different
-#    information. The debiased CKA says so without flattering; the naive one scores noise.
+#    (early), whole objects (middle), and objects on backgrounds that have become alike (late) can be seen.
+# 2. From block 6 on, neighbours are very alike; likeness falls with distance: distant blocks arrange the same pictures
+#    differently. The debiased CKA says so without flattering; the naive one scores noise.
 # 3. Probes with controls: classes are read off best in the middle (mIoU about 32 against 27 at the last block), and a
 #    model that reads the last block alone gives that up. For borders the difference between blocks is tiny here.
 #

@@ -16,8 +16,8 @@ from cascadeclip import clip as clip_module
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.clip import load_clip, misfit, resize_positions, scaled_stages
 from cascadeclip.config import ModelConfig
-from cascadeclip.encoder import tower_config
 from cascadeclip.errors import InputError
+from cascadeclip.tower import tower_config
 
 PAPER = ((6, 7, 8), (9, 10, 11), (12,))
 

@@ -19,8 +19,8 @@ from cascadeclip.checkpoint import (
     replace_file,
     save_checkpoint,
 )
-from cascadeclip.encoder import build_tower
 from cascadeclip.errors import InputError
+from cascadeclip.tower import build_tower
 
 CLIP = {"name": "mini", "pretrained": None}
 SEEN = ("cat", "dog", "grass")

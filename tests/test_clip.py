@@ -10,9 +10,9 @@ from cascadeclip.clip import load_clip, resize_positions
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS, THINGS, draw_scene
 from cascadeclip.data.transforms import normalise, to_tensor
-from cascadeclip.encoder import build_tower
 from cascadeclip.errors import InputError
 from cascadeclip.lenses import last_layer_tokens, value_path_tokens
+from cascadeclip.tower import build_tower
 
 
 @pytest.fixture(scope="module")

@@ -164,8 +164,10 @@ def test_the_table_has_means_deviations_and_intervals(rows):
 
 
 def test_the_report_is_a_table_numbers_and_a_figure(rows, tmp_path):
-    path = write_report(TWO, rows, budgeted("mini", None, 3, 5), tmp_path, command="experiments two")
-    assert path.read_text() == markdown(TWO, rows, "preset mini, 3 steps of 5 pictures, 2 seeds")
+    path = write_report(TWO, rows, budgeted("mini", None, 3, 5), tmp_path, command="experiments two", limit=20)
+    assert path.read_text() == markdown(
+        TWO, rows, "preset mini, 3 steps of 5 pictures, 2 seeds, the first 20 test pictures"
+    )
     report = json.loads(path.with_suffix(".json").read_text())
     assert report["command"] == "experiments two" and report["seeds"] == 2
     assert report["versions"]["torch"] == torch.__version__.partition("+")[0] and "core" in report["hardware"]

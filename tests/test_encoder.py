@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from cascadeclip import encoder
-from cascadeclip.encoder import attend, position_embedding, run_block
+from cascadeclip.tower import attend, position_embedding, run_block
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from torch import nn
 from cascadeclip import tensors as tensor_files
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.checkpoint import from_authors, save_authors, to_authors
-from cascadeclip.encoder import tower_config
 from cascadeclip.errors import InputError
+from cascadeclip.tower import tower_config
 
 QUICK = {"quick_gelu": True}
 

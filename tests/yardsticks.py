@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cascadeclip.cascade import CascadeCLIP, DecoderLayer, MaskLayer
-from cascadeclip.encoder import embed, run_block
+from cascadeclip.tower import embed, run_block
 
 
 class TowerAlone(nn.Module):

@@ -8,13 +8,16 @@ from nbgrader.preprocessors import Execute, OverwriteCells
 from nbgrader.utils import is_grade, is_locked
 
 OWN_CELL = 30  # seconds for a cell that a student may write into
-GIVEN_CELL = 300  # seconds for our own cells: tests limit what they call by themselves, and one of them trains models
+GIVEN_CELL = 60  # seconds for a cell of ours that may call a student's functions
+TEST_CELL = 300  # seconds for a test: it limits what it calls by itself, and one trains models
 CHARACTERS = 100_000  # of output that are kept of a cell
 
 
 def cell_timeout(cell: NotebookNode) -> int:
     """Seconds after which a cell is interrupted."""
-    return GIVEN_CELL if is_grade(cell) or is_locked(cell) else OWN_CELL
+    if is_grade(cell):
+        return TEST_CELL
+    return GIVEN_CELL if is_locked(cell) else OWN_CELL
 
 
 class BoundedExecute(Execute):
