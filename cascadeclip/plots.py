@@ -46,17 +46,17 @@ def plot_segmentation(segmentation: Segmentation) -> Figure:
     return figure
 
 
-def plot_scores(report: dict[str, dict[str, float]]) -> Figure:
+def plot_scores(report: dict[str, dict[str, float]], scored_on: str = "the test set") -> Figure:
     """Seen, unseen and harmonic mIoU of several models as bars; `report` maps model name -> scores as fractions."""
     bars = {"mIoU_seen": SEEN_COLOUR, "mIoU_unseen": UNSEEN_COLOUR, "hIoU": HARMONIC_COLOUR}
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axis = figure.subplots()
     for offset, (key, colour) in enumerate(bars.items()):
         values = [100 * scores[key] for scores in report.values()]
-        drawn = axis.bar(np.arange(len(report)) + 0.26 * (offset - 1), values, 0.24, color=colour, label=key)
+        drawn = axis.bar(np.arange(len(report)) + 0.26 * (offset - 1), values, 0.24, color=colour, label=key.replace("_", " "))
         axis.bar_label(drawn, fmt="%.1f", fontsize=8)
     axis.set_xticks(range(len(report)), [name.replace("_", " ") for name in report])
-    axis.set_ylabel("mean IoU on the test set, per cent")
+    axis.set_ylabel(f"mean IoU on {scored_on}, per cent")
     axis.set_ylim(0, 100)
     axis.legend(frameon=False, ncols=3)
     axis.spines[["top", "right"]].set_visible(False)

@@ -5,7 +5,14 @@ import torch
 from noise import MODEL, NAMES, TEXT, UNSEEN, Noise
 
 from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.plots import OTHER_COLOUR, _classes_to_name, class_colours, plot_predictions, plot_segmentation
+from cascadeclip.plots import (
+    OTHER_COLOUR,
+    _classes_to_name,
+    class_colours,
+    plot_predictions,
+    plot_scores,
+    plot_segmentation,
+)
 from cascadeclip.segmenter import Segmentation
 
 
@@ -59,3 +66,12 @@ def test_classes_without_a_place_in_the_legend_are_grey(monkeypatch):
     assert texts(figure.axes[-1].get_legend()) == ["a", "other words"]
     truth = np.asarray(figure.axes[1].images[0].get_array())
     assert np.allclose(truth[labels.numpy() != 0], OTHER_COLOUR)
+
+
+def test_scores_stand_as_bars_in_per_cent_and_say_what_they_were_measured_on():
+    report = {name: {"mIoU_seen": 0.5, "mIoU_unseen": 0.25, "hIoU": 1 / 3} for name in ("cascade", "last_layer")}
+    (axis,) = plot_scores(report, "100 validation scenes").axes
+    assert axis.get_ylabel() == "mean IoU on 100 validation scenes, per cent"
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["mIoU seen", "mIoU unseen", "hIoU"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["cascade", "last layer"]
+    assert [round(bar.get_height(), 1) for bar in axis.patches] == [50, 50, 25, 25, 33.3, 33.3]
