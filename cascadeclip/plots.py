@@ -53,7 +53,9 @@ def plot_scores(report: dict[str, dict[str, float]], scored_on: str = "the test 
     axis = figure.subplots()
     for offset, (key, colour) in enumerate(bars.items()):
         values = [100 * scores[key] for scores in report.values()]
-        drawn = axis.bar(np.arange(len(report)) + 0.26 * (offset - 1), values, 0.24, color=colour, label=key.replace("_", " "))
+        drawn = axis.bar(
+            np.arange(len(report)) + 0.26 * (offset - 1), values, 0.24, color=colour, label=key.replace("_", " ")
+        )
         axis.bar_label(drawn, fmt="%.1f", fontsize=8)
     axis.set_xticks(range(len(report)), [name.replace("_", " ") for name in report])
     axis.set_ylabel(f"mean IoU on {scored_on}, per cent")

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+import signal
 import threading
 import warnings
 from pathlib import Path
@@ -175,7 +176,15 @@ def test_whatever_an_answer_raises_is_told(ends):
         grade("nga_weights", {"nga_weights": answer}, 1)
 
 
-def test_endless_loops_are_ended(monkeypatch):
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
+def interrupts(request):
+    """What a program does when it is interrupted; one that was started in the background takes no notice."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield request.param
+    signal.signal(signal.SIGINT, before)
+
+
+def test_endless_loops_are_ended(interrupts):
     def endless(*arguments):
         while True:
             pass
@@ -185,6 +194,7 @@ def test_endless_loops_are_ended(monkeypatch):
     found = exercise.judge({"endless": endless}, 1)
     assert ["still running after 0.3 seconds" in str(wrong) for wrong in found] == [True] * 3
     assert calls == [1], "the other parts would take as long and need not be tried"
+    assert signal.getsignal(signal.SIGINT) == interrupts
     assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 
 

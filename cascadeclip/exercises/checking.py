@@ -5,6 +5,7 @@ import copy
 import inspect
 import io
 import secrets
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -154,8 +155,12 @@ class _Nowhere(io.TextIOBase):
 
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
-    """A `Late` after that many seconds. The main thread is interrupted, which is where notebooks run their cells."""
+    """A `Late` after that many seconds, in the main thread, which is where notebooks run their cells."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("answers are tested in the main thread: only there can an endless loop be stopped")
     late = threading.Event()
+    # a program that was started in the background may ignore interrupts
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def stop() -> None:
         late.set()
@@ -172,6 +177,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         raise Late(f"still running after {seconds:g} seconds: is there a loop that never ends?") from None
     finally:
         timer.cancel()
+        signal.signal(signal.SIGINT, before)
 
 
 def own_work(function: Callable, withheld: frozenset[str]) -> None:
