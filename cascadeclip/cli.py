@@ -104,6 +104,7 @@ def train(
         precision=precision, workers=workers, validate_every=validate_every, checkpoint_every=checkpoint_every,
         keep_every=keep_every, accumulate=accumulate, gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
+    chosen.train_data(training.seed)  # data that are missing are told of before CLIP is fetched
     start = load(from_checkpoint, preset=chosen).model if from_checkpoint is not None else None
     _, log = fit(
         chosen, open_clip_of(chosen), model, training, out, start=start, validate=True, tensorboard=tensorboard

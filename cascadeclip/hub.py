@@ -151,7 +151,7 @@ class HubMixin(ModelHubMixin):
                 offset=self.seen_offset,
                 templates="\n".join(f"- `{template}`" for template in self.templates),
                 seen=", ".join(self.seen) or "not stated",
-                unseen=", ".join(self.unseen) or "not stated",
+                unseen=", ".join(self.unseen) or "all other words",
             )
         )
 

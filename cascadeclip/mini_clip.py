@@ -53,7 +53,7 @@ class MiniTokenizer:
 
     def _id(self, word: str) -> int:
         if word not in self.ids:
-            near = difflib.get_close_matches(word, WORDS, n=3, cutoff=0.5)
+            near = difflib.get_close_matches(word, WORDS, n=3, cutoff=0.65)
             hint = f"did you mean {', '.join(near)}? " if near else ""
             raise InputError(
                 f"Mini-CLIP does not know the word {word!r}: {hint}It knows these classes: {', '.join(CLASSES)}. "

@@ -43,6 +43,11 @@ class Segmentation:
     image: np.ndarray
     seen: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        shares = (f"{name} {(self.labels == index).mean():.0%}" for index, name in enumerate(self.names))
+        return f"Segmentation({width} x {height} px: {', '.join(shares)})"
+
     def plot(self):
         """Picture beside its segmentation, words that had no mask label marked; returns the matplotlib figure."""
         from cascadeclip.plots import plot_segmentation
@@ -74,6 +79,10 @@ class Segmenter(HubMixin):
     ):
         self.model, self.clip, self.origins = model.eval(), clip, tuple(origins)
         self.seen, self.seen_offset, self.templates = tuple(seen), seen_offset, tuple(templates)
+
+    def __repr__(self) -> str:
+        stages = [list(stage) for stage in self.model.config.stages]
+        return f"Segmenter(clip={self.clip.name!r}, stages={stages}, {len(self.seen)} seen words)"
 
     def segment(self, image: str | Path | Image.Image | np.ndarray, names: str | Sequence[str]) -> Segmentation:
         """Give every pixel the best of the words.

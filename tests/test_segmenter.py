@@ -141,6 +141,13 @@ def test_one_word_may_stand_alone(segmenter, scene):
     assert (segmenter.segment(scene.image, "cat").labels == 0).all()
 
 
+def test_both_tell_of_themselves_in_a_line(segmenter, scene):
+    assert repr(segmenter) == "Segmenter(clip='mini', stages=[[6, 7, 8], [9, 10, 11], [12]], 58 seen words)"
+    result = segmenter.segment(np.zeros((40, 60, 3), np.uint8), ["sand", "owl"])
+    share = (result.labels == 0).mean()
+    assert repr(result) == f"Segmentation(60 x 40 px: sand {share:.0%}, owl {1 - share:.0%})"
+
+
 def test_saved_model_is_loaded_again_with_its_seen_words(segmenter, scene, tmp_path):
     path = tmp_path / "model.safetensors"
     save_checkpoint(path, segmenter.model, clip=MINI.clip, seen=("cat",))
