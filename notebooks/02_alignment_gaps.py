@@ -22,7 +22,7 @@
 # 2. to measure localisation and the modality gap with chance levels and intervals;
 # 3. what happens when blocks are simply added up, here and in the paper.
 #
-# **Time:** about two minutes on a laptop CPU with two cores; a GPU is used if there is one.
+# **Time:** between two and three minutes on a laptop CPU with two cores; a GPU is used if there is one.
 
 # %%
 # On Colab, install the package first: see the README.
