@@ -413,8 +413,10 @@ print("in this budget, every way of using several blocks learns more than the la
 # Black lines on the bars are 95 % intervals by the bootstrap over the 200 pictures.
 #
 # The paper (Table 1, real CLIP, full training) reports that naive fusion hurts unseen classes: sum and concatenation
-# fall behind the last layer alone. Its argument: one projection and one decoder must serve blocks whose features differ
-# (CKA, notebook 01), and fitting them to seen classes costs the match with text.
+# fall behind the last layer alone. Its argument: one text projection and one decoder must serve blocks whose features
+# differ (CKA, notebook 01), and fitting them to seen classes costs the match with text. So it is with our sum and
+# concatenation: every block has a tap of its own, but they share one relationship descriptor and one decoder (and the
+# layer that joins the blocks, where they are concatenated).
 #
 # **We measure no such loss, so this is no replication.** In this budget the last layer alone has learnt textures at
 # best and hardly a thing, while all three that use blocks 6 to 12 find things, seen and unseen ones: they learn
