@@ -28,7 +28,7 @@ from cascadeclip.losses import segmentation_loss
 from cascadeclip.precision import autocast, has_bf16
 from cascadeclip.presets import Preset, get_preset
 from cascadeclip.tensors import replace_file
-from cascadeclip.training import pseudo_labels, reduce_labels
+from cascadeclip.training import adamw, pseudo_labels, reduce_labels
 
 WORK = ("train", "inference")
 MIB = 2**20
@@ -289,7 +289,7 @@ def _training(model: CascadeCLIP, preset: Preset, case: Case) -> Callable[[], No
     labels = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :side, :side]
     labels = reduce_labels(labels, settings.loss_size)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    optimiser = adamw(trained, settings)
     scaler = torch.amp.GradScaler(images.device.type, enabled=case.precision == "fp16")
     unseen = list(range(classes - max(1, classes // 4), classes))
     model.train()

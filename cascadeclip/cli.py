@@ -104,11 +104,12 @@ def train(
         precision=precision, workers=workers, validate_every=validate_every, checkpoint_every=checkpoint_every,
         keep_every=keep_every, accumulate=accumulate, gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
-    chosen.train_data(training.seed)  # data that are missing are told of before CLIP is fetched
+    data = chosen.train_data(training.seed)  # first, so that missing files are told of before CLIP is fetched
     start = load(from_checkpoint, preset=chosen).model if from_checkpoint is not None else None
     _, log = fit(
-        chosen, open_clip_of(chosen), model, training, out, start=start, validate=True, tensorboard=tensorboard
-    )
+        chosen, open_clip_of(chosen), model, training, out, data=data, start=start, validate=True,
+        tensorboard=tensorboard,
+    )  # fmt: skip
     if _process().is_main_process:
         if _process().num_processes > 1:
             print(f"trained in {_process().num_processes} processes")
@@ -205,9 +206,9 @@ def experiments(
     make_preset = partial(budgeted, preset, data_root, steps, batch_size)
     if jobs > 1:
         run_ahead(chosen, make_preset, out, seeds=range(seeds), limit=limit, jobs=jobs)
+    command = shlex.join(["cascadeclip", *sys.argv[1:]])
     for comparison in chosen:
         rows = run_comparison(comparison, make_preset(), out, seeds=range(seeds), limit=limit)
-        command = shlex.join(["cascadeclip", *sys.argv[1:]])
         path = write_report(comparison, rows, make_preset(), out, command=command, limit=limit)
         print(path.read_text())
         print(f"wrote {path}, and beside it the figure and the numbers as JSON")
@@ -250,9 +251,9 @@ def segment(
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: the result is a PNG picture, give a name that ends in .png")
     result = load(checkpoint or chosen.name, preset=chosen, device=_process().device).segment(image, words)
-    for position, name in enumerate(result.names):
+    for name, share in result.shares().items():
         note = "" if name in result.seen else "  (unseen in training)"
-        print(f"{name:16}{100 * (result.labels == position).mean():6.1f} % of the pixels{note}")
+        print(f"{name:16}{100 * share:6.1f} % of the pixels{note}")
     save_figure(result.plot(), out)
     print(f"wrote {out}")
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch.utils.data import Dataset
 
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.checkpoint import load_own_state, own_state, save_checkpoint
@@ -30,6 +31,7 @@ def fit(
     training: TrainConfig,
     out: str | Path,
     *,
+    data: Dataset | None = None,
     start: CascadeCLIP | None = None,
     validate: bool = False,
     tensorboard: bool = False,
@@ -40,6 +42,7 @@ def fit(
     Args:
         model: the tower's sizes are taken from `clip`; for one of other depth the stages are scaled.
         out: also gets `model-<step>.safetensors` every `training.keep_every` steps.
+        data: the preset's training pictures, where they have been listed already.
         start: a trained model to start from; self-training needs one.
         validate: score on the validation set every `training.validate_every` steps and at the end.
         tensorboard: also log there.
@@ -64,6 +67,7 @@ def fit(
         load_own_state(cascade, own_state(start))
     cascade.to(state.device)
     text = clip.class_embeddings(preset.names, preset.templates)
+    data = preset.train_data(training.seed) if data is None else data
 
     def save(current: CascadeCLIP, name: str) -> None:
         save_checkpoint(
@@ -72,7 +76,7 @@ def fit(
         )  # fmt: skip
 
     log = train(
-        cascade, preset.train_data(training.seed), text, preset.names, preset.unseen, training,
+        cascade, data, text, preset.names, preset.unseen, training,
         collate=preset.collate, out=out, tensorboard=tensorboard, progress=progress,
         keep=lambda current, step: save(current, f"model-{step}.safetensors"),
         validate=(lambda current: summarise(preset, score(preset, clip, current, "val"))) if validate else None,

@@ -45,8 +45,12 @@ class Segmentation:
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
-        shares = (f"{name} {(self.labels == index).mean():.0%}" for index, name in enumerate(self.names))
-        return f"Segmentation({width} x {height} px: {', '.join(shares)})"
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in self.shares().items())
+        return f"Segmentation({width} x {height} px: {shares})"
+
+    def shares(self) -> dict[str, float]:
+        """Share of the picture that each word has, from 0 to 1."""
+        return {name: float((self.labels == index).mean()) for index, name in enumerate(self.names)}
 
     def plot(self):
         """Picture beside its segmentation, words that had no mask label marked; returns the matplotlib figure."""

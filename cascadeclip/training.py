@@ -135,9 +135,7 @@ class _Run:
         model.encoder.recompute = config.gradient_checkpointing
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.wrapped = self.accelerator.prepare_model(model)
-        self.optimiser = torch.optim.AdamW(
-            self.parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
-        )
+        self.optimiser = adamw(self.parameters, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.tower = fingerprint(model.encoder.visual)
         self.done, self.log = self._resume()
@@ -289,6 +287,11 @@ class _Run:
         self.scaler.load_state_dict(state["scaler"])
         logger.info("resuming %s at step %d", path, state["step"])
         return state["step"], json.loads(state["log"])
+
+
+def adamw(parameters: Sequence[torch.nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
+    """The optimiser of a training, in one pass over all tensors."""
+    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
 def _due(step: int, every: int) -> bool:

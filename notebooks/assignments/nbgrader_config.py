@@ -35,8 +35,7 @@ c.Autograde.autograde_preprocessors = [
     CheckCellMetadata,
 ]
 
-# An endless loop: 30 s for a student's cell, 60 s for a given one, 300 s for a test, which gives one call of a
-# function 20 s.
+# Endless loops: the limits stand in `cascadeclip.exercises.grading`, that of one call in `checking`.
 c.ExecutePreprocessor.timeout_func = cell_timeout
 c.ExecutePreprocessor.interrupt_on_timeout = True
 
