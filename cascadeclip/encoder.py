@@ -89,27 +89,21 @@ class PromptedEncoder(nn.Module):
         for block, module in enumerate(self.visual.transformer.resblocks, start=1):
             if block in self.spectral_blocks:
                 tokens = self.spectral(tokens, grid)
-            tokens = self.insert_prompts(tokens, block, patches=math.prod(grid))
+            prompts = self.prompts_of(block, images=len(tokens))
             if self.recompute and torch.is_grad_enabled():
-                tokens = checkpoint(run_block, module, tokens, use_reentrant=False)
+                tokens = checkpoint(run_block, module, tokens, prompts, use_reentrant=False)
             else:
-                tokens = run_block(module, tokens)
+                tokens = run_block(module, tokens, prompts)
             if block in self.taps:
                 position = self.taps.index(block)
-                tapped = self.tap_norms[position](self.prompt_norm(self.patch_tokens(tokens, grid)))
+                tapped = self.tap_norms[position](self.prompt_norm(tokens[:, 1:]))
                 features[block] = F.normalize(tapped @ self.tap_projections[position], dim=-1)
         joint = self.visual.ln_post(self.prompt_norm(tokens)) @ self.visual.proj
-        features[block] = F.normalize(self.patch_tokens(joint, grid), dim=-1)
+        features[block] = F.normalize(joint[:, 1:], dim=-1)
         return EncoderOutput(features, F.normalize(joint[:, 0], dim=-1), grid)
 
-    def insert_prompts(self, tokens: Tensor, block: int, patches: int) -> Tensor:
-        """Put the prompt tokens of `block` between class token and patches; those of the block before are dropped."""
+    def prompts_of(self, block: int, images: int) -> Tensor | None:
+        """Prompt tokens of `block`, (B, P, D), the same for every image but for the dropout; None without prompts."""
         if self.prompts is None:
-            return tokens
-        prompts = self.prompt_dropout(self.prompt_proj(self.prompts[block - 1]).expand(len(tokens), -1, -1))
-        return torch.cat([tokens[:, :1], prompts.to(tokens.dtype), tokens[:, -patches:]], dim=1)
-
-    @staticmethod
-    def patch_tokens(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Leave out class and prompt tokens: (B, 1 + P + N, X) -> (B, N, X)."""
-        return tokens[:, -math.prod(grid) :]
+            return None
+        return self.prompt_dropout(self.prompt_proj(self.prompts[block - 1]).expand(images, -1, -1))

@@ -1,6 +1,6 @@
 """SPT-SEG's spectral prompt, for the comparison on that base method (Xu et al., "Spectral Prompt Tuning", AAAI 2024).
 
-Symbols as in `encoder.py`: B images, N = h * w patches, D width of the tower, P prompt tokens.
+Symbols as in `encoder.py`: B images, N = h * w patches, D width of the tower.
 """
 
 import torch
@@ -23,12 +23,12 @@ class SpectralPrompt(nn.Module):
         self.filter = nn.Parameter(0.02 * torch.randn(grid[0], grid[1] // 2 + 1, width, 2))  # real and imaginary part
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """(B, 1 + P + N, D) -> the same shape; class and prompt tokens stay as they are."""
-        others, patches = tokens[:, : -grid[0] * grid[1]], tokens[:, -grid[0] * grid[1] :]
-        image = (patches * tokens[:, :1]).float().unflatten(1, grid)  # (B, h, w, D)
+        """(B, 1 + N, D) -> the same shape; the class token stays as it is."""
+        class_token, patches = tokens[:, :1], tokens[:, 1:]
+        image = (patches * class_token).float().unflatten(1, grid)  # (B, h, w, D)
         spectrum = torch.fft.rfft2(image, dim=(1, 2), norm="ortho") * self.filter_for(grid)
         passed = torch.fft.irfft2(spectrum, s=grid, dim=(1, 2), norm="ortho").flatten(1, 2)
-        return torch.cat([others, patches + passed.to(patches.dtype)], dim=1)
+        return torch.cat([class_token, patches + passed.to(patches.dtype)], dim=1)
 
     def filter_for(self, grid: tuple[int, int]) -> Tensor:
         """The complex filter (h, w // 2 + 1, D) for a grid."""

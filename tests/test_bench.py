@@ -31,9 +31,10 @@ def linear(rows, inner, columns):
 def mini_forward(batch, classes, side=96):
     """Multiply-adds of the mini model's matrix products, from its sizes."""
     tokens, width, embed, prompts = (side // 8) ** 2, 192, 128, 10
-    length = 1 + prompts + tokens
+    length = 1 + tokens
     patches = linear(tokens, 3 * 8 * 8, width)
-    block = linear(length, width, 12 * width) + 2 * length**2 * width
+    block = linear(length, width, 12 * width) + 2 * length * (length + prompts) * width
+    block += linear(prompts, width, 2 * width)  # prompts are keys and values only
     taps = 6 * linear(tokens, width, embed) + linear(length, width, embed)
     attention = linear(2 * classes + 2 * tokens, embed, embed) + 2 * classes * tokens * embed
     feed_forward = 2 * linear(classes, embed, 4 * embed)

@@ -16,16 +16,17 @@ def plain(make_model):
 
 @pytest.fixture
 def watched(monkeypatch):
-    """Lists that fill with every block's input and output tokens."""
-    seen_in, seen_out = [], []
+    """Lists that fill with every block's input tokens, output tokens and prompt tokens."""
+    seen_in, seen_out, prompted = [], [], []
 
-    def run_and_note(block, tokens):
+    def run_and_note(block, tokens, prompts):
         seen_in.append(tokens)
-        seen_out.append(run_block(block, tokens))
+        prompted.append(prompts)
+        seen_out.append(run_block(block, tokens, prompts))
         return seen_out[-1]
 
     monkeypatch.setattr(encoder, "run_block", run_and_note)
-    return seen_in, seen_out
+    return seen_in, seen_out, prompted
 
 
 @torch.no_grad()
@@ -71,7 +72,7 @@ def test_taps_read_the_output_of_the_block_they_name(make_model, make_inputs, wa
     prompted = model.encoder
     assert list(features) == [1, 3, 4]
     for position, block in enumerate((1, 3)):
-        patches = prompted.prompt_norm(outputs[block - 1][:, 1 + 2 :])
+        patches = prompted.prompt_norm(outputs[block - 1][:, 1:])
         norm = prompted.tap_norms[position]
         wanted = F.layer_norm(patches, (32,), norm.weight, norm.bias) @ prompted.tap_projections[position]
         torch.testing.assert_close(features[block], wanted / wanted.norm(dim=-1, keepdim=True), rtol=1e-5, atol=1e-5)
@@ -85,22 +86,39 @@ def test_last_block_goes_through_clips_own_norm_and_projection(make_model, make_
     visual = model.encoder.visual
     joint = visual.ln_post(model.encoder.prompt_norm(outputs[-1])) @ visual.proj
     torch.testing.assert_close(found.image_embedding, F.normalize(joint[:, 0], dim=-1), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(found.features[4], F.normalize(joint[:, 3:], dim=-1), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found.features[4], F.normalize(joint[:, 1:], dim=-1), rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()
-def test_every_block_gets_its_own_prompts_and_those_before_are_dropped(make_model, make_inputs, watched):
+def test_every_block_gets_its_own_prompts_and_no_tokens_but_its_own(make_model, make_inputs, watched):
     model = make_model(prompt_tokens=3)
-    inputs, outputs = watched
-    prompted = model.encoder
-    prompted(make_inputs(model)[0])
+    inputs, outputs, prompts = watched
+    encoder = model.encoder
+    images = make_inputs(model)[0]
+    encoder(images)
     for block in range(4):
-        assert inputs[block].shape[1] == 1 + 3 + 16
-        wanted = prompted.prompts[block] @ prompted.prompt_proj.weight.T + prompted.prompt_proj.bias
-        torch.testing.assert_close(inputs[block][0, 1:4], wanted, rtol=1e-5, atol=1e-5)
+        wanted = encoder.prompts[block] @ encoder.prompt_proj.weight.T + encoder.prompt_proj.bias
+        torch.testing.assert_close(prompts[block], wanted.expand(len(images), 3, -1), rtol=1e-5, atol=1e-5)
+        assert inputs[block].shape[1] == outputs[block].shape[1] == 1 + 16
         if block:
-            assert torch.equal(inputs[block][:, :1], outputs[block - 1][:, :1])
-            assert torch.equal(inputs[block][:, 4:], outputs[block - 1][:, 4:])
+            assert inputs[block] is outputs[block - 1]
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_prompts_act_as_tokens_of_the_block_whose_outcome_is_dropped(make_model, quick_gelu):
+    """The same tokens and gradients as open_clip's own block gives, told of the prompts as of any other token."""
+    block = make_model({"quick_gelu": quick_gelu}).encoder.visual.transformer.resblocks[1].requires_grad_(False)
+    tokens, prompts = torch.randn(2, 17, 32), torch.randn(2, 3, 32)
+    ours, theirs = ([x.clone().requires_grad_() for x in (tokens, prompts)] for _ in range(2))
+    found = run_block(block, *ours)
+    given = torch.cat([theirs[0][:, :1], theirs[1], theirs[0][:, 1:]], dim=1)
+    expected = block(given)[:, [0, *range(4, 20)]]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-6)
+    assert not torch.allclose(found, run_block(block, tokens), atol=1e-3)
+    for output in (found, expected):
+        (output * torch.linspace(-1, 1, output.numel()).view_as(output)).sum().backward()
+    for own, wanted in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own.grad, wanted.grad, rtol=1e-5, atol=1e-5)
 
 
 @torch.no_grad()
@@ -117,10 +135,10 @@ def test_prompts_of_a_block_reach_that_block_and_no_earlier_one(make_model, make
 @torch.no_grad()
 def test_dropout_falls_on_the_prompts_while_training(make_model, make_inputs, watched):
     model = make_model(prompt_tokens=3, dropout=0.5).train()
-    inputs = watched[0]
+    inputs, _, prompts = watched
     model.encoder(make_inputs(model)[0])
-    assert (inputs[0][:, 1:4] == 0).float().mean() == pytest.approx(0.5, abs=0.15)
-    assert not (inputs[0][:, 4:] == 0).any()
+    assert (prompts[0] == 0).float().mean() == pytest.approx(0.5, abs=0.15)
+    assert not (inputs[0] == 0).any()
 
 
 @torch.no_grad()
