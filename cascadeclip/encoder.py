@@ -85,15 +85,14 @@ class PromptedEncoder(nn.Module):
             InputError: another shape.
         """
         tokens, grid = embed(self.visual, images, self.class_embedding_twice)
-        features = {}
+        prompts, features = self.projected_prompts(len(images)), {}
         for block, module in enumerate(self.visual.transformer.resblocks, start=1):
             if block in self.spectral_blocks:
                 tokens = self.spectral(tokens, grid)
-            prompts = self.prompts_of(block, images=len(tokens))
             if self.recompute and torch.is_grad_enabled():
-                tokens = checkpoint(run_block, module, tokens, prompts, use_reentrant=False)
+                tokens = checkpoint(run_block, module, tokens, prompts[block - 1], use_reentrant=False)
             else:
-                tokens = run_block(module, tokens, prompts)
+                tokens = run_block(module, tokens, prompts[block - 1])
             if block in self.taps:
                 position = self.taps.index(block)
                 tapped = self.tap_norms[position](self.prompt_norm(tokens[:, 1:]))
@@ -102,8 +101,9 @@ class PromptedEncoder(nn.Module):
         features[block] = F.normalize(joint[:, 1:], dim=-1)
         return EncoderOutput(features, F.normalize(joint[:, 0], dim=-1), grid)
 
-    def prompts_of(self, block: int, images: int) -> Tensor | None:
-        """Prompt tokens of `block`, (B, P, D), the same for every image but for the dropout; None without prompts."""
+    def projected_prompts(self, images: int) -> list[Tensor | None]:
+        """The prompt tokens of every block, each (B, P, D): the same for all images but for the dropout."""
         if self.prompts is None:
-            return None
-        return self.prompt_dropout(self.prompt_proj(self.prompts[block - 1]).expand(images, -1, -1))
+            return [None] * len(self.visual.transformer.resblocks)
+        projected = self.prompt_proj(self.prompts)  # (L, P, D)
+        return [self.prompt_dropout(own.expand(images, -1, -1)) for own in projected]
