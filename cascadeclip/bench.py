@@ -4,9 +4,7 @@ Weights and pictures are random, so nothing has to be downloaded; each figure is
 that one cannot hide in the memory of another. The text tower is left out: it runs once, before training.
 """
 
-import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,7 +13,6 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
@@ -27,7 +24,6 @@ from cascadeclip.evaluation import predict
 from cascadeclip.losses import segmentation_loss
 from cascadeclip.precision import autocast, has_bf16
 from cascadeclip.presets import Preset, get_preset
-from cascadeclip.tensors import replace_file
 from cascadeclip.training import adamw, pseudo_labels, reduce_labels
 
 WORK = ("train", "inference")
@@ -52,6 +48,7 @@ class Case:
         classes: C; what the preset trains on or scores by default.
         stages: number of stages: the last block, and three blocks more for each stage before it; None: the preset's.
         precision: `fp32`, `bf16` or `fp16`.
+        compile: measure the model as `torch.compile` makes it.
         repeats: timed runs, after one that is not timed.
     """
 
@@ -62,6 +59,7 @@ class Case:
     classes: int | None = None
     stages: int | None = None
     precision: str = "fp32"
+    compile: bool = False
     repeats: int = 5
 
     def __post_init__(self):
@@ -99,13 +97,15 @@ def measure(case: Case) -> dict:
     if case.precision == "bf16" and not has_bf16(device):
         raise InputError(f"this {device.type} has no instructions for bf16: measure fp32")
     autocast(device, case.precision)  # refuses what the device cannot do, before the work
-    preset = _sized(case)
+    preset = sized_preset(case)
     torch.manual_seed(0)
     model = CascadeCLIP(preset.model).to(device)
-    run = _training(model, preset, case) if case.work == "train" else _inference(model, preset, case)
-    run()  # not timed: allocates, and chooses kernels
+    work = _training if case.work == "train" else _inference
+    run = work(torch.compile(model) if case.compile else model, preset, case)
+    run()  # not timed: compiles, allocates, and chooses kernels
     seconds = [_timed(run, device) for _ in range(case.repeats)]
     peak = _peak_mib(device)
+    run = work(model, preset, case)  # the counter does not see into what is compiled
     with FlopCounterMode(display=False) as counter:
         run()
     macs, tflops = counter.get_total_flops() / 2, matmul_tflops(device, case.precision)
@@ -152,7 +152,7 @@ def last_stages(layers: int, number: int) -> tuple[tuple[int, ...], ...]:
 
 def growth_cases(case: Case) -> list[tuple[str, float, Case]]:
     """What is changed, its value, and `case` with that value, for training and inference."""
-    preset, cases = _sized(case), []
+    preset, cases = sized_preset(case), []
     for name, values in GROWTH.items():
         for value in values:
             if name == "image_size":
@@ -162,88 +162,8 @@ def growth_cases(case: Case) -> list[tuple[str, float, Case]]:
     return cases
 
 
-def plot_growth(rows: Sequence[tuple[str, float, dict]]) -> Figure:
-    """Seconds and peak memory against each of `GROWTH`, of rows as `measure` gives them."""
-    figure = Figure(figsize=(3.2 * len(GROWTH), 5.2), layout="constrained")
-    axes = figure.subplots(2, len(GROWTH), sharex="col", squeeze=False)
-    for column, name in enumerate(GROWTH):
-        for work in WORK:
-            own = [(value, row) for changed, value, row in rows if changed == name and row["work"] == work]
-            values = [value for value, _ in own]
-            axes[0, column].plot(values, [row["seconds"]["median"] for _, row in own], marker="o", label=work)
-            peaks = [(row["peak_mib"] or float("nan")) / 1024 for _, row in own]
-            axes[1, column].plot(values, peaks, marker="o", label=work)
-        axes[1, column].set_xlabel({"image_size": "image size, px"}.get(name, name.replace("_", " ")))
-    for row, label in zip(axes, ("seconds", "peak memory, GiB"), strict=True):
-        row[0].set_ylabel(label)
-        for axis in row:
-            axis.set_ylim(bottom=0)
-    axes[0, 0].legend()
-    return figure
-
-
-def bench_table(rows: Sequence[dict]) -> str:
-    """Rows of `measure` for people."""
-    lines = [
-        f"{'preset':24}{'':11}{'batch':>6}{'px':>6}{'classes':>8}{'':>6}{'s':>9}{'spread':>16}{'img/s':>8}{'GiB':>7}"
-        f"{'GMAC':>9}{'of peak':>9}"
-    ]
-    for row in rows:
-        seconds, peak = row["seconds"], row["peak_mib"]
-        spread = f"{seconds['min']:.3f}-{seconds['max']:.3f}"
-        memory = "-" if peak is None else f"{peak / 1024:.2f}"
-        lines.append(
-            f"{row['preset']:24}{row['work']:11}{row['batch_size']:6}{row['image_size']:6}{row['classes']:8}"
-            f"{row['precision']:>6}{seconds['median']:9.3f}{spread:>16}{row['images_per_second']:8.2f}{memory:>7}"
-            f"{row['gmacs']:9.1f}{row['of_peak']:9.0%}"
-        )
-    for row in rows:
-        if row["work"] == "train":
-            counts = ", ".join(f"{name.replace('_', ' ')} {n / 1e6:.2f} M" for name, n in row["parameters"].items())
-            lines.append(f"{row['preset']}: parameters {counts}")
-    peaks = {(row["device"], row["precision"]): row["matmul_tflops"] for row in rows}
-    lines += [f"{device}, {precision}: matmul {tflops:.2f} TFLOP/s" for (device, precision), tflops in peaks.items()]
-    return "\n".join(lines)
-
-
-def run_bench(
-    presets: Sequence[str], settings: dict, out: Path | None = None, *, growth: bool = False, show=print
-) -> list[dict]:
-    """Measure presets in training and inference, show the table, write `bench.json` (and `growth.json`, `growth.png`).
-
-    Args:
-        presets: names.
-        settings: values of `Case` that all share.
-        out: folder for the files; None writes nothing.
-        growth: also measure how the first preset's cost grows; needs `out`.
-
-    Raises:
-        InputError: as `Case` and `measure`, or a folder that cannot be written.
-    """
-    from cascadeclip.experiment import check_writable
-    from cascadeclip.figure import save_figure
-
-    if growth and out is None:
-        raise InputError("the figure of how cost grows needs a folder: --out")
-    cases = [Case(preset, work, **settings) for preset in presets for work in WORK]
-    for case in cases:
-        _sized(case)  # refuses what does not fit before anything is measured
-    if out is not None:
-        check_writable(out)
-    rows = bench(cases, lambda row: print(f"{row['preset']} {row['work']}: measured", file=sys.stderr, flush=True))
-    show(bench_table(rows))
-    if out is not None:
-        _write_json(out / "bench.json", rows)
-    if growth:
-        changes = growth_cases(cases[0])
-        measured = bench([case for _, _, case in changes])
-        grown = [(name, value, row) for (name, value, _), row in zip(changes, measured, strict=True)]
-        _write_json(out / "growth.json", [{"changed": name, "to": value, **row} for name, value, row in grown])
-        save_figure(plot_growth(grown), out / "growth.png")
-    return rows
-
-
-def _sized(case: Case) -> Preset:
+def sized_preset(case: Case) -> Preset:
+    """The preset with the case's image size and number of stages."""
     preset = get_preset(case.preset, image_size=case.image_size)
     if case.stages is not None:
         stages = last_stages(preset.model.tower.layers, case.stages)
@@ -264,6 +184,7 @@ def _settings(case: Case, preset: Preset) -> dict:
         "classes": _classes(case, preset),
         "stages": len(preset.model.stages),
         "precision": case.precision,
+        "compile": case.compile,
     }
 
 
@@ -340,7 +261,3 @@ def _peak_mib(device: torch.device) -> float | None:
         return None
     (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024
-
-
-def _write_json(path: Path, values: list) -> None:
-    replace_file(path, lambda scratch: scratch.write_text(json.dumps(values, indent=1) + "\n"))

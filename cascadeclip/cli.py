@@ -12,29 +12,29 @@ from typing import Annotated
 import typer
 
 from cascadeclip.errors import InputError
+from cascadeclip.options import (
+    Checkpoint,
+    ClipName,
+    ClipWeights,
+    Compile,
+    DataRoot,
+    ImageSize,
+    Limit,
+    Out,
+    Own,
+    Precision,
+    PresetName,
+    Unseen,
+    Workers,
+    changed,
+    chosen_preset,
+    stages_of,
+)
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False,
     pretty_exceptions_enable=False,
 )  # fmt: skip
-
-PresetName = Annotated[
-    str, typer.Option("--preset", help="CLIP, data, model and schedule: mini, voc12, context59, coco-stuff, or one of "
-                      "these with -transductive.")
-]  # fmt: skip
-DataRoot = Annotated[Path | None, typer.Option(help="Folder with the benchmarks' data (voc12, context59, coco-stuff).")]
-ImageSize = Annotated[int | None, typer.Option(help="px; side of crops and windows, for small tries of a benchmark.")]
-Own = Annotated[
-    Path | None, typer.Option(help="Instead of a preset: a JSON file with the arguments of `presets.own_preset`.")
-]
-ClipName = Annotated[str | None, typer.Option("--clip", help="Another CLIP of open_clip, e.g. ViT-L-14-quickgelu.")]
-ClipWeights = Annotated[str | None, typer.Option(help="Its weights: open_clip's tag, a file, or 'random' for a try.")]
-Unseen = Annotated[str | None, typer.Option(help="Another split: the unseen classes, separated by commas.")]
-Precision = Annotated[str | None, typer.Option(help="bf16 (where the device has it), fp16 (CUDA) or fp32.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
-Checkpoint = Annotated[str | None, typer.Option(help="A checkpoint file; the one shipped for the preset by default.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate on the first pictures only.")]
-Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.")]
 
 
 def _version(asked: bool) -> None:
@@ -87,6 +87,7 @@ def train(
     aggregation: Annotated[str | None, typer.Option(help="nga, sum, mean, concat or attention.")] = None,
     prompt_tokens: Annotated[int | None, typer.Option(help="Per block; 0 leaves CLIP frozen.")] = None,
     precision: Precision = None,
+    compile: Compile = None,
     workers: Workers = None,
     validate_every: Annotated[int, typer.Option(help="Steps between scores on the validation set; 0: at the end.")] = 0,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between resumable states.")] = None,
@@ -97,12 +98,13 @@ def train(
     from cascadeclip.experiment import fit, open_clip_of
     from cascadeclip.segmenter import TRAINED, load
 
-    chosen = _preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
-    model = _changed(chosen.model, stages=_stages(stages), aggregation=aggregation, prompt_tokens=prompt_tokens)
-    training = _changed(
+    chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
+    model = changed(chosen.model, stages=stages_of(stages), aggregation=aggregation, prompt_tokens=prompt_tokens)
+    training = changed(
         chosen.training, steps=steps, batch_size=batch_size, learning_rate=learning_rate, seed=seed,
-        precision=precision, workers=workers, validate_every=validate_every, checkpoint_every=checkpoint_every,
-        keep_every=keep_every, accumulate=accumulate, gradient_checkpointing=gradient_checkpointing,
+        precision=precision, compile=compile, workers=workers, validate_every=validate_every,
+        checkpoint_every=checkpoint_every, keep_every=keep_every, accumulate=accumulate,
+        gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
     data = chosen.train_data(training.seed)  # first, so that missing files are told of before CLIP is fetched
     start = load(from_checkpoint, preset=chosen).model if from_checkpoint is not None else None
@@ -133,6 +135,7 @@ def evaluate(
     split: Annotated[str | None, typer.Option(help="Which fixed set; what results are reported on by default.")] = None,
     limit: Limit = None,
     precision: Precision = None,
+    compile: Compile = None,
     workers: Workers = None,
     per_class: Annotated[bool, typer.Option(help="Also print the IoU of every class.")] = False,
     predictions: Annotated[bool, typer.Option(help="Also write every segmentation as a coloured PNG.")] = False,
@@ -147,8 +150,9 @@ def evaluate(
     from cascadeclip.scoring import score, summarise, table
     from cascadeclip.segmenter import load
 
-    chosen = _preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
-    chosen = replace(chosen, training=_changed(chosen.training, precision=precision, workers=workers))
+    chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
+    how = changed(chosen.training, precision=precision, compile=compile, workers=workers)
+    chosen = replace(chosen, training=how)
     name = checkpoint or chosen.name
     segmenter = load(name, preset=chosen, device=_process().device)
     if cross:
@@ -223,14 +227,18 @@ def bench(
     image_size: ImageSize = None,
     classes: Annotated[int | None, typer.Option(min=1, help="How many; the preset's by default.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 (CUDA).")] = "fp32",
+    compile: Compile = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 5,
     growth: Annotated[bool, typer.Option(help="Also how cost grows with size, classes, stages, batch.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for bench.json (and growth.json, growth.png).")] = None,
 ) -> None:
     """Measure what presets cost on this device: seconds, memory, multiply-adds, share of the matmul peak."""
-    from cascadeclip.bench import run_bench
+    from cascadeclip.bench_report import run_bench
 
-    shared = dict(batch_size=batch_size, image_size=image_size, classes=classes, precision=precision, repeats=repeats)
+    shared = dict(
+        batch_size=batch_size, image_size=image_size, classes=classes, precision=precision, compile=bool(compile),
+        repeats=repeats,
+    )  # fmt: skip
     run_bench(preset or ["mini", "voc12"], shared, out, growth=growth)
 
 
@@ -258,43 +266,6 @@ def segment(
     print(f"wrote {out}")
 
 
-def _preset(name, data_root, own, image_size, clip, clip_weights, unseen):
-    """The preset that the options describe."""
-    from cascadeclip.presets import get_preset, own_preset
-
-    if own is not None:
-        arguments = _read_json(own)
-        for key in ("images", "masks", "val_images", "val_masks"):
-            if key in arguments:
-                arguments[key] = own.parent / arguments[key]
-        if image_size is not None:
-            arguments["image_size"] = image_size
-        try:
-            chosen = own_preset(**arguments)
-        except TypeError as error:
-            raise InputError(f"{own}: {error}; its keys are the arguments of cascadeclip.presets.own_preset") from error
-    else:
-        chosen = get_preset(name, data_root, image_size=image_size)
-    if clip is not None or clip_weights is not None:
-        weights = chosen.clip["pretrained"] if clip_weights is None else clip_weights
-        chosen = replace(
-            chosen, clip={"name": clip or chosen.clip["name"], "pretrained": None if weights == "random" else weights}
-        )
-    if unseen is not None:
-        chosen = chosen.with_unseen([word.strip() for word in unseen.split(",")])
-    return chosen
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} must hold one object, {{...}}, not {type(values).__name__}")
-    return values
-
-
 def _write_json(path: Path, values: dict) -> None:
     from cascadeclip.tensors import replace_file
 
@@ -314,23 +285,6 @@ def _process():
     from cascadeclip.processes import this_process
 
     return this_process()
-
-
-def _stages(text: str | None) -> tuple[tuple[int, ...], ...] | None:
-    """'6,7,8 9,10,11 12' -> ((6, 7, 8), (9, 10, 11), (12,))."""
-    if text is None:
-        return None
-    try:
-        return tuple(tuple(int(block) for block in stage.split(",")) for stage in text.split())
-    except ValueError as error:
-        raise InputError(
-            f"--stages {text!r}: commas between blocks, spaces between stages: '6,7,8 9,10,11 12'"
-        ) from error
-
-
-def _changed(settings, **values):
-    """`settings` with those values that were given."""
-    return replace(settings, **{name: value for name, value in values.items() if value is not None})
 
 
 def main() -> None:

@@ -86,8 +86,10 @@ def score(
         if kept:
             kept.add(len(found))
 
+    how = preset.training
+    run = torch.compile(model) if how.compile else model
     predicted = predict_batches(
-        model, batches, text, seen, preset.seen_offset, preset.window, preset.stride, preset.training.precision
+        run, batches, text, seen, preset.seen_offset, preset.window, preset.stride, how.precision
     )
     count(confusion, predicted, after_batch)
     _sum_over_processes(confusion, state)

@@ -135,6 +135,8 @@ class _Run:
         model.encoder.recompute = config.gradient_checkpointing
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.wrapped = self.accelerator.prepare_model(model)
+        if config.compile:  # not through Accelerate, which keeps the choice of a process's first run for all others
+            self.wrapped = torch.compile(self.wrapped)
         self.optimiser = adamw(self.parameters, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self.tower = fingerprint(model.encoder.visual)

@@ -6,7 +6,8 @@
     profile      where the time of a training step goes
     mini         the same for the mini world, and the share that drawing the scenes takes
 
-ViT-B/16 with random weights, pictures of --side px, on the CPU; --precision bf16 for autocast. Prints JSON.
+ViT-B/16 with random weights, pictures of --side px, on the CPU; --precision bf16 for autocast, --compile to time
+ours as `torch.compile` makes it, too. Prints JSON.
 """
 
 import argparse
@@ -49,6 +50,7 @@ def runs(options, classes: int) -> dict[str, Callable[[], object]]:
     images, text, labels = inputs(options.batch, classes, options.side)
     model = CascadeCLIP(ModelConfig(prompt_tokens=options.prompts, tower=vit_b_16(options.side)))
     tower, plain = TowerAlone(model.encoder.visual), PlainCascade(model)
+    compiled = torch.compile(model)  # at its first run
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-5, fused=True)
     seen = list(range(classes * 4 // 5))
@@ -75,24 +77,31 @@ def runs(options, classes: int) -> dict[str, Callable[[], object]]:
         with autocast(CPU, options.precision):
             scores()
 
-    side = options.side
-    return {
+    def ours(masks: Tensor, labels: Tensor) -> Tensor:
+        return segmentation_loss(masks, labels)["total"]
+
+    side, scored = options.side, (images, text, seen, 0.1)
+    todo = {
         "tower step": tower_step,
-        "step": lambda: step(lambda *x: model(*x).mask_logits, lambda *x: segmentation_loss(*x)["total"]),
+        "step": lambda: step(lambda *x: model(*x).mask_logits, ours),
+        "compiled step": lambda: step(lambda *x: compiled(*x).mask_logits, ours),
         "plain step": lambda: step(plain, plain_loss),
         "tower inference": tower_forward,
-        "inference": lambda: infer(lambda: predict(model, images, text, seen, 0.1, side)),
-        "plain inference": lambda: infer(lambda: plain_predict(plain, images, text, seen, 0.1, side, side)),
+        "inference": lambda: infer(lambda: predict(model, *scored, side)),
+        "compiled inference": lambda: infer(lambda: predict(compiled, *scored, side)),
+        "plain inference": lambda: infer(lambda: plain_predict(plain, *scored, side, side)),
     }
+    left_out = [
+        kind for kind, wanted in (("plain", not options.skip_plain), ("compiled", options.compile)) if not wanted
+    ]
+    return {name: run for name, run in todo.items() if name.split()[0] not in left_out}
 
 
 def speed(options) -> dict:
-    """Median, least and most seconds of each run, and ours as a multiple of the tower alone (medians of ratios)."""
+    """Median, least and most seconds of each run, and of its multiples of the tower alone, run in the same turn."""
     report = {"load": [os.getloadavg()[0]]}
     for classes in options.classes:
         todo = runs(options, classes)
-        if options.skip_plain:
-            todo = {name: run for name, run in todo.items() if not name.startswith("plain")}
         seconds = {name: [] for name in todo}
         for turn in range(options.repeats + 1):
             for name, run in todo.items():
@@ -101,9 +110,10 @@ def speed(options) -> dict:
                 if turn:  # the first turn warms up
                     seconds[name].append(time.perf_counter() - start)
         figures = {name: spread(values) for name, values in seconds.items()}
-        for work in ("step", "inference"):
-            pairs = zip(seconds[work], seconds[f"tower {work}"], strict=True)
-            figures[f"{work} / tower"] = spread([ours / floor for ours, floor in pairs])
+        for name, values in seconds.items():
+            floors = seconds[f"tower {name.split()[-1]}"]
+            if values is not floors:
+                figures[f"{name} / tower"] = spread([own / floor for own, floor in zip(values, floors, strict=True)])
         report[f"{classes} classes"] = figures
         report["load"].append(os.getloadavg()[0])
     return report
@@ -190,7 +200,7 @@ def main() -> None:
     for name, value in (("batch", 1), ("side", 512), ("prompts", 10), ("repeats", 5), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--precision", default="fp32")
-    for name in ("plain", "skip-plain"):
+    for name in ("plain", "skip-plain", "compile"):
         parser.add_argument(f"--{name}", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from yardsticks import PlainCascade, TowerAlone, plain_loss, plain_predict
 
 from cascadeclip import bench
-from cascadeclip.bench import Case, bench_table, growth_cases, last_stages, measure, parameters, plot_growth
+from cascadeclip.bench import Case, growth_cases, last_stages, measure, parameters
+from cascadeclip.bench_report import bench_table, plot_growth, run_bench
 from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import predict
@@ -140,7 +141,7 @@ def test_each_case_runs_in_a_process_of_its_own(tmp_path):
     held = torch.ones(2**28)  # 1 GiB
     shown = []
     settings = dict(classes=2, repeats=1)
-    rows = bench.run_bench(["mini"], settings, tmp_path, show=shown.append)
+    rows = run_bench(["mini"], settings, tmp_path, show=shown.append)
     assert len(held) and [row["work"] for row in rows] == ["train", "inference"]
     if rows[0]["peak_mib"] is not None:
         assert max(row["peak_mib"] for row in rows) < 1000
@@ -168,7 +169,7 @@ def test_growth_is_drawn_from_the_rows(rows):
 
 def test_growth_needs_a_folder():
     with pytest.raises(InputError, match="needs a folder: --out"):
-        bench.run_bench(["mini"], {}, growth=True)
+        run_bench(["mini"], {}, growth=True)
 
 
 def test_plain_cascade_computes_the_same_masks_and_gradients(make_model, make_inputs):

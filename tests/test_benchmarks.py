@@ -19,11 +19,12 @@ from typer.testing import CliRunner
 
 import cascadeclip
 from cascadeclip.authors import save_authors
-from cascadeclip.cli import _preset, app
+from cascadeclip.cli import app
 from cascadeclip.clip import load_clip
 from cascadeclip.data.benchmarks import VOC12
 from cascadeclip.errors import InputError
 from cascadeclip.experiment import on_tower_of
+from cascadeclip.options import chosen_preset
 from cascadeclip.presets import NAMES, get_preset, own_preset
 from cascadeclip.scoring import score
 
@@ -187,10 +188,10 @@ def test_own_pictures_and_masks(voc, tmp_path):
     assert "mIoU(U)" in printed
     (tmp_path / "own.json").write_text(json.dumps(described | {"colour": "red"}))
     with pytest.raises(InputError, match="colour"):
-        _preset("mini", None, tmp_path / "own.json", None, None, None, None)
+        chosen_preset("mini", None, tmp_path / "own.json", None, None, None, None)
     (tmp_path / "own.json").write_text("{")
     with pytest.raises(InputError, match="cannot read"):
-        _preset("mini", None, tmp_path / "own.json", None, None, None, None)
+        chosen_preset("mini", None, tmp_path / "own.json", None, None, None, None)
 
 
 def test_own_words_must_fit_together():

@@ -1,0 +1,85 @@
+"""What the command line's options are called, say and mean: types of `typer`, and how presets are made of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cascadeclip.errors import InputError
+
+PresetName = Annotated[
+    str, typer.Option("--preset", help="CLIP, data, model and schedule: mini, voc12, context59, coco-stuff, or one of "
+                      "these with -transductive.")
+]  # fmt: skip
+DataRoot = Annotated[Path | None, typer.Option(help="Folder with the benchmarks' data (voc12, context59, coco-stuff).")]
+ImageSize = Annotated[int | None, typer.Option(help="px; side of crops and windows, for small tries of a benchmark.")]
+Own = Annotated[
+    Path | None, typer.Option(help="Instead of a preset: a JSON file with the arguments of `presets.own_preset`.")
+]
+ClipName = Annotated[str | None, typer.Option("--clip", help="Another CLIP of open_clip, e.g. ViT-L-14-quickgelu.")]
+ClipWeights = Annotated[str | None, typer.Option(help="Its weights: open_clip's tag, a file, or 'random' for a try.")]
+Unseen = Annotated[str | None, typer.Option(help="Another split: the unseen classes, separated by commas.")]
+Compile = Annotated[
+    bool | None, typer.Option(help="torch.compile the model: minutes at the start, then faster; for long runs.")
+]
+Precision = Annotated[str | None, typer.Option(help="bf16 (where the device has it), fp16 (CUDA) or fp32.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
+Checkpoint = Annotated[str | None, typer.Option(help="A checkpoint file; the one shipped for the preset by default.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate on the first pictures only.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.")]
+
+
+def chosen_preset(name, data_root, own, image_size, clip, clip_weights, unseen):
+    """The preset that the options describe."""
+    from cascadeclip.presets import get_preset, own_preset
+
+    if own is not None:
+        arguments = _read_json(own)
+        for key in ("images", "masks", "val_images", "val_masks"):
+            if key in arguments:
+                arguments[key] = own.parent / arguments[key]
+        if image_size is not None:
+            arguments["image_size"] = image_size
+        try:
+            chosen = own_preset(**arguments)
+        except TypeError as error:
+            raise InputError(f"{own}: {error}; its keys are the arguments of cascadeclip.presets.own_preset") from error
+    else:
+        chosen = get_preset(name, data_root, image_size=image_size)
+    if clip is not None or clip_weights is not None:
+        weights = chosen.clip["pretrained"] if clip_weights is None else clip_weights
+        chosen = replace(
+            chosen, clip={"name": clip or chosen.clip["name"], "pretrained": None if weights == "random" else weights}
+        )
+    if unseen is not None:
+        chosen = chosen.with_unseen([word.strip() for word in unseen.split(",")])
+    return chosen
+
+
+def _read_json(path: Path) -> dict:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path} must hold one object, {{...}}, not {type(values).__name__}")
+    return values
+
+
+def stages_of(text: str | None) -> tuple[tuple[int, ...], ...] | None:
+    """'6,7,8 9,10,11 12' -> ((6, 7, 8), (9, 10, 11), (12,))."""
+    if text is None:
+        return None
+    try:
+        return tuple(tuple(int(block) for block in stage.split(",")) for stage in text.split())
+    except ValueError as error:
+        raise InputError(
+            f"--stages {text!r}: commas between blocks, spaces between stages: '6,7,8 9,10,11 12'"
+        ) from error
+
+
+def changed(settings, **values):
+    """`settings` with those values that were given."""
+    return replace(settings, **{name: value for name, value in values.items() if value is not None})

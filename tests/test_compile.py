@@ -1,0 +1,78 @@
+"""`torch.compile`: the same numbers as the code as it is written, for pictures of any number and size."""
+
+import re
+import shutil
+from dataclasses import replace
+
+import pytest
+import torch
+from noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
+from torch._dynamo.utils import counters
+from torch.nn import functional as F
+
+from cascadeclip.bench import Case, measure
+from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.config import TrainConfig
+from cascadeclip.evaluation import predict
+from cascadeclip.training import train
+
+COMPILED = TrainConfig(
+    steps=4, batch_size=2, learning_rate=1e-2, warmup=2, precision="fp32", checkpoint_every=2, compile=True
+)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="compiling needs a C++ compiler"),
+]
+
+
+@pytest.fixture(autouse=True)
+def graphs():
+    """A function that tells how many graphs were compiled so far in this test."""
+    torch._dynamo.reset()
+    counters.clear()
+    return lambda: counters["stats"]["unique_graphs"]
+
+
+class Stopped(Exception):
+    """A run cut off in the middle."""
+
+
+def run(config, out=None, keep=None):
+    torch.manual_seed(3)
+    model = CascadeCLIP(replace(MODEL, dropout=0.0))  # what is dropped is drawn in another order
+    log = train(model, Noise(), TEXT, NAMES, UNSEEN, config, collate=collate, out=out, keep=keep, progress=False)
+    # the keys' biases drop out of the softmax: their gradient is rounding, which Adam scales up
+    return {name: value for name, value in model.state_dict().items() if not re.search(r"layers.*key\.bias", name)}, log
+
+
+def test_training_gives_the_same_weights_and_goes_on_after_a_stop(graphs, tmp_path):
+    (plain, plain_log), compiled_before = run(replace(COMPILED, compile=False)), graphs()
+    weights, log = run(COMPILED)
+    assert compiled_before == 0 and graphs() >= 1
+    torch.testing.assert_close(weights, plain, rtol=1e-3, atol=1e-4)
+    assert log[-1]["total"] == pytest.approx(plain_log[-1]["total"], rel=1e-4)
+
+    def stop(model, step):
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        run(replace(COMPILED, keep_every=3), tmp_path, stop)
+    again, _ = run(COMPILED, tmp_path)
+    torch.testing.assert_close(again, weights, rtol=1e-5, atol=1e-6)
+
+
+def test_scores_are_the_same_for_pictures_of_other_sizes_and_numbers(graphs):
+    model = CascadeCLIP(MODEL).eval()
+    compiled = torch.compile(model)
+    for images, classes, height, width in ((1, 3, 16, 16), (2, 5, 24, 40), (3, 4, 40, 24)):
+        pictures, text = torch.randn(images, 3, height, width), F.normalize(torch.randn(classes, 8), dim=-1)
+        found, wanted = (predict(each, pictures, text, [0], window=16) for each in (compiled, model))
+        torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
+    assert graphs() >= 1
+
+
+def test_bench_measures_what_is_compiled(graphs):
+    case = Case("mini", "inference", classes=3, repeats=1)
+    plain, row = measure(case), measure(replace(case, compile=True))
+    assert graphs() >= 1 and row["compile"] and not plain["compile"]
+    assert row["gmacs"] == pytest.approx(plain["gmacs"])
