@@ -85,14 +85,15 @@ class PromptedEncoder(nn.Module):
             InputError: another shape.
         """
         tokens, grid = embed(self.visual, images, self.class_embedding_twice)
-        prompts, features = self.projected_prompts(len(images)), {}
-        for block, module in enumerate(self.visual.transformer.resblocks, start=1):
+        blocks = zip(self.visual.transformer.resblocks, self.projected_prompts(len(images)), strict=True)
+        features = {}
+        for block, (module, prompts) in enumerate(blocks, start=1):
             if block in self.spectral_blocks:
                 tokens = self.spectral(tokens, grid)
             if self.recompute and torch.is_grad_enabled():
-                tokens = checkpoint(run_block, module, tokens, prompts[block - 1], use_reentrant=False)
+                tokens = checkpoint(run_block, module, tokens, prompts, use_reentrant=False)
             else:
-                tokens = run_block(module, tokens, prompts[block - 1])
+                tokens = run_block(module, tokens, prompts)
             if block in self.taps:
                 position = self.taps.index(block)
                 tapped = self.tap_norms[position](self.prompt_norm(tokens[:, 1:]))

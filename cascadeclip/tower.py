@@ -92,14 +92,15 @@ def run_block(block: ResidualAttentionBlock, tokens: Tensor, prompts: Tensor | N
     attention, width = block.attn, tokens.shape[-1]
 
     def project(x: Tensor, first: int) -> list[Tensor]:
-        """Queries, keys and values, or those of them from `first` on: each (B, heads, T, D / heads)."""
+        """Queries, keys and values (with `first` = 1 without the queries), each (B, heads, T or P, D / heads)."""
         weight, bias = attention.in_proj_weight[first * width :], attention.in_proj_bias[first * width :]
         projected = F.linear(block.ln_1(x), weight, bias).unflatten(-1, (3 - first, attention.num_heads, -1))
         return [part.transpose(1, 2) for part in projected.unbind(2)]
 
     q, k, v = project(tokens, 0)
     if prompts is not None:
-        k, v = (torch.cat(pair, dim=2) for pair in zip(project(prompts, 1), (k, v), strict=True))
+        prompt_k, prompt_v = project(prompts, 1)
+        k, v = torch.cat([prompt_k, k], dim=2), torch.cat([prompt_v, v], dim=2)
     mixed = attend(q, k, v).transpose(1, 2).flatten(2)
     tokens = tokens + block.ls_1(attention.out_proj(mixed))
     return tokens + block.ls_2(feed_forward(block.mlp, block.ln_2(tokens)))
