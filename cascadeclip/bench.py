@@ -86,9 +86,10 @@ def measure(case: Case) -> dict:
 
     Returns:
         the case's settings, `device`, `seconds` (median, min and max of the repeats), `images_per_second`, `peak_mib`
-        (CUDA: allocated; CPU: the whole process; None where the system does not tell), `gmacs` (billions of
-        multiply-adds of matrix products), `parameters` (total, trainable, receiving gradient; the last one only for
-        training), `matmul_tflops` (the device's own, measured) and `of_peak` (the share of it that was reached).
+        (CUDA: allocated; CPU: the whole process, with the compiler if it ran; None where the system does not tell),
+        `gmacs` (billions of multiply-adds of matrix products), `parameters` (total, trainable, receiving gradient; the
+        last one only for training), `matmul_tflops` (the device's own, measured) and `of_peak` (the share of it that
+        was reached).
 
     Raises:
         InputError: as `get_preset`, or a precision that the device does not compute in.
@@ -105,7 +106,8 @@ def measure(case: Case) -> dict:
     run()  # not timed: compiles, allocates, and chooses kernels
     seconds = [_timed(run, device) for _ in range(case.repeats)]
     peak = _peak_mib(device)
-    run = work(model, preset, case)  # the counter does not see into what is compiled
+    if case.compile:
+        run = work(model, preset, case)  # the counter does not see into what is compiled
     with FlopCounterMode(display=False) as counter:
         run()
     macs, tflops = counter.get_total_flops() / 2, matmul_tflops(device, case.precision)

@@ -37,16 +37,17 @@ def plot_growth(rows: Sequence[tuple[str, float, dict]]) -> Figure:
 def bench_table(rows: Sequence[dict]) -> str:
     """Rows of `measure` for people."""
     lines = [
-        f"{'preset':24}{'':11}{'batch':>6}{'px':>6}{'classes':>8}{'':>6}{'s':>9}{'spread':>16}{'img/s':>8}{'GiB':>7}"
+        f"{'preset':24}{'':11}{'batch':>6}{'px':>6}{'classes':>8}{'':>15}{'s':>9}{'spread':>16}{'img/s':>8}{'GiB':>7}"
         f"{'GMAC':>9}{'of peak':>9}"
     ]
     for row in rows:
         seconds, peak = row["seconds"], row["peak_mib"]
+        how = row["precision"] + (" compiled" if row["compile"] else "")
         spread = f"{seconds['min']:.3f}-{seconds['max']:.3f}"
         memory = "-" if peak is None else f"{peak / 1024:.2f}"
         lines.append(
             f"{row['preset']:24}{row['work']:11}{row['batch_size']:6}{row['image_size']:6}{row['classes']:8}"
-            f"{row['precision']:>6}{seconds['median']:9.3f}{spread:>16}{row['images_per_second']:8.2f}{memory:>7}"
+            f"{how:>15}{seconds['median']:9.3f}{spread:>16}{row['images_per_second']:8.2f}{memory:>7}"
             f"{row['gmacs']:9.1f}{row['of_peak']:9.0%}"
         )
     for row in rows:

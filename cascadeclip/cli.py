@@ -49,7 +49,7 @@ Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=
 
 
 @app.callback()
-def options(version: Version = False) -> None:
+def root(version: Version = False) -> None:
     """Cascade-CLIP: zero-shot semantic segmentation."""
 
 

@@ -147,7 +147,8 @@ class TrainConfig:
         loss_size: px; labels are reduced to this side before the loss. None: full resolution.
         seed: fixes initial weights, data order and dropout; 0 to 2**20 - 1.
         precision: `bf16` (float32 where the device has none), `fp16` (CUDA, with loss scaling) or `fp32`.
-        compile: `torch.compile` the model: minutes at the start, then faster steps; dropout draws other numbers.
+        compile: `torch.compile` the model: minutes at the start, then faster on many devices (measure it with
+            `cascadeclip bench --compile`); on a CPU it needs a C++ compiler and Python's headers.
         workers: processes that read pictures, per training process; 0: the training process reads.
         validate_every, checkpoint_every: steps; 0 for only at the end.
         keep_every: steps between models that are kept for good; 0 keeps none but the last.

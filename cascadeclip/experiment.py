@@ -68,6 +68,7 @@ def fit(
     cascade.to(state.device)
     text = clip.class_embeddings(preset.names, preset.templates)
     data = preset.train_data(training.seed) if data is None else data
+    judged = replace(preset, training=training)  # validation in the same precision, by as many workers
 
     def save(current: CascadeCLIP, name: str) -> None:
         save_checkpoint(
@@ -79,7 +80,7 @@ def fit(
         cascade, data, text, preset.names, preset.unseen, training,
         collate=preset.collate, out=out, tensorboard=tensorboard, progress=progress,
         keep=lambda current, step: save(current, f"model-{step}.safetensors"),
-        validate=(lambda current: summarise(preset, score(preset, clip, current, "val"))) if validate else None,
+        validate=(lambda current: summarise(judged, score(judged, clip, current, "val"))) if validate else None,
     )  # fmt: skip
     if state.is_main_process:
         save(cascade, TRAINED)

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from cascadeclip.errors import InputError
 from cascadeclip.resize import bilinear_matrix
 
-ALPHA, GAMMA = 0.25, 2  # of the focal loss
+ALPHA, GAMMA = 0.25, 2  # of the focal loss; `_MaskSums` squares where the power is GAMMA
 SMOOTHING = 1.0  # of the dice loss
 CHUNK = 2**18  # upsampled logits that are worked on at once: few, so that a processor's cache holds them
 
@@ -104,7 +104,7 @@ class _MaskSums(torch.autograd.Function):
                 x = rows @ logits[:, part] @ columns.T
                 p = x.sigmoid().mul_(counted)
                 softplus = F.logsigmoid(x.neg_()).neg_().mul_(counted)  # F.softplus is several times as slow
-                square = p * p
+                square = p * p  # p ** GAMMA
                 sums[0, :, part] = torch.linalg.vecdot(square.flatten(2), softplus.flatten(2))
                 sums[1, :, part] = p.sum((2, 3))
                 focal_slope = torch.addcmul(p, 1 - p, softplus, value=GAMMA).mul_(square)

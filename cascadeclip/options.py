@@ -22,7 +22,7 @@ ClipName = Annotated[str | None, typer.Option("--clip", help="Another CLIP of op
 ClipWeights = Annotated[str | None, typer.Option(help="Its weights: open_clip's tag, a file, or 'random' for a try.")]
 Unseen = Annotated[str | None, typer.Option(help="Another split: the unseen classes, separated by commas.")]
 Compile = Annotated[
-    bool | None, typer.Option(help="torch.compile the model: minutes at the start, then faster; for long runs.")
+    bool | None, typer.Option(help="torch.compile the model: minutes at the start, then often faster. For long runs.")
 ]
 Precision = Annotated[str | None, typer.Option(help="bf16 (where the device has it), fp16 (CUDA) or fp32.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]

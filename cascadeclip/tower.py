@@ -1,6 +1,6 @@
 """CLIP's frozen image tower as open_clip builds it, run block by block: what the encoder stands on.
 
-Symbols: B images, N = h * w patches, T tokens, D width of the tower, X width of a head.
+Symbols: B images, N = h * w patches, T tokens, P prompt tokens, D width of the tower, X width of a head.
 """
 
 import torch
@@ -73,9 +73,9 @@ def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
     """softmax(q k^T / sqrt(X)) v: q (B, heads, T, X), k and v (B, heads, S, X) -> (B, heads, T, X).
 
     On a CPU, the gradient of PyTorch's fused attention in bfloat16 takes about three times as long as that of the
-    products written out (155 tokens; 1.5 times with 1035).
+    products written out (155 keys; 1.5 times with 1035).
     """
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.requires_grad:
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and (q.requires_grad or v.requires_grad):
         weights = (q @ k.transpose(-2, -1) * q.shape[-1] ** -0.5).softmax(-1)
         return F.dropout(weights, dropout).to(v.dtype) @ v
     return F.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
@@ -85,14 +85,14 @@ def run_block(block: ResidualAttentionBlock, tokens: Tensor, prompts: Tensor | N
     """One block of the tower, (B, T, D) -> (B, T, D): x + attention(norm(x)), then x + mlp(norm(x)).
 
     Prompt tokens (B, P, D) are looked at and look at nothing: what a block would make of them is thrown away before
-    the next, so they are keys and values only. Without them this is `block(tokens)`. `nn.MultiheadAttention` turns
-    its input to (T, B, D), and with frozen weights the product then copies the weights once per token; training on a
-    CPU spends half of its time there.
+    the next, so they are keys and values only. Without them this is `block(tokens)`, written out because
+    `nn.MultiheadAttention` turns its input to (T, B, D), and with frozen weights the product then copies the weights
+    once per token; training on a CPU spends half of its time there.
     """
     attention, width = block.attn, tokens.shape[-1]
 
     def project(x: Tensor, first: int) -> list[Tensor]:
-        """Queries, keys and values (with `first` = 1 without the queries), each (B, heads, T or P, D / heads)."""
+        """0 queries, 1 keys and 2 values, from the `first` of them on: each (B, heads, T or P, X)."""
         weight, bias = attention.in_proj_weight[first * width :], attention.in_proj_bias[first * width :]
         projected = F.linear(block.ln_1(x), weight, bias).unflatten(-1, (3 - first, attention.num_heads, -1))
         return [part.transpose(1, 2) for part in projected.unbind(2)]

@@ -36,8 +36,17 @@ logger = logging.getLogger(__name__)
 STATE = "state.pt"  # the resumable state in a run's folder
 LOG = "log.jsonl"
 LOG_EVERY = 10  # steps
-# Settings that may change when a stopped run goes on: they decide where and how fast it runs, not what it computes.
-FREE = {"accumulate", "gradient_checkpointing", "workers", "validate_every", "checkpoint_every", "keep_every"}
+# Settings that may change when a stopped run goes on: they decide where and how fast it runs, not what it computes
+# (what is compiled draws other numbers for the dropout, from the same distribution).
+FREE = {
+    "accumulate",
+    "gradient_checkpointing",
+    "compile",
+    "workers",
+    "validate_every",
+    "checkpoint_every",
+    "keep_every",
+}
 
 
 def seen_only(names: Sequence[str], unseen: Sequence[str], ignore_index: int = 255) -> tuple[list[int], Tensor]:

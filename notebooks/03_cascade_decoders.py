@@ -105,10 +105,11 @@ plt.show()
 # ## Piece 0: the image tower, its prompts and its taps
 #
 # CLIP's weights stay frozen, but the tower's *behaviour* is adapted: P = 10 learnable vectors, the *visual prompt
-# tokens*, stand between the class token and the patches in every block. (They have nothing to do with text prompts
+# tokens*, stand beside the class token and the patches in every block. (They have nothing to do with text prompts
 # such as "a photo of a cat".) Patches attend to them, so they can steer what a frozen block does.
 #
-# - Each block has a set of its own. What a block makes of its prompt tokens is thrown away before the next one.
+# - Each block has a set of its own. What a block would make of its prompt tokens is thrown away before the next one, so
+#   the code has them as keys and values only.
 # - All sets pass one shared linear layer.
 # - The purpose: the tower can adapt to segmentation while almost nothing is learnt inside CLIP, so that its match
 #   between pictures and words should survive.

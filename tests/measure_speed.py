@@ -48,6 +48,7 @@ def inputs(batch: int, classes: int, side: int) -> tuple[Tensor, Tensor, Tensor]
 def runs(options, classes: int) -> dict[str, Callable[[], object]]:
     """What is timed, by name."""
     images, text, labels = inputs(options.batch, classes, options.side)
+    torch.compiler.reset()  # or the second number of classes would be compiled as one of any number
     model = CascadeCLIP(ModelConfig(prompt_tokens=options.prompts, tower=vit_b_16(options.side)))
     tower, plain = TowerAlone(model.encoder.visual), PlainCascade(model)
     compiled = torch.compile(model)  # at its first run

@@ -90,14 +90,14 @@ def test_last_block_goes_through_clips_own_norm_and_projection(make_model, make_
 
 
 @torch.no_grad()
-def test_every_block_gets_its_own_prompts_and_no_tokens_but_its_own(make_model, make_inputs, watched):
+def test_every_block_gets_its_own_prompts_and_hands_on_none(make_model, make_inputs, watched):
     model = make_model(prompt_tokens=3)
     inputs, outputs, prompts = watched
-    encoder = model.encoder
+    prompted = model.encoder
     images = make_inputs(model)[0]
-    encoder(images)
+    prompted(images)
     for block in range(4):
-        wanted = encoder.prompts[block] @ encoder.prompt_proj.weight.T + encoder.prompt_proj.bias
+        wanted = prompted.prompts[block] @ prompted.prompt_proj.weight.T + prompted.prompt_proj.bias
         torch.testing.assert_close(prompts[block], wanted.expand(len(images), 3, -1), rtol=1e-5, atol=1e-5)
         assert inputs[block].shape[1] == outputs[block].shape[1] == 1 + 16
         if block:
@@ -173,19 +173,31 @@ def test_patches_keep_their_place_in_a_wide_picture(plain, make_inputs):
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-6), (torch.bfloat16, 2e-2)])
-@pytest.mark.parametrize("gradient", [False, True])
+@pytest.mark.parametrize("gradient", ["", "kv", "qkv"])
 def test_attention_and_its_gradient_are_pytorch_s(dtype, tolerance, gradient):
     torch.manual_seed(0)
-    given = [torch.randn(2, 3, tokens, 8) for tokens in (5, 7, 7)]
-    ours = [x.to(dtype).requires_grad_(gradient) for x in given]
-    theirs = [x.to(dtype).float().requires_grad_(gradient) for x in given]
+    given = {name: torch.randn(2, 3, tokens, 8) for name, tokens in (("q", 5), ("k", 7), ("v", 7))}
+    ours = [x.to(dtype).requires_grad_(name in gradient) for name, x in given.items()]
+    theirs = [x.to(dtype).float().requires_grad_(name in gradient) for name, x in given.items()]
     found, expected = attend(*ours), F.scaled_dot_product_attention(*theirs)
     assert found.dtype == dtype and torch.allclose(found.float(), expected, atol=tolerance)
     if gradient:
         found.float().square().sum().backward()
         expected.square().sum().backward()
         for own, wanted in zip(ours, theirs, strict=True):
-            assert torch.allclose(own.grad.float(), wanted.grad, atol=5 * tolerance, rtol=tolerance)
+            assert (own.grad is None) == (wanted.grad is None)
+            if own.grad is not None:
+                assert torch.allclose(own.grad.float(), wanted.grad, atol=5 * tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize(("gradient", "written_out"), [("", False), ("kv", True), ("qkv", True)])
+def test_on_a_cpu_bfloat16_attention_that_learns_is_written_out(gradient, written_out):
+    """In the first block only the prompts' keys and values take a gradient."""
+    q, k, v = (torch.randn(1, 1, 4, 8, dtype=torch.bfloat16, requires_grad=name in gradient) for name in "qkv")
+    with torch.profiler.profile() as recorded:
+        attend(q, k, v)
+    names = {event.key for event in recorded.key_averages()}
+    assert ("aten::softmax" in names) == written_out != ("aten::scaled_dot_product_attention" in names)
 
 
 def test_attention_drops_weights_only_when_told():
