@@ -554,9 +554,9 @@ evaluation_plots.plot_styles(by_style, {LEFT_OUT: "left out"})  # things only
 # or unlucky training acts on all styles, and so does having fewer styles to learn. (Without `fluent`, unseen things
 # drawn in `noto` even gain a few points: two styles are fewer to learn.) Against `noto`, the left-out style loses a few
 # points: on unseen things the interval just excludes zero, on seen things it touches zero; against `twemoji` nothing is
-# clear. That is one training of each kind; the row of three seeds is in section 10 (styles). So what the masks taught is a class more
-# than a style. Remember what is generous here: CLIP itself had met all three styles, and the paper's cross-data-set
-# test is harder.
+# clear. That is one training of each kind; the row of three seeds is in section 10 (styles). So what the masks
+# taught is a class more than a style. Remember what is generous here: CLIP itself had met all three styles, and the
+# paper's cross-data-set test is harder.
 
 # %% [markdown]
 # ## 8. Self-training: what it changes
