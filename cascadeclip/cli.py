@@ -227,7 +227,7 @@ def bench(
     image_size: ImageSize = None,
     classes: Annotated[int | None, typer.Option(min=1, help="How many; the preset's by default.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 (CUDA).")] = "fp32",
-    compile: Compile = None,
+    compile: Compile = False,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 5,
     growth: Annotated[bool, typer.Option(help="Also how cost grows with size, classes, stages, batch.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for bench.json (and growth.json, growth.png).")] = None,
@@ -236,7 +236,7 @@ def bench(
     from cascadeclip.bench_report import run_bench
 
     shared = dict(
-        batch_size=batch_size, image_size=image_size, classes=classes, precision=precision, compile=bool(compile),
+        batch_size=batch_size, image_size=image_size, classes=classes, precision=precision, compile=compile,
         repeats=repeats,
     )  # fmt: skip
     run_bench(preset or ["mini", "voc12"], shared, out, growth=growth)

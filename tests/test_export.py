@@ -23,12 +23,12 @@ onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 
 
-@pytest.fixture(scope="module")
-def small():
-    """A segmenter on a small model with random weights, with QuickGELU as OpenAI's towers have it."""
+@pytest.fixture(scope="module", params=[False, True], ids=["GELU", "QuickGELU"])
+def small(request):
+    """A segmenter on a small model with random weights: GELU is Mini-CLIP's, QuickGELU that of OpenAI's towers."""
     torch.manual_seed(0)
     tower = TowerConfig(
-        image_size=32, patch_size=8, width=32, layers=2, heads=2, embed_dim=16, quick_gelu=True
+        image_size=32, patch_size=8, width=32, layers=2, heads=2, embed_dim=16, quick_gelu=request.param
     )  # fmt: skip
     model = CascadeCLIP(
         ModelConfig(stages=((1,), (2,)), prompt_tokens=3, decoder_heads=2, decoder_layers=2, tower=tower)
