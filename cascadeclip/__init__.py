@@ -1,12 +1,36 @@
-"""Cascade-CLIP: zero-shot semantic segmentation that aligns several layers of CLIP with text."""
+"""Cascade-CLIP: zero-shot semantic segmentation that aligns several layers of CLIP with text.
 
-from cascadeclip import checkpoint, evaluation, losses
-from cascadeclip.cascade import CascadeCLIP, CascadeOutput
-from cascadeclip.config import ModelConfig, TowerConfig, TrainConfig
-from cascadeclip.errors import InputError
-from cascadeclip.segmenter import Segmentation, Segmenter, load
+`load` gives a segmenter; the rest is in the package's rooms (`ARCHITECTURE.md` is the map). Nothing heavy is imported
+before a name is used.
+"""
 
-__version__ = "0.1.0"
+from typing import TYPE_CHECKING
+
+from cascadeclip._lazy import on_first_use
+from cascadeclip._version import __version__
+
+if TYPE_CHECKING:
+    from cascadeclip import (
+        analysis,
+        checkpoints,
+        clip,
+        data,
+        evaluation,
+        exercises,
+        experiments,
+        explorers,
+        model,
+        plots,
+        presets,
+        sharing,
+        training,
+    )
+    from cascadeclip.config import ModelConfig, TowerConfig, TrainConfig
+    from cascadeclip.errors import InputError
+    from cascadeclip.model.cascade import CascadeCLIP, CascadeOutput
+    from cascadeclip.segmenter import Segmentation, Segmenter, load
+else:
+    __getattr__, __dir__ = on_first_use(__name__)
 
 __all__ = [
     "CascadeCLIP",
@@ -17,8 +41,19 @@ __all__ = [
     "Segmenter",
     "TowerConfig",
     "TrainConfig",
-    "checkpoint",
+    "__version__",
+    "analysis",
+    "checkpoints",
+    "clip",
+    "data",
     "evaluation",
+    "exercises",
+    "experiments",
+    "explorers",
     "load",
-    "losses",
+    "model",
+    "plots",
+    "presets",
+    "sharing",
+    "training",
 ]

@@ -10,19 +10,18 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.checkpoint import load_any
-from cascadeclip.clip import Clip, load_clip
+from cascadeclip.checkpoints.own import TRAINED, load_any
+from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import normalise, to_tensor, working_size
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import predict
-from cascadeclip.hub import HubMixin
+from cascadeclip.evaluation.scores import predict
+from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
+from cascadeclip.sharing.hub import HubMixin
 
 SHIPPED = {"mini": "mini_cascade.safetensors"}
-TRAINED = "model.safetensors"  # what training writes into its folder
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,8 @@ class Segmentation:
 
     def plot(self):
         """Picture beside its segmentation, words that had no mask label marked; returns the matplotlib figure."""
-        from cascadeclip.plots import plot_segmentation
+        # The one import that runs up: matplotlib only when something is drawn.
+        from cascadeclip.plots.segmentation import plot_segmentation
 
         return plot_segmentation(self)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from cascadeclip.data.benchmarks import COCO_STUFF
 from cascadeclip.data.folders import IGNORE, LabelMap
-from cascadeclip.data.prepare import Job, Source, all_there, demand, main
+from cascadeclip.data.prepare.originals import Job, Source, all_there, demand, main
 from cascadeclip.errors import InputError
 
 PICTURES = {

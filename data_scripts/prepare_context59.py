@@ -22,7 +22,7 @@ import numpy as np
 from scipy.io import loadmat
 
 from cascadeclip.data.benchmarks import CONTEXT59
-from cascadeclip.data.prepare import Job, Source, all_there, demand, main, read_list, write_list
+from cascadeclip.data.prepare.originals import Job, Source, all_there, demand, main, read_list, write_list
 from cascadeclip.errors import InputError
 
 VOC = Source(

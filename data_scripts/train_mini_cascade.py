@@ -14,10 +14,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from cascadeclip.checkpoint import replace_file, save_checkpoint
-from cascadeclip.experiment import fit, open_clip_of, score, summarise
+from cascadeclip.checkpoints import save_checkpoint
+from cascadeclip.evaluation import score, summarise
+from cascadeclip.files import replace_file
 from cascadeclip.presets import MINI
 from cascadeclip.segmenter import load
+from cascadeclip.training import fit, open_clip_of
 
 SHIPPED = "mini_cascade.safetensors"
 

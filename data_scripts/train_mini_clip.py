@@ -24,13 +24,11 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
-from cascadeclip.analysis import patch_labels
-from cascadeclip.checkpoint import replace_file
-from cascadeclip.clip import Clip
+from cascadeclip.analysis import last_layer_tokens, patch_labels, value_path_tokens
+from cascadeclip.clip import Clip, MiniTokenizer, build_mini_clip
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, STUFF, STYLES, THINGS, collate, draw_scene
 from cascadeclip.data.transforms import normalise, to_tensor
-from cascadeclip.lenses import last_layer_tokens, value_path_tokens
-from cascadeclip.mini_clip import MiniTokenizer, build_mini_clip
+from cascadeclip.files import replace_file
 
 HELD_OUT_SEED = 900_003
 CURRICULUM = ((0.2, (1, 1)), (0.4, (1, 2)), (1.0, (1, 3)))  # until this share of the steps: objects per scene

@@ -30,9 +30,9 @@ import numpy as np
 import torch
 
 import cascadeclip
+from cascadeclip.colours import class_colours
 from cascadeclip.data.emojiscenes import CLASSES, SEEN, STUFF, THINGS, UNSEEN, draw_scene
 from cascadeclip.data.transforms import normalise, to_tensor
-from cascadeclip.plots import class_colours
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"device: {device}")

@@ -30,24 +30,25 @@ import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score
 
-from cascadeclip.alignment import bootstrap
 from cascadeclip.analysis import (
     CKA,
     FeatureColours,
     attention_distance,
+    attention_maps,
+    block_tokens,
     boundary_patches,
     fit_ridge,
     patch_labels,
     probe,
 )
-from cascadeclip.analysis_plots import plot_maps, plot_matrices, plot_over_blocks
 from cascadeclip.clip import load_clip
 from cascadeclip.data.emojiscenes import CLASSES, THINGS, EmojiScenes, collate
 from cascadeclip.data.transforms import normalise
-from cascadeclip.diagnostics import class_iou
-from cascadeclip.lenses import attention_maps, block_tokens
-from cascadeclip.tower import build_tower
-from cascadeclip.widgets import LayerScrubber
+from cascadeclip.evaluation import bootstrap, class_iou
+from cascadeclip.explorers import LayerScrubber
+from cascadeclip.model import build_tower
+from cascadeclip.plots import plot_matrices, plot_over_blocks
+from cascadeclip.plots.layers import plot_maps
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"device: {device}")

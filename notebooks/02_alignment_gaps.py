@@ -37,18 +37,26 @@ from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
-from cascadeclip.alignment import bootstrap, curves_of, localise, loss_along_gap, modality_gap
-from cascadeclip.analysis import fit_ridge, patch_labels
-from cascadeclip.analysis_plots import best_first, plot_classes_over_blocks, plot_lines, plot_maps, plot_over_blocks
+from cascadeclip.analysis import (
+    block_tokens,
+    curves_of,
+    fit_ridge,
+    localise,
+    loss_along_gap,
+    modality_gap,
+    patch_labels,
+    raw_lens,
+    value_path_tokens,
+)
 from cascadeclip.data.emojiscenes import CLASSES, SEEN, STUFF, THINGS, UNSEEN, EmojiScenes, collate
 from cascadeclip.data.transforms import normalise
-from cascadeclip.diagnostics import bootstrap_scores, picture_counts, read_out, scores_at
-from cascadeclip.evaluation_plots import plot_bars
-from cascadeclip.experiment import fit, last_layer_only, open_clip_of
-from cascadeclip.lenses import block_tokens, raw_lens, value_path_tokens
+from cascadeclip.evaluation import bootstrap, bootstrap_scores, picture_counts, read_out, scores_at
+from cascadeclip.explorers import SurgeryBench
+from cascadeclip.plots import best_first, plot_bars, plot_classes_over_blocks, plot_lines, plot_over_blocks
+from cascadeclip.plots.layers import plot_maps
 from cascadeclip.presets import MINI
 from cascadeclip.segmenter import load
-from cascadeclip.widgets import SurgeryBench
+from cascadeclip.training import fit, last_layer_only, open_clip_of
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"device: {device}")

@@ -41,24 +41,23 @@ from IPython.display import display
 from torch.nn import functional as F
 
 import cascadeclip
-from cascadeclip.cascade import Aggregation, CascadeCLIP, nga_weights
+from cascadeclip.analysis import block_tokens, raw_lens
 from cascadeclip.data.emojiscenes import STUFF, collate
 from cascadeclip.data.transforms import normalise
-from cascadeclip.decoder_plots import (
+from cascadeclip.evaluation import score, summarise, table
+from cascadeclip.explorers import WordExplorer
+from cascadeclip.model import Aggregation, CascadeCLIP, nga_weights, segmentation_loss
+from cascadeclip.plots import (
     TrainingWatch,
     attention_by_layer,
     auroc_against,
     plot_attention,
     plot_mask_history,
+    plot_predictions,
     plot_stage_masks,
 )
-from cascadeclip.lenses import block_tokens, raw_lens
-from cascadeclip.losses import segmentation_loss
-from cascadeclip.plots import plot_predictions
 from cascadeclip.presets import get_preset
-from cascadeclip.scoring import score, summarise, table
 from cascadeclip.training import train
-from cascadeclip.widgets import WordExplorer
 
 PRESET = "mini"
 preset = get_preset(PRESET)

@@ -41,18 +41,15 @@ from IPython.display import display
 from torch.utils.data import DataLoader, Subset
 
 import cascadeclip
-from cascadeclip import diagnostics, evaluation_plots
-from cascadeclip.alignment import bootstrap
-from cascadeclip.compare_report import plot_differences, read_report
-from cascadeclip.comparisons import COMPARISONS
 from cascadeclip.data.emojiscenes import STYLES, THINGS, EmojiScenes, collate
 from cascadeclip.data.transforms import normalise
-from cascadeclip.evaluation import harmonic_mean
-from cascadeclip.experiment import fit, last_layer_only, open_clip_of, score
-from cascadeclip.losses import segmentation_loss
+from cascadeclip.evaluation import bootstrap, diagnostics, harmonic_mean, score
+from cascadeclip.experiments import COMPARISONS, plot_differences, read_report
+from cascadeclip.explorers import CascadeExplorer
+from cascadeclip.model import segmentation_loss
+from cascadeclip.plots import evaluation as evaluation_plots
 from cascadeclip.presets import get_preset
-from cascadeclip.training import pseudo_labels, seen_only, train
-from cascadeclip.widgets import CascadeExplorer
+from cascadeclip.training import fit, last_layer_only, open_clip_of, pseudo_labels, seen_only, train
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"device: {device}")
@@ -260,7 +257,7 @@ print("with all pixels given to unseen classes, even U is lower:", extremes[1].m
 best = max(sweep, key=lambda entry: entry.hIoU)
 print("the best offset beats no offset:", best.hIoU > sweep[list(offsets).index(0.0)].hIoU)
 official = score(preset, clip, shipped, "test", limit=COUNT)  # the package's own evaluation, a pass of its own
-print("the same hIoU as cascadeclip.experiment.score:", abs(scores.hIoU - official.hIoU) < 1e-3)
+print("the same hIoU as cascadeclip.evaluation.score:", abs(scores.hIoU - official.hIoU) < 1e-3)
 print("hIoU is 2 S U / (S + U):", abs(scores.hIoU - harmonic_mean(scores.mIoU_seen, scores.mIoU_unseen)) < 1e-12)
 print("every class has ground truth in the test pictures:", not scores.without_ground_truth)
 print("seen classes do better on average:", scores.mIoU_seen > scores.mIoU_unseen)

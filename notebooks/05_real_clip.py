@@ -47,13 +47,13 @@ from torch.nn import functional as F
 
 import cascadeclip
 from cascadeclip import ModelConfig, Segmenter, TowerConfig, TrainConfig
-from cascadeclip.checkpoint import from_authors, save_authors, to_authors
+from cascadeclip.analysis import block_tokens, raw_lens, value_path_tokens
+from cascadeclip.checkpoints import from_authors, save_authors, to_authors
 from cascadeclip.clip import load_clip
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, THINGS, UNSEEN, EmojiScenes, collate
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import normalise, to_tensor, working_size
-from cascadeclip.evaluation_plots import plot_maps
-from cascadeclip.lenses import block_tokens, raw_lens, value_path_tokens
+from cascadeclip.plots.evaluation import plot_maps
 from cascadeclip.presets import get_preset
 from cascadeclip.training import train
 
@@ -497,9 +497,9 @@ print("A tensor left at its random start gives scores near zero, hours later and
 #     --out runs/voc12-transductive
 # ```
 #
-# From Python: `get_preset("voc12", "data")`, then `cascadeclip.experiment.open_clip_of`, `fit` and
-# `cascadeclip.scoring.score`. Hours and costs below are **published** (the paper and its README), on four RTX 3090 (24
-# GB each); none was measured here.
+# From Python: `get_preset("voc12", "data")`, then `cascadeclip.training.open_clip_of`, `fit` and
+# `cascadeclip.evaluation.score`. Hours and costs below are **published** (the paper and its README), on four RTX 3090
+# (24 GB each); none was measured here.
 #
 # | | steps | visual prompt tokens | text templates | **published** hours, inductive | transductive: half, derived |
 # |---|---|---|---|---|---|

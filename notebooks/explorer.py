@@ -32,11 +32,11 @@
 import torch
 
 import cascadeclip
-from cascadeclip import explore, explore_plots
+from cascadeclip.analysis import Surgery, scene_pictures
+from cascadeclip.analysis.surgery import CLEAR, VALUE_PATH
 from cascadeclip.data.emojiscenes import CLASSES
-from cascadeclip.surgery import CLEAR, VALUE_PATH, Surgery
-from cascadeclip.surgery_bench import bench_scores, lay_out
-from cascadeclip.widgets import CascadeExplorer, LayerScrubber, SurgeryBench, WordExplorer
+from cascadeclip.explorers import CascadeExplorer, LayerScrubber, SurgeryBench, WordExplorer, compute, draw
+from cascadeclip.explorers.surgery import bench_scores, lay_out
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"device: {device}")
@@ -44,13 +44,13 @@ print(f"device: {device}")
 # %% [markdown]
 # The pictures are test scenes of the mini world. For real CLIP, change the next lines: `LayerScrubber` and
 # `SurgeryBench` take any `clip.load_clip(...)`, the other two any `cascadeclip.load(...)`, and all take a list of
-# `explore.Picture`.
+# `analysis.Picture`.
 
 # %%
 # NBVAL_CHECK_OUTPUT
 segmenter = cascadeclip.load("mini", device=device)
 clip, model = segmenter.clip, segmenter.model
-pictures = explore.scene_pictures(24)
+pictures = scene_pictures(24)
 print("pictures:", len(pictures), "| blocks:", clip.tower.layers, "| stages:", model.config.stages)
 
 # %% [markdown]
@@ -62,11 +62,11 @@ print("pictures:", len(pictures), "| blocks:", clip.tower.layers, "| stages:", m
 
 # %%
 picture = pictures[3]
-colours = explore.fit_colours(clip.visual, [one.image for one in pictures[:16]])
-layers = explore.read_layers(clip.visual, picture.image)
+colours = compute.fit_colours(clip.visual, [one.image for one in pictures[:16]])
+layers = compute.read_layers(clip.visual, picture.image)
 word = clip.class_embeddings(["umbrella"])[0]
-maps = explore.layer_maps(layers, colours, word, row=2, column=4)
-explore_plots.draw_layers(picture.image, maps, block=9, row=2, column=4, word="umbrella")
+maps = compute.layer_maps(layers, colours, word, row=2, column=4)
+draw.draw_layers(picture.image, maps, block=9, row=2, column=4, word="umbrella")
 
 # %% [markdown]
 # From the middle blocks on the umbrella's patches are alike, so the network knows the thing as a whole. But the word's
@@ -89,8 +89,8 @@ LayerScrubber(clip, pictures)
 
 
 # %%
-found = explore.word_masks(segmenter, picture, picture.words, on=(True, True, True))
-explore_plots.draw_words(picture.image, found, stages=["stage 1", "stage 2", "stage 3"])
+found = compute.word_masks(segmenter, picture, picture.words, on=(True, True, True))
+draw.draw_words(picture.image, found, stages=["stage 1", "stage 2", "stage 3"])
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -113,7 +113,7 @@ WordExplorer(segmenter, pictures)
 
 # %%
 # NBVAL_CHECK_OUTPUT
-for stage, weights in explore.trained_weights(model).items():
+for stage, weights in compute.trained_weights(model).items():
     print(f"stage {stage + 1}: deepest block weighs most:", "yes" if max(weights) == weights[-1] else "no")
 
 # %% [markdown]
@@ -169,7 +169,7 @@ SurgeryBench(clip, pictures)
 #
 # ### Exercise 1: the worst stage
 #
-# Use `explore.word_masks` and its `right()` to find, for picture 5, which single stage gets the fewest pixels right by
+# Use `compute.word_masks` and its `right()` to find, for picture 5, which single stage gets the fewest pixels right by
 # itself. Is its vote useless? Switch only that stage off, and compare the sum with the sum of all three.
 
 # %%
@@ -178,9 +178,9 @@ SurgeryBench(clip, pictures)
 # %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
 # @title Solution
 one = pictures[5]
-*stages, together = explore.word_masks(segmenter, one, one.words, (True, True, True)).right()
+*stages, together = compute.word_masks(segmenter, one, one.words, (True, True, True)).right()
 worst = stages.index(min(stages))
-*_, without = explore.word_masks(segmenter, one, one.words, [stage != worst for stage in range(3)]).right()
+*_, without = compute.word_masks(segmenter, one, one.words, [stage != worst for stage in range(3)]).right()
 print(f"stage {worst + 1} alone: {100 * min(stages):.0f} % right")
 print(f"sum of all: {100 * together:.0f} % | without it: {100 * without:.0f} %")
 assert min(stages) < together, "the sum of all stages should beat the worst of them"

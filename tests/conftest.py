@@ -14,14 +14,14 @@ from hypothesis import settings
 from safetensors import safe_open
 from torch.nn import functional as F
 
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import ModelConfig, TowerConfig
+from cascadeclip.model.cascade import CascadeCLIP
 
 settings.register_profile("suite", deadline=None, derandomize=True, max_examples=30)
 settings.load_profile("suite")
 
 ROOT = Path(__file__).resolve().parents[1]
-REFERENCE = Path(__file__).parent / "data" / "reference_tiny.safetensors"
+REFERENCE = Path(__file__).parent / "fixtures" / "reference_tiny.safetensors"
 TINY_TOWER = dict(image_size=32, patch_size=8, width=32, layers=4, heads=2, embed_dim=16)
 TINY_MODEL = dict(stages=((1, 2), (3,), (4,)), prompt_tokens=3, decoder_heads=2)
 

@@ -72,7 +72,7 @@ def test_wheel_holds_every_module_and_asset(wheel, project):
     files = {
         path.relative_to(ROOT).as_posix()
         for path in PACKAGE.rglob("*")
-        if path.is_file() and (path.suffix == ".py" or PACKAGE / "assets" in path.parents)
+        if path.is_file() and (path.suffix in (".py", ".typed") or PACKAGE / "assets" in path.parents)
     }
     assert {"cascadeclip/assets/sprites.png", "cascadeclip/assets/licenses/CC-BY-4.0.txt"} <= files
     with zipfile.ZipFile(wheel) as archive:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import cascadeclip
-from cascadeclip.checkpoint import save_checkpoint
+from cascadeclip.checkpoints.own import save_checkpoint
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import working_size

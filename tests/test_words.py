@@ -32,7 +32,7 @@ def test_words_in_one_text_are_refused_with_the_list_that_was_meant():
 
 def test_a_folder_that_training_wrote_is_a_checkpoint(tmp_path):
     segmenter = cascadeclip.load("mini")
-    cascadeclip.checkpoint.save_checkpoint(
+    cascadeclip.checkpoints.save_checkpoint(
         tmp_path / "model.safetensors", segmenter.model, clip={"name": "mini", "pretrained": None}, seen=("cat",),
         templates=("{}",), seen_offset=0.25,
     )  # fmt: skip
@@ -46,7 +46,7 @@ def test_a_folder_that_training_wrote_is_a_checkpoint(tmp_path):
 def test_checkpoints_may_be_read_by_others(tmp_path):
     segmenter = cascadeclip.load("mini")
     path = tmp_path / "model.safetensors"
-    cascadeclip.checkpoint.save_checkpoint(path, segmenter.model, clip={}, seen=())
+    cascadeclip.checkpoints.save_checkpoint(path, segmenter.model, clip={}, seen=())
     ordinary = tmp_path / "ordinary"
     ordinary.touch()
     assert path.stat().st_mode == ordinary.stat().st_mode

@@ -15,8 +15,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from cascadeclip.diagnostics import class_iou, picture_counts
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation.diagnostics import class_iou, picture_counts
 
 # --- likeness of layers: CKA ---------------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class ProbeResult:
         mIoU: at pixel resolution, over the classes that the test images hold.
         accuracy: share of pixels that are right.
         strength: regularisation chosen.
-        counts: (3, images', C) float64, what `diagnostics.class_iou` and `alignment.bootstrap` take.
+        counts: (3, images', C) float64, what `diagnostics.class_iou` and `evaluation.bootstrap` take.
     """
 
     mIoU: float

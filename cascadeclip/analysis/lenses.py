@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cascadeclip.tower import embed, run_block
+from cascadeclip.model.tower import embed, run_block
 
 Tower = open_clip.transformer.VisionTransformer
 

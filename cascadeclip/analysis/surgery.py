@@ -20,8 +20,8 @@ from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 from torch.nn import functional as F
 
+from cascadeclip.analysis.lenses import Tower, block_inputs, raw_lens
 from cascadeclip.errors import InputError
-from cascadeclip.lenses import Tower, block_inputs, raw_lens
 
 ATTENTIONS = ("query-key", "query-query", "key-key", "itself")
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.errors import InputError
-from cascadeclip.tensors import TOWER, load_strictly, read_pth, read_safetensors, shorten, write_pth
-from cascadeclip.tower import build_tower
+from cascadeclip.files import TOWER, load_strictly, read_pth, read_safetensors, shorten, write_pth
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.tower import build_tower
 
 logger = logging.getLogger(__name__)
 

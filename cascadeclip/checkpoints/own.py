@@ -10,31 +10,15 @@ from open_clip.transformer import VisionTransformer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cascadeclip.authors import from_authors, read_authors, save_authors, to_authors
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.clip import Clip, load_clip
+from cascadeclip.checkpoints.authors import read_authors
+from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.config import ModelConfig
 from cascadeclip.errors import InputError
-from cascadeclip.tensors import TOWER, load_strictly, matched, read_safetensors, replace_file
-
-__all__ = [
-    "CheckpointInfo",
-    "Loaded",
-    "build_model",
-    "fingerprint",
-    "from_authors",
-    "load_any",
-    "load_own_state",
-    "load_strictly",
-    "own_state",
-    "read_checkpoint",
-    "replace_file",
-    "save_authors",
-    "save_checkpoint",
-    "to_authors",
-]
+from cascadeclip.files import TOWER, matched, read_safetensors, replace_file
+from cascadeclip.model.cascade import CascadeCLIP
 
 FORMAT = "cascadeclip-1"
+TRAINED = "model.safetensors"  # what training writes into its folder
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,7 @@ from typing import Annotated
 
 import typer
 
-from cascadeclip.errors import InputError
-from cascadeclip.options import (
+from cascadeclip.cli.options import (
     Checkpoint,
     ClipName,
     ClipWeights,
@@ -30,6 +29,7 @@ from cascadeclip.options import (
     chosen_preset,
     stages_of,
 )
+from cascadeclip.errors import InputError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False,
@@ -39,7 +39,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        from cascadeclip import __version__
+        from cascadeclip._version import __version__
 
         print(f"cascadeclip {__version__}")
         raise typer.Exit
@@ -61,7 +61,7 @@ def demo(
     limit: Limit = None,
 ) -> None:
     """Train on seen classes only, score on all of them, draw unseen ones: the paper's point in minutes."""
-    from cascadeclip.demo import run_demo
+    from cascadeclip.experiments.demo import run_demo
 
     run_demo(out, steps=steps, seed=seed, limit=limit)
 
@@ -95,8 +95,9 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard, in the output folder.")] = False,
 ) -> None:
     """Train a cascade; the same command again goes on with a run that was stopped."""
-    from cascadeclip.experiment import fit, open_clip_of
-    from cascadeclip.segmenter import TRAINED, load
+    from cascadeclip.checkpoints.own import TRAINED
+    from cascadeclip.segmenter import load
+    from cascadeclip.training.run import fit, open_clip_of
 
     chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
     model = changed(chosen.model, stages=stages_of(stages), aggregation=aggregation, prompt_tokens=prompt_tokens)
@@ -144,11 +145,11 @@ def evaluate(
     ] = None,
 ) -> None:
     """Score a checkpoint, ours or the authors': pixel accuracy, mIoU of seen and unseen classes, harmonic mean."""
-    from cascadeclip.evaluation_plots import plot_class_iou
-    from cascadeclip.experiment import check_writable
-    from cascadeclip.figure import save_figure
-    from cascadeclip.scoring import score, summarise, table
+    from cascadeclip.evaluation.run import score, summarise, table
+    from cascadeclip.plots.evaluation import plot_class_iou
+    from cascadeclip.plots.figure import save_figure
     from cascadeclip.segmenter import load
+    from cascadeclip.training.run import check_writable
 
     chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
     how = changed(chosen.training, precision=precision, compile=compile, workers=workers)
@@ -198,9 +199,9 @@ def experiments(
     out: Out = Path("runs/experiments"),
 ) -> None:
     """Run the paper's comparisons as tables; a stopped one goes on, and what was trained before is used again."""
-    from cascadeclip.compare import budgeted, run_ahead, run_comparison
-    from cascadeclip.compare_report import write_index, write_report
-    from cascadeclip.comparisons import COMPARISONS, get_comparison
+    from cascadeclip.experiments.comparisons import COMPARISONS, get_comparison
+    from cascadeclip.experiments.report import write_index, write_report
+    from cascadeclip.experiments.run import budgeted, run_ahead, run_comparison
 
     for comparison in COMPARISONS.values() if not names else ():
         print(f"{comparison.name:12} {comparison.question}")
@@ -233,7 +234,7 @@ def bench(
     out: Annotated[Path | None, typer.Option(help="Folder for bench.json (and growth.json, growth.png).")] = None,
 ) -> None:
     """Measure what presets cost on this device: seconds, memory, multiply-adds, share of the matmul peak."""
-    from cascadeclip.bench_report import run_bench
+    from cascadeclip.experiments.bench_report import run_bench
 
     shared = dict(
         batch_size=batch_size, image_size=image_size, classes=classes, precision=precision, compile=compile,
@@ -251,7 +252,7 @@ def segment(
     out: Annotated[Path, typer.Option(help="Where the picture of the result goes.")] = Path("segmentation.png"),
 ) -> None:
     """Segment one picture into the words given."""
-    from cascadeclip.figure import save_figure
+    from cascadeclip.plots.figure import save_figure
     from cascadeclip.presets import get_preset
     from cascadeclip.segmenter import load
 
@@ -267,7 +268,7 @@ def segment(
 
 
 def _write_json(path: Path, values: dict) -> None:
-    from cascadeclip.tensors import replace_file
+    from cascadeclip.files import replace_file
 
     text = json.dumps(_without_nan(values), indent=1) + "\n"
     replace_file(path, lambda scratch: scratch.write_text(text))

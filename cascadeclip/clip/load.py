@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cascadeclip.clip.mini import MiniTokenizer, build_mini_clip
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.errors import InputError
-from cascadeclip.mini_clip import MiniTokenizer, build_mini_clip
-from cascadeclip.tower import position_embedding, tower_config
+from cascadeclip.model.tower import position_embedding, tower_config
 
 logger = logging.getLogger(__name__)
 

@@ -1,1 +1,50 @@
-"""Data: EmojiScenes and its textures."""
+"""Pictures and their labels: the drawn world EmojiScenes (`emojiscenes`, `textures`), the benchmarks and their class
+words (`benchmarks`, `classes`), folders of pictures and masks (`folders`, `images`), what is done to a picture before
+a model reads it (`transforms`), and the order that training reads pictures in (`stream`). `prepare` lays the
+benchmarks' folders out.
+
+Imports nothing of the package but `errors` and `files`.
+"""
+
+from typing import TYPE_CHECKING
+
+from cascadeclip._lazy import on_first_use
+
+if TYPE_CHECKING:
+    from cascadeclip.data.benchmarks import BENCHMARKS, Benchmark, Split
+    from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, SEEN, STUFF, STYLES, THINGS, UNSEEN, EmojiScenes, Scene
+    from cascadeclip.data.folders import FolderDataset, LabelMap, listed_pairs, matching_pairs
+    from cascadeclip.data.images import read_image
+    from cascadeclip.data.stream import Endless, Shares, stream
+    from cascadeclip.data.transforms import IGNORE, Augment, ToWorkingSize, normalise, to_tensor, working_size
+else:
+    __getattr__, __dir__ = on_first_use(__name__)
+
+__all__ = [
+    "BENCHMARKS",
+    "CAPTIONS",
+    "CLASSES",
+    "IGNORE",
+    "SEEN",
+    "STUFF",
+    "STYLES",
+    "THINGS",
+    "UNSEEN",
+    "Augment",
+    "Benchmark",
+    "EmojiScenes",
+    "Endless",
+    "FolderDataset",
+    "LabelMap",
+    "Scene",
+    "Shares",
+    "Split",
+    "ToWorkingSize",
+    "listed_pairs",
+    "matching_pairs",
+    "normalise",
+    "read_image",
+    "stream",
+    "to_tensor",
+    "working_size",
+]

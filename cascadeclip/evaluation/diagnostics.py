@@ -13,11 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cascadeclip.alignment import Resampled, bootstrap
-from cascadeclip.cascade import CascadeCLIP, CascadeOutput
 from cascadeclip.data.transforms import IGNORE
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import (
+from cascadeclip.evaluation.resampling import Resampled, bootstrap
+from cascadeclip.evaluation.scores import (
     ConfusionMatrix,
     Scores,
     check_indices,
@@ -25,6 +24,7 @@ from cascadeclip.evaluation import (
     iou_of_counts,
     predict_batches,
 )
+from cascadeclip.model.cascade import CascadeCLIP, CascadeOutput
 
 ERROR_KINDS = ("seen as another seen", "seen as unseen", "unseen as seen", "unseen as another unseen")
 
@@ -286,7 +286,7 @@ def _means(counts: Tensor, hidden: Tensor) -> dict[str, float]:
 def bootstrap_scores(
     counts: Tensor, names: Sequence[str], unseen: Sequence[str], *, repeats: int = 500, seed: int = 0
 ) -> dict[str, Resampled]:
-    """`mean_scores` on the pictures and on sets drawn from them, with intervals; see `alignment.bootstrap`.
+    """`mean_scores` on the pictures and on sets drawn from them, with intervals; see `resampling.bootstrap`.
 
     Args:
         counts: (3, n, C), from `picture_counts` or `boundary_counts`.

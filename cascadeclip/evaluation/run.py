@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.checkpoint import own_state, replace_file
-from cascadeclip.clip import Clip
+from cascadeclip.checkpoints.own import own_state
+from cascadeclip.clip.load import Clip
+from cascadeclip.colours import class_colours
 from cascadeclip.data.transforms import IGNORE
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import ConfusionMatrix, Scores, count, predict_batches, warn_of_nonsense
-from cascadeclip.plots import class_colours
+from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, count, predict_batches, warn_of_nonsense
+from cascadeclip.files import replace_file
+from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import this_process
 

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.precision import autocast
-from cascadeclip.resize import bilinear
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.resize import bilinear
+from cascadeclip.processes import autocast
 
 logger = logging.getLogger(__name__)
 

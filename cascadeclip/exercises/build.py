@@ -18,7 +18,7 @@ import nbformat
 
 from cascadeclip.errors import InputError
 from cascadeclip.exercises import ASSIGNMENTS, EXERCISES
-from cascadeclip.tensors import replace_file
+from cascadeclip.files import replace_file
 
 CONFIG = "nbgrader_config.py"
 TEST = """\

@@ -10,20 +10,20 @@ from functools import lru_cache
 
 import torch
 
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.clip import Clip
+from cascadeclip.analysis.lenses import last_layer_tokens, value_path_tokens
+from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data import emojiscenes
 from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import ConfusionMatrix, argmax_at
+from cascadeclip.evaluation.run import score, summarise
+from cascadeclip.evaluation.scores import ConfusionMatrix, argmax_at
 from cascadeclip.exercises.checking import Wrong, quiet
-from cascadeclip.experiment import on_tower_of, open_clip_of
-from cascadeclip.lenses import last_layer_tokens, value_path_tokens
+from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import MINI, Preset
-from cascadeclip.scoring import score, summarise
-from cascadeclip.training import train
+from cascadeclip.training.loop import train
+from cascadeclip.training.run import on_tower_of, open_clip_of
 
 PICTURES = 480  # that a training may show the model: steps x batch_size
 SCORED = 100  # scenes that a model is scored on

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cascadeclip.clip import load_clip
+from cascadeclip.analysis.lenses import block_tokens, raw_lens
+from cascadeclip.clip.load import load_clip
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes, collate
 from cascadeclip.data.transforms import normalise
 from cascadeclip.exercises.checking import CASES, Ask, Exercise, Part, Test, Wrong, expect, integer, shaped
 from cascadeclip.exercises.likeness import cka_bounds, cka_noise, cka_value, gap_test
-from cascadeclip.lenses import block_tokens, raw_lens
-from cascadeclip.tower import build_tower
+from cascadeclip.model.tower import build_tower
 
 # --- word_map ------------------------------------------------------------------------------------------------------
 

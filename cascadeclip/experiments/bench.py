@@ -17,14 +17,14 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import ModelConfig
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import predict
-from cascadeclip.losses import segmentation_loss
-from cascadeclip.precision import autocast, has_bf16
+from cascadeclip.evaluation.scores import predict
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.losses import segmentation_loss
 from cascadeclip.presets import Preset, get_preset
-from cascadeclip.training import adamw, pseudo_labels, reduce_labels
+from cascadeclip.processes import autocast, has_bf16
+from cascadeclip.training.loop import adamw, pseudo_labels, reduce_labels
 
 WORK = ("train", "inference")
 MIB = 2**20

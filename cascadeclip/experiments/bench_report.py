@@ -7,11 +7,11 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from cascadeclip.bench import GROWTH, WORK, Case, bench, growth_cases, sized_preset
 from cascadeclip.errors import InputError
-from cascadeclip.experiment import check_writable
-from cascadeclip.figure import save_figure
-from cascadeclip.tensors import replace_file
+from cascadeclip.experiments.bench import GROWTH, WORK, Case, bench, growth_cases, sized_preset
+from cascadeclip.files import replace_file
+from cascadeclip.plots.figure import save_figure
+from cascadeclip.training.run import check_writable
 
 
 def plot_growth(rows: Sequence[tuple[str, float, dict]]) -> Figure:

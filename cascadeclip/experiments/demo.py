@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.checkpoint import replace_file
-from cascadeclip.clip import Clip
-from cascadeclip.experiment import fit, last_layer_only, open_clip_of
-from cascadeclip.figure import save_figure
-from cascadeclip.plots import plot_predictions, plot_scores
+from cascadeclip.clip.load import Clip
+from cascadeclip.evaluation.run import score, summarise, table
+from cascadeclip.files import replace_file
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.plots.figure import save_figure
+from cascadeclip.plots.segmentation import plot_predictions, plot_scores
 from cascadeclip.presets import MINI, Preset
-from cascadeclip.scoring import score, summarise, table
 from cascadeclip.segmenter import load
+from cascadeclip.training.run import fit, last_layer_only, open_clip_of
 
 
 def run_demo(

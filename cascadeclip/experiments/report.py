@@ -11,14 +11,14 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from cascadeclip import __version__
-from cascadeclip.compare import MEASURES, Row
-from cascadeclip.comparisons import COMPARISONS, Comparison
+from cascadeclip._version import __version__
+from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
 from cascadeclip.errors import InputError
-from cascadeclip.figure import Figure, save_figure
-from cascadeclip.plots import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
+from cascadeclip.experiments.comparisons import COMPARISONS, Comparison
+from cascadeclip.experiments.run import MEASURES, Row
+from cascadeclip.files import replace_file
+from cascadeclip.plots.figure import Figure, save_figure
 from cascadeclip.presets import Preset
-from cascadeclip.tensors import replace_file
 
 _LABELS = dict(
     zip(MEASURES, (("seen", SEEN_COLOUR), ("unseen", UNSEEN_COLOUR), ("hIoU", HARMONIC_COLOUR)), strict=True)

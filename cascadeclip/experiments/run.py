@@ -15,20 +15,21 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from cascadeclip.alignment import Resampled, bootstrap
-from cascadeclip.calibrate import calibrated_offset
-from cascadeclip.clip import Clip
-from cascadeclip.comparisons import Comparison, Variant
+from cascadeclip.checkpoints.own import TRAINED
+from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.emojiscenes import EmojiScenes
-from cascadeclip.diagnostics import mean_scores, picture_counts
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import argmax_at, predict_batches
-from cascadeclip.experiment import fit, on_tower_of, open_clip_of
+from cascadeclip.evaluation.diagnostics import mean_scores, picture_counts
+from cascadeclip.evaluation.resampling import Resampled, bootstrap
+from cascadeclip.evaluation.scores import argmax_at, predict_batches
+from cascadeclip.experiments.comparisons import Comparison, Variant
+from cascadeclip.files import replace_file
 from cascadeclip.presets import Preset, get_preset
-from cascadeclip.segmenter import TRAINED, load
-from cascadeclip.tensors import replace_file
-from cascadeclip.training import FREE
+from cascadeclip.segmenter import load
+from cascadeclip.training.calibrate import calibrated_offset
+from cascadeclip.training.loop import FREE
+from cascadeclip.training.run import fit, on_tower_of, open_clip_of
 
 MEASURES = ("mIoU_seen", "mIoU_unseen", "hIoU")
 

@@ -15,10 +15,9 @@ from functools import wraps
 import ipywidgets
 from IPython import get_ipython
 
-from cascadeclip import explore
-from cascadeclip.canvas import WIDTH, Drawing
+from cascadeclip.analysis.pictures import Picture, picture_from_file
 from cascadeclip.errors import InputError
-from cascadeclip.explore import Picture
+from cascadeclip.explorers.canvas import WIDTH, Drawing
 
 KEPT = 8  # own pictures, the latest ones
 _FAILED = "border-left: 4px solid #b00020; padding: 4px 8px; white-space: pre-wrap; font-family: monospace"
@@ -122,7 +121,7 @@ class Explorer(ipywidgets.VBox):
             return
         file = change["new"][0]
         self.upload.value = ()  # the same file may be given again
-        picture = explore.picture_from_file(file["name"], bytes(file["content"]))
+        picture = picture_from_file(file["name"], bytes(file["content"]))
         with self.at_once():
             own = [(title, known) for title, known in self.chooser.options[self._given :] if title != picture.title]
             self.chooser.options = (*self.chooser.options[: self._given], *own[1 - KEPT :], (picture.title, picture))
@@ -132,7 +131,7 @@ class Explorer(ipywidgets.VBox):
     def _make_picture(self, clickable: bool) -> ipywidgets.DOMWidget:
         if clickable and "google.colab" not in sys.modules:  # there it would need a script from elsewhere
             try:
-                from cascadeclip.clickable import ClickablePicture
+                from cascadeclip.explorers.clickable import ClickablePicture
             except ModuleNotFoundError:
                 pass  # without anywidget the sliders remain
             else:

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cascadeclip.canvas import WIDTH, Box, Drawing, Plot, heat, inside
+from cascadeclip.colours import HARMONIC_COLOUR, OTHER_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
 from cascadeclip.data.transforms import IGNORE
-from cascadeclip.explore import WordMasks
-from cascadeclip.plots import HARMONIC_COLOUR, OTHER_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
+from cascadeclip.explorers.canvas import WIDTH, Box, Drawing, Plot, heat, inside
+from cascadeclip.explorers.compute import WordMasks
 
 FRAME, NOW, THEN = "#d1495b", "#3b6fa0", "0.75"
 
 # --- layer scrubber --------------------------------------------------------------------------------------------------
 
-KINDS = 4  # kinds of maps, `explore.layer_maps`
+KINDS = 4  # kinds of maps, `compute.layer_maps`
 
 
 def _layer_boxes(blocks: int, grid: tuple[int, int]) -> tuple[list[Box], Box, float]:
@@ -35,7 +35,7 @@ def draw_layers(
 
     Args:
         image: (H, W, 3) uint8.
-        maps: `explore.layer_maps`; each map of values has its own range of brightness.
+        maps: `compute.layer_maps`; each map of values has its own range of brightness.
         block: 1..L, drawn large and framed below.
         row, column: the patch.
     """
@@ -104,7 +104,7 @@ def draw_words(image: np.ndarray, found: WordMasks, stages: Sequence[str]) -> Dr
 
     Args:
         image: (H, W, 3) uint8.
-        found: `explore.word_masks`; stages that are off are drawn pale.
+        found: `compute.word_masks`; stages that are off are drawn pale.
         stages: name of each.
     """
     logits, names = found.masks, found.names

@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cascadeclip.analysis import patch_labels
+from cascadeclip.analysis.layers import patch_labels
+from cascadeclip.analysis.lenses import Tower, block_inputs
+from cascadeclip.analysis.pictures import Picture, grid_of, one_batch
+from cascadeclip.analysis.surgery import Surgery, last_block
 from cascadeclip.data.transforms import IGNORE
-from cascadeclip.diagnostics import confusion_of
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import iou_of_counts
-from cascadeclip.explore import Picture, grid_of, one_batch
-from cascadeclip.lenses import Tower, block_inputs
-from cascadeclip.surgery import Surgery, last_block
-from cascadeclip.tower import build_tower, tower_config
+from cascadeclip.evaluation.diagnostics import confusion_of
+from cascadeclip.evaluation.scores import iou_of_counts
+from cascadeclip.model.tower import build_tower, tower_config
 
 
 @dataclass(frozen=True, eq=False)

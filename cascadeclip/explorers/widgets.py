@@ -1,7 +1,7 @@
 """Explorers for notebooks: layers, words, the cascade's weights, surgery. Each is a thin view over pure functions.
 
 Make one as the last value of a cell: `LayerScrubber()`, `WordExplorer()`, `CascadeExplorer()` or `SurgeryBench()`. They
-show the mini world unless told otherwise; the functions they draw with are in `explore`, `surgery` and `explore_plots`.
+show the mini world unless told otherwise; the functions they draw with are in `compute`, `surgery` and `draw`.
 """
 
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ import ipywidgets
 import numpy as np
 import torch
 
-from cascadeclip import explore, explore_plots
-from cascadeclip.canvas import Drawing
-from cascadeclip.cascade import nga_weights
-from cascadeclip.clip import Clip, load_clip
+from cascadeclip.analysis.lenses import block_inputs
+from cascadeclip.analysis.pictures import Picture, grid_of, scene_pictures, to_batch
+from cascadeclip.analysis.surgery import ATTENTIONS, Surgery, last_block, repair_outliers
+from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES
-from cascadeclip.diagnostics import sweep_offsets
 from cascadeclip.errors import InputError
-from cascadeclip.explore import Picture
-from cascadeclip.explorer import Explorer, in_view, words_field
-from cascadeclip.lenses import block_inputs
+from cascadeclip.evaluation.diagnostics import sweep_offsets
+from cascadeclip.explorers import compute, draw
+from cascadeclip.explorers.base import Explorer, in_view, words_field
+from cascadeclip.explorers.canvas import Drawing
+from cascadeclip.explorers.surgery import bench_scores, lay_out
+from cascadeclip.model.cascade import nga_weights
 from cascadeclip.segmenter import Segmenter, check_names, load
-from cascadeclip.surgery import ATTENTIONS, Surgery, last_block, repair_outliers
-from cascadeclip.surgery_bench import bench_scores, lay_out
 
 OFFSETS = tuple(np.linspace(0, 0.5, 11).round(2).tolist())
 
@@ -46,9 +46,9 @@ class LayerScrubber(Explorer):
         *,
         templates: Sequence[str] = CAPTIONS,
     ):
-        clip, pictures = clip or load_clip(), pictures or explore.scene_pictures()
-        self.colours = explore.fit_colours(clip.visual, [picture.image for picture in pictures[:16]])
-        self._layers = lru_cache(2)(lambda picture: explore.read_layers(clip.visual, picture.image))
+        clip, pictures = clip or load_clip(), pictures or scene_pictures()
+        self.colours = compute.fit_colours(clip.visual, [picture.image for picture in pictures[:16]])
+        self._layers = lru_cache(2)(lambda picture: compute.read_layers(clip.visual, picture.image))
         self._text = lru_cache(64)(lambda word: clip.class_embeddings([word], templates)[0])
         self.words, self.blocks = words_field("word"), clip.tower.layers
         self.block = ipywidgets.IntSlider(clip.tower.layers, 1, clip.tower.layers, description="block")
@@ -64,7 +64,7 @@ class LayerScrubber(Explorer):
             self.words.value = picture.words[0]
 
     def clicked(self, x: float, y: float) -> None:
-        place = explore_plots.patch_at(x, y, self.blocks, self._layers(self.chooser.value).grid)
+        place = draw.patch_at(x, y, self.blocks, self._layers(self.chooser.value).grid)
         if place is not None:
             with self.at_once():
                 self.block.value = place[0] or self.block.value
@@ -72,9 +72,9 @@ class LayerScrubber(Explorer):
 
     def figure(self) -> Drawing:
         picture, place = self.chooser.value, (self.row.value - 1, self.column.value - 1)
-        (word,) = check_names(explore.split_words(self.words.value, most=1))
-        maps = explore.layer_maps(self._layers(picture), self.colours, self._text(word), *place)
-        return explore_plots.draw_layers(picture.image, maps, self.block.value, *place, word)
+        (word,) = check_names(compute.split_words(self.words.value, most=1))
+        maps = compute.layer_maps(self._layers(picture), self.colours, self._text(word), *place)
+        return draw.draw_layers(picture.image, maps, self.block.value, *place, word)
 
 
 class WordExplorer(Explorer):
@@ -93,7 +93,7 @@ class WordExplorer(Explorer):
         classes: Sequence[str] = CLASSES,
     ):
         self.segmenter, self.classes = segmenter or load(), tuple(classes)
-        self._encoded = lru_cache(2)(lambda picture: explore.encode(self.segmenter.model, [picture.image]))
+        self._encoded = lru_cache(2)(lambda picture: compute.encode(self.segmenter.model, [picture.image]))
         self._logits = lru_cache(8)(self._read)
         self.words = words_field("words, separated by commas")
         self.words.layout.width = "36em"
@@ -101,20 +101,20 @@ class WordExplorer(Explorer):
         self.titles = [f"stage {s}\n{'+'.join(map(str, blocks))}" for s, blocks in enumerate(stages, 1)]
         names = [title.replace("\n", ": ") for title in self.titles]
         self.stages = [ipywidgets.Checkbox(True, description=name, indent=False) for name in names]
-        super().__init__(pictures or explore.scene_pictures(), [[self.words], self.stages])
+        super().__init__(pictures or scene_pictures(), [[self.words], self.stages])
 
     def picture_changed(self) -> None:
         if self.chooser.value.words:
             self.words.value = ", ".join(self.chooser.value.words)
 
     def _read(self, picture: Picture, names: tuple[str, ...]) -> torch.Tensor:
-        return explore.read_words(self.segmenter, self._encoded(picture), names)
+        return compute.read_words(self.segmenter, self._encoded(picture), names)
 
     def figure(self) -> Drawing:
-        picture, names = self.chooser.value, check_names(explore.split_words(self.words.value))
+        picture, names = self.chooser.value, check_names(compute.split_words(self.words.value))
         on, logits = [stage.value for stage in self.stages], self._logits(picture, names)
-        found = explore.word_masks(self.segmenter, picture, names, on, logits=logits, classes=self.classes)
-        return explore_plots.draw_words(picture.image, found, self.titles)
+        found = compute.word_masks(self.segmenter, picture, names, on, logits=logits, classes=self.classes)
+        return draw.draw_words(picture.image, found, self.titles)
 
 
 class CascadeExplorer(Explorer):
@@ -136,14 +136,14 @@ class CascadeExplorer(Explorer):
         scored: int = 8,
     ):
         self.segmenter, self.classes = segmenter or load(), tuple(classes)
-        model, pictures = self.segmenter.model, pictures or explore.scene_pictures()
-        self.trained = explore.trained_weights(model)
+        model, pictures = self.segmenter.model, pictures or scene_pictures()
+        self.trained = compute.trained_weights(model)
         if not self.trained:
             raise InputError(f"no stage of {model.config.stages} is aggregated by NGA: there are no weights to move")
         self.unseen = [name for name in self.classes if name not in self.segmenter.seen]
         self.text = self.segmenter.clip.class_embeddings(self.classes, self.segmenter.templates)
         self._labelled = tuple(picture for picture in pictures if picture.labels is not None)[:scored]
-        self._encoded = lru_cache(4)(lambda those: explore.encode(model, [picture.image for picture in those]))
+        self._encoded = lru_cache(4)(lambda those: compute.encode(model, [picture.image for picture in those]))
         self._stage = lru_cache(16)(self._read_stage)
         self._curves = lru_cache(16)(self._sweep)
         self._make_sliders()
@@ -181,7 +181,7 @@ class CascadeExplorer(Explorer):
             slider.value = value
 
     def _read_stage(self, pictures: tuple[Picture, ...], stage: int, weights: tuple[float, ...] | None):
-        return explore.stage_logits(self.segmenter.model, self._encoded(pictures), self.text, stage, weights)
+        return compute.stage_logits(self.segmenter.model, self._encoded(pictures), self.text, stage, weights)
 
     def _logits(self, pictures: tuple[Picture, ...], weights: tuple[tuple[float, ...], ...]):
         """The cascade's mask logits (n, C, h, w) under certain weights, one tuple per NGA stage."""
@@ -191,22 +191,22 @@ class CascadeExplorer(Explorer):
 
     def _sweep(self, weights: tuple[tuple[float, ...], ...]) -> dict[str, list[float]]:
         """Scores over the offsets."""
-        labels = explore.every_second_pixel(self._labelled)
+        labels = compute.every_second_pixel(self._labelled)
         unseen = [self.classes.index(name) for name in self.unseen]
-        readout = explore.read_out_logits(self._logits(self._labelled, weights), labels, unseen)
+        readout = compute.read_out_logits(self._logits(self._labelled, weights), labels, unseen)
         sweep = sweep_offsets(readout, self.classes, self.unseen, OFFSETS)
-        return {key: [getattr(scores, key) for scores in sweep] for key in explore_plots.LINES}
+        return {key: [getattr(scores, key) for scores in sweep] for key in draw.LINES}
 
     def _segmentation(self, picture: Picture, weights: tuple[tuple[float, ...], ...], offset: float) -> np.ndarray:
         seen = [position for position, name in enumerate(self.classes) if name not in self.unseen]
-        size = explore.shown_size(picture.image)
-        return explore.probabilities(self._logits((picture,), weights), size, seen, offset)[0].argmax(0).numpy()
+        size = compute.shown_size(picture.image)
+        return compute.probabilities(self._logits((picture,), weights), size, seen, offset)[0].argmax(0).numpy()
 
     def figure(self) -> Drawing:
-        picture, offset, size = self.chooser.value, self.offset.value, explore.shown_size(self.chooser.value.image)
+        picture, offset, size = self.chooser.value, self.offset.value, compute.shown_size(self.chooser.value.image)
         values = iter(slider.value for slider in self.weights)
         now = tuple(tuple(next(values) for _ in of) for of in self.trained.values())
-        maps = {"truth": explore.truth_among(picture, self.classes, self.classes, size)}
+        maps = {"truth": compute.truth_among(picture, self.classes, self.classes, size)}
         if picture.labels is None:
             del maps["truth"]
         then = tuple(map(tuple, self.trained.values()))
@@ -215,7 +215,7 @@ class CascadeExplorer(Explorer):
         both = {"as trained": then, "now": now}
         weights = {title: dict(zip(self.trained, of, strict=True)) for title, of in both.items()}
         curves = {title: self._curves(of) for title, of in both.items()} if self._labelled else None
-        return explore_plots.draw_cascade(
+        return draw.draw_cascade(
             picture.image, maps, self.classes, self.unseen, weights, self.segmenter.model.config.stages, offset, curves,
             OFFSETS,
         )  # fmt: skip
@@ -241,7 +241,7 @@ class SurgeryBench(Explorer):
         scored: int = 12,
         templates: Sequence[str] = CAPTIONS,
     ):
-        self.visual, pictures = (clip := clip or load_clip()).visual, pictures or explore.scene_pictures()
+        self.visual, pictures = (clip := clip or load_clip()).visual, pictures or scene_pictures()
         self._text = lru_cache(16)(lambda names: clip.class_embeddings(names, templates))
         self._inputs = lru_cache(4)(self._read)
         labelled = [picture for picture in pictures if picture.labels is not None][:scored]
@@ -267,8 +267,8 @@ class SurgeryBench(Explorer):
 
     def _read(self, picture: Picture):
         """What goes into the last block, (1, T, D), and the grid."""
-        batch = explore.to_batch(picture.image, self.visual)
-        return block_inputs(self.visual, batch)[-1], explore.grid_of(batch, self.visual)
+        batch = to_batch(picture.image, self.visual)
+        return block_inputs(self.visual, batch)[-1], grid_of(batch, self.visual)
 
     def surgery(self) -> Surgery:
         """What the controls say."""
@@ -277,7 +277,7 @@ class SurgeryBench(Explorer):
 
     @torch.inference_mode()
     def figure(self) -> Drawing:
-        picture, names = self.chooser.value, check_names(explore.split_words(self.words.value))
+        picture, names = self.chooser.value, check_names(compute.split_words(self.words.value))
         (tokens, grid), text, repaired = self._inputs(picture), self._text(names), None
         cases = {"as CLIP is": Surgery(), "after surgery": self.surgery()}
         if self.repair.value:
@@ -288,4 +288,4 @@ class SurgeryBench(Explorer):
         }
         scores = {name: self._scores(surgery) for name, surgery in cases.items()} if self.bench else None
         maps = {name: found.float().cpu().numpy() for name, found in similarity.items()}
-        return explore_plots.draw_surgery(picture.image, maps, names, scores, repaired)
+        return draw.draw_surgery(picture.image, maps, names, scores, repaired)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cascadeclip.config import ModelConfig
-from cascadeclip.encoder import PromptedEncoder
 from cascadeclip.errors import InputError
-from cascadeclip.tower import attend, build_tower, tower_config
+from cascadeclip.model.encoder import PromptedEncoder
+from cascadeclip.model.tower import attend, build_tower, tower_config
 
 
 def nga_weights(blocks: int, sigma: float = 1.0) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from cascadeclip.spectral import SpectralPrompt
-from cascadeclip.tower import embed, run_block
+from cascadeclip.model.spectral import SpectralPrompt
+from cascadeclip.model.tower import embed, run_block
 
 
 @dataclass

@@ -10,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from cascadeclip.errors import InputError
-from cascadeclip.resize import bilinear_matrix
+from cascadeclip.model.resize import bilinear_matrix
 
 ALPHA, GAMMA = 0.25, 2  # of the focal loss; `_MaskSums` squares where the power is GAMMA
 SMOOTHING = 1.0  # of the dice loss

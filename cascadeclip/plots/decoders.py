@@ -13,15 +13,15 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
 
-from cascadeclip.cascade import CascadeCLIP, TextImageDecoder
+from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.figure import Figure
-from cascadeclip.losses import segmentation_loss
-from cascadeclip.plots import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
-from cascadeclip.precision import autocast
-from cascadeclip.training import reduce_labels, seen_only
+from cascadeclip.model.cascade import CascadeCLIP, TextImageDecoder
+from cascadeclip.model.losses import segmentation_loss
+from cascadeclip.plots.figure import Figure
+from cascadeclip.processes import autocast
+from cascadeclip.training.loop import reduce_labels, seen_only
 
 OUTLINE = "#00c853"  # of the true mask, on heat maps
 

@@ -10,12 +10,12 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from cascadeclip.alignment import Resampled
-from cascadeclip.diagnostics import ERROR_KINDS
+from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import ConfusionMatrix, Scores
-from cascadeclip.figure import Figure
-from cascadeclip.plots import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
+from cascadeclip.evaluation.diagnostics import ERROR_KINDS
+from cascadeclip.evaluation.resampling import Resampled
+from cascadeclip.evaluation.scores import ConfusionMatrix, Scores
+from cascadeclip.plots.figure import Figure
 
 IGNORED_COLOUR = (0.85, 0.85, 0.85)
 SERIES_COLOURS = {"mIoU_seen": SEEN_COLOUR, "mIoU_unseen": UNSEEN_COLOUR, "hIoU": HARMONIC_COLOUR}

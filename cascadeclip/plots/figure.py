@@ -5,7 +5,7 @@ from pathlib import Path
 
 import matplotlib.figure
 
-from cascadeclip.tensors import replace_file
+from cascadeclip.files import replace_file
 
 
 class Figure(matplotlib.figure.Figure):

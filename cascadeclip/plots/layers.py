@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from cascadeclip.figure import Figure
+from cascadeclip.plots.figure import Figure
 
 
 def plot_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.ndarray]], label: str = "") -> Figure:

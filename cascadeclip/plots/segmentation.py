@@ -1,28 +1,17 @@
 """Figures. Each function draws and returns one matplotlib figure; none shows or saves it."""
 
-import colorsys
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from matplotlib.patches import Patch
 
-from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.colours import HARMONIC_COLOUR, OTHER_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
 from cascadeclip.data.transforms import normalise, to_tensor
-from cascadeclip.evaluation import predict
-from cascadeclip.figure import Figure
+from cascadeclip.evaluation.scores import predict
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.plots.figure import Figure
 from cascadeclip.segmenter import Segmentation
-
-SEEN_COLOUR, UNSEEN_COLOUR, HARMONIC_COLOUR = "#4878a8", "#d1495b", "#8d6a9f"
-OTHER_COLOUR = (0.8, 0.8, 0.8)  # of classes that a legend has no room for
-
-
-def class_colours(count: int) -> np.ndarray:
-    """`count` distinct colours (count, 3), floats in 0..1: hues by the golden ratio, three levels of brightness."""
-    return np.array([
-        colorsys.hsv_to_rgb(i * 0.61803398875 % 1, (0.75, 0.5, 0.95)[i % 3], (0.95, 0.8, 0.65)[i // 3 % 3])
-        for i in range(count)
-    ])  # fmt: skip
 
 
 def plot_segmentation(segmentation: Segmentation) -> Figure:

@@ -12,11 +12,11 @@ import open_clip
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from cascadeclip.checkpoint import CheckpointInfo, fingerprint, load_any, read_checkpoint, save_checkpoint
-from cascadeclip.clip import load_clip, resize_positions
+from cascadeclip.checkpoints.own import CheckpointInfo, fingerprint, load_any, read_checkpoint, save_checkpoint
+from cascadeclip.clip.load import load_clip, resize_positions
 from cascadeclip.config import ModelConfig
 from cascadeclip.errors import InputError
-from cascadeclip.tensors import replace_file
+from cascadeclip.files import replace_file
 
 FORMAT = "cascadeclip-hub-1"
 WEIGHTS = constants.SAFETENSORS_SINGLE_FILE

@@ -6,16 +6,19 @@ Text is encoded where PyTorch is (`Clip.class_embeddings`); the file takes the e
 import importlib.util
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.data.transforms import IMAGE_MEAN, IMAGE_STD
 from cascadeclip.errors import InputError
-from cascadeclip.segmenter import Segmenter
-from cascadeclip.tensors import replace_file
+from cascadeclip.files import replace_file
+from cascadeclip.model.cascade import CascadeCLIP
+
+if TYPE_CHECKING:
+    from cascadeclip.segmenter import Segmenter
 
 OUTPUTS = ("probabilities", "logits")
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
@@ -52,7 +55,7 @@ class Masks(nn.Module):
 
 
 def export_onnx(
-    segmenter: Segmenter,
+    segmenter: "Segmenter",
     path: str | Path,
     *,
     image_size: int | None = None,
@@ -137,7 +140,7 @@ def _inputs(batch: int, classes: int, side: int, width: int) -> tuple[Tensor, Te
     return images, F.normalize(torch.randn(classes, width, generator=generator), dim=-1)
 
 
-def _metadata(segmenter: Segmenter, image_size: int, size: int) -> dict[str, str]:
+def _metadata(segmenter: "Segmenter", image_size: int, size: int) -> dict[str, str]:
     """What a program needs besides the file."""
     values = {
         "image_size": image_size,

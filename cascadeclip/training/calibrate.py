@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from cascadeclip.clip import Clip
+from cascadeclip.checkpoints.own import TRAINED, load_any
+from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.transforms import IGNORE
-from cascadeclip.diagnostics import read_out, sweep_offsets
 from cascadeclip.errors import InputError
-from cascadeclip.experiment import fit
+from cascadeclip.evaluation.diagnostics import read_out, sweep_offsets
 from cascadeclip.presets import Preset
-from cascadeclip.segmenter import TRAINED, load
+from cascadeclip.training.run import fit
 
 OFFSETS = tuple(step / 40 for step in range(-4, 21))  # -0.1 to 0.5
 
@@ -58,7 +58,7 @@ def calibrated_offset(
     batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
     names = list(preset.seen)
     readout = read_out(
-        load(out / TRAINED, preset=preset).model, _seen_labels(batches, preset),
+        load_any(out / TRAINED).model, _seen_labels(batches, preset),
         clip.class_embeddings(names, preset.templates), names, hidden, window=preset.window, stride=preset.stride,
         precision=training.precision,
     )  # fmt: skip

@@ -20,16 +20,15 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.checkpoint import fingerprint, load_own_state, own_state
+from cascadeclip.checkpoints.own import fingerprint, load_own_state, own_state
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.stream import Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.losses import present_pairs, segmentation_loss
-from cascadeclip.precision import autocast
-from cascadeclip.processes import on_cpu
-from cascadeclip.tensors import replace_file, write_pth
+from cascadeclip.files import replace_file, write_pth
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.losses import present_pairs, segmentation_loss
+from cascadeclip.processes import autocast, on_cpu
 
 logger = logging.getLogger(__name__)
 

@@ -7,16 +7,15 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.checkpoint import load_own_state, own_state, save_checkpoint
-from cascadeclip.clip import Clip, load_clip, scaled_stages
+from cascadeclip.checkpoints.own import TRAINED, load_own_state, own_state, save_checkpoint
+from cascadeclip.clip.load import Clip, load_clip, scaled_stages
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation.run import score, summarise
+from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import this_process
-from cascadeclip.scoring import score, summarise
-from cascadeclip.segmenter import TRAINED
-from cascadeclip.training import train
+from cascadeclip.training.loop import train
 
 
 def open_clip_of(preset: Preset) -> Clip:

@@ -34,12 +34,12 @@
 # On Colab, install the package first: see the README.
 import torch
 
-from cascadeclip.analysis import patch_labels
-from cascadeclip.analysis_plots import plot_maps, plot_matrices, plot_over_blocks
+from cascadeclip.analysis import block_tokens, patch_labels, raw_lens
 from cascadeclip.clip import load_clip
 from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes, collate
 from cascadeclip.data.transforms import normalise
-from cascadeclip.lenses import block_tokens, raw_lens
+from cascadeclip.plots import plot_matrices, plot_over_blocks
+from cascadeclip.plots.layers import plot_maps
 
 print("device: cpu")
 clip = load_clip()
@@ -259,7 +259,7 @@ plot_over_blocks({"class token": gaps}, "distance of the centroids", title="moda
 #
 # - `block_tokens(visual, images)`: L tensors (B, 1 + N, D); `raw_lens(visual, tokens)` brings tokens into text space;
 # - `patch_labels(labels, visual.grid_size)`: the class of every patch, (B, N);
-# - `cascadeclip.alignment.localise(similarity, patch_classes)` with similarities (B, N, C); its result has
+# - `cascadeclip.analysis.localise(similarity, patch_classes)` with similarities (B, N, C); its result has
 #   `.mean("auroc")`, which is what you wrote in exercises 2 and 3.
 #
 # <details><summary>Hint</summary>
@@ -271,7 +271,7 @@ plot_over_blocks({"class token": gaps}, "distance of the centroids", title="moda
 def auroc_by_block(visual, images, labels, text):
     """A tower, (B, 3, H, W), (B, H, W), (C, E) -> L numbers, block 1 first."""
     ### BEGIN SOLUTION
-    from cascadeclip.alignment import localise
+    from cascadeclip.analysis import localise
 
     classes = patch_labels(labels, visual.grid_size)
     with torch.inference_mode():

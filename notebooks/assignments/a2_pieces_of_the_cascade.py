@@ -43,7 +43,7 @@ from torch.nn import functional as F
 import cascadeclip
 from cascadeclip.data.emojiscenes import CLASSES, UNSEEN, EmojiScenes
 from cascadeclip.data.transforms import normalise, to_tensor
-from cascadeclip.evaluation_plots import plot_maps
+from cascadeclip.plots.evaluation import plot_maps
 
 print("device: cpu")
 segmenter = cascadeclip.load("mini")

@@ -6,8 +6,9 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.nn import functional as F
 
-from cascadeclip.alignment import Resampled, bootstrap, curves_of, localise, loss_along_gap, modality_gap
+from cascadeclip.analysis.alignment import curves_of, localise, loss_along_gap, modality_gap
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation.resampling import Resampled, bootstrap
 
 LABELS = torch.tensor([[0, 0, 1, 1], [1, 2, 2, 2]])
 
@@ -35,7 +36,7 @@ def test_auroc_counts_pairs_in_the_right_order():
 
 @pytest.mark.parametrize("levels", [3, 1_000_000])
 def test_ranks_give_scikit_learns_scores_with_and_without_ties(levels, monkeypatch):
-    monkeypatch.setattr("cascadeclip.alignment.COMPARED_AT_ONCE", 12 * 12 * 100)  # 100 of some 350 rows
+    monkeypatch.setattr("cascadeclip.analysis.alignment.COMPARED_AT_ONCE", 12 * 12 * 100)  # 100 of some 350 rows
     generator = torch.Generator().manual_seed(levels)
     similarity = torch.randint(0, levels, (70, 12, 6), generator=generator).float()
     labels = torch.randint(0, 6, (70, 12), generator=generator)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from cascadeclip.analysis import (
+from cascadeclip.analysis.layers import (
     CKA,
     FeatureColours,
     attention_distance,
@@ -14,9 +14,9 @@ from cascadeclip.analysis import (
     patch_labels,
     probe,
 )
-from cascadeclip.clip import load_clip
+from cascadeclip.analysis.lenses import attention_maps, block_tokens, last_layer_tokens, raw_lens, value_path_tokens
+from cascadeclip.clip.load import load_clip
 from cascadeclip.errors import InputError
-from cascadeclip.lenses import attention_maps, block_tokens, last_layer_tokens, raw_lens, value_path_tokens
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from cascadeclip.clip import load_clip
+from cascadeclip.analysis.lenses import block_inputs, last_layer_tokens, value_path_tokens
+from cascadeclip.analysis.pictures import scene_pictures
+from cascadeclip.analysis.surgery import VALUE_PATH, Surgery, last_block, operate, repair_outliers
+from cascadeclip.clip.load import load_clip
 from cascadeclip.data.emojiscenes import CLASSES
 from cascadeclip.errors import InputError
-from cascadeclip.explore import scene_pictures
-from cascadeclip.lenses import block_inputs, last_layer_tokens, value_path_tokens
-from cascadeclip.surgery import VALUE_PATH, Surgery, last_block, operate, repair_outliers
-from cascadeclip.surgery_bench import bench_scores, lay_out, own_words_only
+from cascadeclip.explorers.surgery import bench_scores, lay_out, own_words_only
 
 GRID = (12, 12)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cascadeclip.checkpoint import from_authors
+from cascadeclip.checkpoints.authors import from_authors
 from cascadeclip.errors import InputError
 
 LIVE = "decode_head.cascade_decoders.0.layers.0"

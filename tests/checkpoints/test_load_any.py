@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from cascadeclip.checkpoint import from_authors, load_any, save_checkpoint
+from cascadeclip.checkpoints.authors import from_authors
+from cascadeclip.checkpoints.own import load_any, save_checkpoint
 from cascadeclip.errors import InputError
 
 CLIP = {"name": "mini", "pretrained": None}

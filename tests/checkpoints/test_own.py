@@ -9,18 +9,12 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from cascadeclip import checkpoint
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.checkpoint import (
-    build_model,
-    fingerprint,
-    load_strictly,
-    read_checkpoint,
-    replace_file,
-    save_checkpoint,
-)
+from cascadeclip.checkpoints import own as checkpoint
+from cascadeclip.checkpoints.own import build_model, fingerprint, read_checkpoint, save_checkpoint
 from cascadeclip.errors import InputError
-from cascadeclip.tower import build_tower
+from cascadeclip.files import load_strictly, replace_file
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.tower import build_tower
 
 CLIP = {"name": "mini", "pretrained": None}
 SEEN = ("cat", "dog", "grass")

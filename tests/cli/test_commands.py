@@ -10,11 +10,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import cascadeclip
-from cascadeclip.cli import app, main
+from cascadeclip.cli.commands import app, main
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation.run import table
 from cascadeclip.presets import MINI
-from cascadeclip.scoring import table
 
 SCORES = {"pAcc", "mIoU_seen", "mIoU_unseen", "mIoU_unseen_things", "mIoU_unseen_stuff", "hIoU"}
 
@@ -108,7 +108,7 @@ def test_an_output_folder_that_cannot_be_written_is_refused_before_training(tmp_
 
 
 def test_checkpoint_of_another_split_is_not_scored_as_if_it_were_this_one(tmp_path):
-    from cascadeclip.checkpoint import save_checkpoint
+    from cascadeclip.checkpoints.own import save_checkpoint
 
     path = tmp_path / "cats.safetensors"
     save_checkpoint(path, cascadeclip.load("mini").model, clip=MINI.clip, seen=("cat",))
@@ -117,7 +117,7 @@ def test_checkpoint_of_another_split_is_not_scored_as_if_it_were_this_one(tmp_pa
 
 
 def test_help_works_as_a_module():
-    printed = subprocess.run([sys.executable, "-m", "cascadeclip.cli", "--help"], capture_output=True, text=True)
+    printed = subprocess.run([sys.executable, "-m", "cascadeclip", "--help"], capture_output=True, text=True)
     assert printed.returncode == 0
     assert all(command in printed.stdout for command in ("demo", "train", "evaluate", "segment"))
 

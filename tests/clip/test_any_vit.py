@@ -12,12 +12,12 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 
-from cascadeclip import clip as clip_module
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.clip import load_clip, misfit, resize_positions, scaled_stages
+from cascadeclip.clip import load as clip_module
+from cascadeclip.clip.load import load_clip, misfit, resize_positions, scaled_stages
 from cascadeclip.config import ModelConfig
 from cascadeclip.errors import InputError
-from cascadeclip.tower import tower_config
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.tower import tower_config
 
 PAPER = ((6, 7, 8), (9, 10, 11), (12,))
 

@@ -5,14 +5,14 @@ import torch
 from open_clip.transformer import VisionTransformer
 from torch.nn import functional as F
 
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.clip import load_clip, resize_positions
+from cascadeclip.analysis.lenses import last_layer_tokens, value_path_tokens
+from cascadeclip.clip.load import load_clip, resize_positions
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS, THINGS, draw_scene
 from cascadeclip.data.transforms import normalise, to_tensor
 from cascadeclip.errors import InputError
-from cascadeclip.lenses import last_layer_tokens, value_path_tokens
-from cascadeclip.tower import build_tower
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.tower import build_tower
 
 
 @pytest.fixture(scope="module")

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from cascadeclip.clip.mini import WORDS, MiniTokenizer, build_mini_clip
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, STUFF, THINGS, draw_scene
 from cascadeclip.errors import InputError
-from cascadeclip.mini_clip import WORDS, MiniTokenizer, build_mini_clip
 
 
 @pytest.fixture

@@ -12,21 +12,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from archives import voc_tree
 from PIL import Image
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import cascadeclip
-from cascadeclip.authors import save_authors
-from cascadeclip.cli import app
-from cascadeclip.clip import load_clip
+from cascadeclip.checkpoints.authors import save_authors
+from cascadeclip.cli.commands import app
+from cascadeclip.cli.options import chosen_preset
+from cascadeclip.clip.load import load_clip
 from cascadeclip.data.benchmarks import VOC12
 from cascadeclip.errors import InputError
-from cascadeclip.experiment import on_tower_of
-from cascadeclip.options import chosen_preset
+from cascadeclip.evaluation.run import score
 from cascadeclip.presets import NAMES, get_preset, own_preset
-from cascadeclip.scoring import score
+from cascadeclip.training.run import on_tower_of
+from tests.support.archives import voc_tree
 
 # The same commands as at full size, but for what the machine can do: random weights, small crops, few steps.
 SMALL = ("--image-size", "64", "--clip-weights", "random", "--precision", "fp32", "--workers", "0")
@@ -52,7 +52,7 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads of several proces
 
 def process(*arguments, launch=(sys.executable, "-m")):
     """The command line in a process of its own, or in several."""
-    command = [*launch, "cascadeclip.cli", *map(str, arguments)]
+    command = [*launch, "cascadeclip", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -227,7 +227,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
     for _ in range(5):
         before = state.stat().st_mtime_ns if state.exists() else 0
         running = subprocess.Popen(
-            [sys.executable, "-m", "cascadeclip.cli", *map(str, arguments), "--out", str(killed)],
+            [sys.executable, "-m", "cascadeclip", *map(str, arguments), "--out", str(killed)],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD,
         )  # fmt: skip
         while not (state.exists() and state.stat().st_mtime_ns > before):  # until it is under way

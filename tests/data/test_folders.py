@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from archives import save_palette, voc_tree
 from PIL import Image
 
 from cascadeclip.data import classes
 from cascadeclip.data.benchmarks import BENCHMARKS, COCO_STUFF, CONTEXT59, VOC12
 from cascadeclip.data.folders import FolderDataset, LabelMap, collate, listed_pairs, matching_pairs
 from cascadeclip.errors import InputError
+from tests.support.archives import save_palette, voc_tree
 
 
 @pytest.fixture

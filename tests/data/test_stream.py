@@ -4,9 +4,9 @@ from itertools import islice
 
 import pytest
 import torch
-from noise import Noise, collate
 
 from cascadeclip.data.stream import Endless, Shares, stream
+from tests.support.noise import Noise, collate
 
 
 class Numbers(torch.utils.data.Dataset):

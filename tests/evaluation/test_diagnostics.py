@@ -11,10 +11,10 @@ from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 from sklearn.metrics import confusion_matrix, jaccard_score
 
-from cascadeclip import diagnostics as d
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import ConfusionMatrix, evaluate, predict
+from cascadeclip.evaluation import diagnostics as d
+from cascadeclip.evaluation.scores import ConfusionMatrix, evaluate, predict
 
 NAMES, UNSEEN = list("abcde"), ["b", "e"]
 

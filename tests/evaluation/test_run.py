@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 from PIL import Image
 
-from cascadeclip import evaluation, scoring
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import TrainConfig
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation import run as scoring
+from cascadeclip.evaluation import scores as evaluation
+from cascadeclip.evaluation.run import score, summarise, table
+from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
-from cascadeclip.scoring import score, summarise, table
+from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 
 
 class Words:

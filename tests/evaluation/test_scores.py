@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, jaccard_score
 
-from cascadeclip import evaluation
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import ConfusionMatrix, evaluate, harmonic_mean, predict, window_starts
+from cascadeclip.evaluation import scores as evaluation
+from cascadeclip.evaluation.scores import ConfusionMatrix, evaluate, harmonic_mean, predict, window_starts
+from cascadeclip.model.cascade import CascadeCLIP
 
 TOWER = TowerConfig(image_size=32, patch_size=8, width=16, layers=3, heads=2, embed_dim=8)
 
@@ -158,10 +158,10 @@ def test_a_large_picture_with_many_classes_stays_within_two_gigabytes():
     """4000 x 3000 px and 171 classes at the benchmarks' working size, windows included."""
     script = """
 import resource, torch
-from cascadeclip.cascade import CascadeCLIP
+from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.data.transforms import working_size
-from cascadeclip.evaluation import evaluate
+from cascadeclip.evaluation.scores import evaluate
 tower = TowerConfig(image_size=512, patch_size=16, width=64, layers=12, heads=2, embed_dim=64)
 model = CascadeCLIP(ModelConfig(tower=tower)).eval()
 text = torch.nn.functional.normalize(torch.randn(171, 64), dim=-1)

@@ -11,15 +11,15 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbgrader.api import Gradebook
-from submissions import A1, A2, A3, SUBMISSIONS, cells_of, write_submissions
 
 from cascadeclip.exercises import ASSIGNMENTS, EXERCISES
 from cascadeclip.exercises.build import build, with_own_programs
 from cascadeclip.exercises.grading import GIVEN_CELL, OWN_CELL, TEST_CELL, cell_timeout
+from tests.support.submissions import A1, A2, A3, SUBMISSIONS, cells_of, write_submissions
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks" / "assignments"
-TABLE = list(csv.DictReader((Path(__file__).parent / "data" / "grades.csv").open()))
+TABLE = list(csv.DictReader((ROOT / "tests" / "fixtures" / "grades.csv").open()))
 LANES = {"long": (A2,), "short": (A1, A3)}  # each has a gradebook of its own, so that two can be filled at once
 
 each = pytest.mark.parametrize("name", ASSIGNMENTS)

@@ -8,22 +8,20 @@ import threading
 import warnings
 from pathlib import Path
 
-import answers_pieces  # noqa: F401 (adds its answers to the lists)
-import answers_scores  # noqa: F401
 import jupytext
 import pytest
 import torch
-from answers import RIGHT, WRONG
 
-import cascadeclip.cascade
-import cascadeclip.clip
-import cascadeclip.evaluation
+import cascadeclip
+import tests.support.answers_pieces
+import tests.support.answers_scores  # noqa: F401
+from cascadeclip.analysis.lenses import block_tokens, raw_lens
 from cascadeclip.data.transforms import normalise
 from cascadeclip.exercises import ASSIGNMENTS, EXERCISES, Wrong, contest, grade
 from cascadeclip.exercises.checking import Exercise, Part, expect
-from cascadeclip.lenses import block_tokens, raw_lens
+from tests.support.answers import RIGHT, WRONG
 
-FOLDER = Path(__file__).resolve().parents[1] / "notebooks" / "assignments"
+FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "assignments"
 FUNCTIONS = [exercise for exercise in EXERCISES.values() if not exercise.is_value]
 SETTINGS = {"stages": [[6, 7, 8], [12]], "steps": 10, "batch_size": 4}
 
@@ -219,7 +217,7 @@ def test_what_answers_print_and_warn_is_swallowed(solved, capfd):
 
 @pytest.mark.parametrize(
     "name,function",
-    [("nga_weights", cascadeclip.cascade.nga_weights), ("harmonic_mean", cascadeclip.evaluation.harmonic_mean)],
+    [("nga_weights", cascadeclip.model.nga_weights), ("harmonic_mean", cascadeclip.evaluation.harmonic_mean)],
 )
 def test_the_packages_own_functions_are_no_answers(name, function):
     with pytest.raises(Wrong, match="the package's own"):

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 from torch.nn import functional as F
-from yardsticks import PlainCascade, TowerAlone, plain_loss, plain_predict
 
-from cascadeclip import bench
-from cascadeclip.bench import Case, growth_cases, last_stages, measure, parameters
-from cascadeclip.bench_report import bench_table, plot_growth, run_bench
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import predict
-from cascadeclip.losses import segmentation_loss
+from cascadeclip.evaluation.scores import predict
+from cascadeclip.experiments import bench
+from cascadeclip.experiments.bench import Case, growth_cases, last_stages, measure, parameters
+from cascadeclip.experiments.bench_report import bench_table, plot_growth, run_bench
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.losses import segmentation_loss
 from cascadeclip.presets import MINI
+from tests.support.yardsticks import PlainCascade, TowerAlone, plain_loss, plain_predict
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +224,7 @@ def test_tower_alone_is_the_towers_own_output(make_model, make_inputs):
 
 def loss_peaks(classes: list[int], side: int) -> list[float]:
     """MiB that the loss and its gradient add to a process, for each number of classes; masks are `side` / 16 wide."""
-    script = Path(__file__).with_name("measure_speed.py")
+    script = Path(__file__).parents[1] / "support" / "measure_speed.py"
     options = ["--threads", "1", "--side", str(side), "--classes", *map(str, classes)]
     done = subprocess.run(
         [sys.executable, str(script), "loss-peaks", *options], capture_output=True, text=True, check=True

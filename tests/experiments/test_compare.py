@@ -9,21 +9,21 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from cascadeclip import calibrate, compare
-from cascadeclip.alignment import bootstrap
-from cascadeclip.calibrate import OFFSETS, calibrated_offset, held_out
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.checkpoint import read_checkpoint
-from cascadeclip.cli import app
-from cascadeclip.compare import Row, budgeted, compare_counts, run_ahead, run_comparison
-from cascadeclip.compare_report import markdown, plot_differences, plot_report, read_report, write_report
-from cascadeclip.comparisons import COMPARISONS, Comparison, Variant, get_comparison
-from cascadeclip.diagnostics import Readout
+from cascadeclip.checkpoints.own import TRAINED, read_checkpoint
+from cascadeclip.cli.commands import app
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import ConfusionMatrix
-from cascadeclip.experiment import on_tower_of, open_clip_of
+from cascadeclip.evaluation.diagnostics import Readout
+from cascadeclip.evaluation.resampling import bootstrap
+from cascadeclip.evaluation.scores import ConfusionMatrix
+from cascadeclip.experiments import run as compare
+from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, Variant, get_comparison
+from cascadeclip.experiments.report import markdown, plot_differences, plot_report, read_report, write_report
+from cascadeclip.experiments.run import Row, budgeted, compare_counts, run_ahead, run_comparison
+from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import MINI, get_preset
-from cascadeclip.segmenter import TRAINED
+from cascadeclip.training import calibrate
+from cascadeclip.training.calibrate import OFFSETS, calibrated_offset, held_out
+from cascadeclip.training.run import on_tower_of, open_clip_of
 
 TWO = Comparison("two", "Which?", "Neither.", (Variant("one"), Variant("other", {"stages": ((12,),)})))
 

@@ -8,14 +8,14 @@ import torch
 from PIL import Image
 
 import cascadeclip
-from cascadeclip import explore
-from cascadeclip.cascade import nga_weights
+from cascadeclip.analysis.lenses import attention_maps, block_tokens, raw_lens
+from cascadeclip.analysis.pictures import Picture, grid_of, one_batch, picture_from_file, scene_pictures, to_batch
 from cascadeclip.data.emojiscenes import CLASSES, UNSEEN, EmojiScenes, collate
 from cascadeclip.data.transforms import normalise
-from cascadeclip.diagnostics import read_out
 from cascadeclip.errors import InputError
-from cascadeclip.explore import Picture
-from cascadeclip.lenses import attention_maps, block_tokens, raw_lens
+from cascadeclip.evaluation.diagnostics import read_out
+from cascadeclip.explorers import compute
+from cascadeclip.model.cascade import nga_weights
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def visual(segmenter):
 
 @pytest.fixture(scope="module")
 def pictures():
-    return explore.scene_pictures(4)
+    return scene_pictures(4)
 
 
 @pytest.fixture(scope="module")
@@ -56,51 +56,51 @@ def test_scenes_come_with_their_words_and_truth(pictures):
 
 def test_files_become_pictures_no_larger_than_needed():
     image = np.arange(40 * 60 * 3, dtype=np.uint8).reshape(40, 60, 3)
-    picture = explore.picture_from_file("my cat.png", png(image))
+    picture = picture_from_file("my cat.png", png(image))
     assert np.array_equal(picture.image, image) and picture.words == () and picture.labels is None
     assert "my cat.png" in picture.title
-    assert explore.picture_from_file("a", png(image), longest=30).image.shape == (20, 30, 3)
+    assert picture_from_file("a", png(image), longest=30).image.shape == (20, 30, 3)
 
 
 @pytest.mark.parametrize("content", [b"", b"no image at all", png(np.zeros((40, 40, 3), np.uint8))[:60]])
 def test_files_that_are_no_pictures_are_refused_by_name(content):
     with pytest.raises(InputError, match=r"cat\.png is no image"):
-        explore.picture_from_file("cat.png", content)
+        picture_from_file("cat.png", content)
 
 
 def test_pictures_that_the_tower_would_squeeze_are_refused():
-    assert explore.picture_from_file("a", png(np.zeros((20, 80, 3), np.uint8))).image.shape == (20, 80, 3)
+    assert picture_from_file("a", png(np.zeros((20, 80, 3), np.uint8))).image.shape == (20, 80, 3)
     with pytest.raises(InputError, match=r"81 x 20 px.*cut a piece"):
-        explore.picture_from_file("a", png(np.zeros((20, 81, 3), np.uint8)))
+        picture_from_file("a", png(np.zeros((20, 81, 3), np.uint8)))
 
 
 def test_words_stand_between_commas():
-    assert explore.split_words(" hot dog,, cat ,") == ("hot dog", "cat")
+    assert compute.split_words(" hot dog,, cat ,") == ("hot dog", "cat")
     with pytest.raises(InputError, match="9 words"):
-        explore.split_words("a,b,c,d,e,f,g,h,i")
+        compute.split_words("a,b,c,d,e,f,g,h,i")
 
 
 def test_batches_are_what_the_model_is_trained_on(pictures, visual):
     expected = normalise(collate([EmojiScenes.split("test")[i] for i in (0, 1)])[0])
-    found = explore.one_batch([picture.image for picture in pictures[:2]], visual)
+    found = one_batch([picture.image for picture in pictures[:2]], visual)
     torch.testing.assert_close(found, expected)
 
 
 def test_long_pictures_are_read_in_whole_patches(visual):
-    batch = explore.to_batch(np.zeros((50, 77, 3), np.uint8), visual)
+    batch = to_batch(np.zeros((50, 77, 3), np.uint8), visual)
     assert batch.shape == (1, 3, 96, 144)  # 96 / 50 * 77 = 147.8
-    assert explore.grid_of(batch, visual) == (12, 18)
+    assert grid_of(batch, visual) == (12, 18)
     with pytest.raises(InputError, match="of one size"):
-        explore.one_batch([np.zeros((50, 77, 3), np.uint8), np.zeros((50, 50, 3), np.uint8)], visual)
+        one_batch([np.zeros((50, 77, 3), np.uint8), np.zeros((50, 50, 3), np.uint8)], visual)
 
 
 def test_truth_in_the_words_given():
     labels = np.array([[0, 0, 2, 2], [0, 0, 2, 2], [1, 1, 255, 255], [1, 1, 255, 255]], np.uint8)
     picture = Picture("", np.zeros((4, 4, 3), np.uint8), labels=labels)
-    found = explore.truth_among(picture, ["sky", "sea", "sand"], ["dog", "sand", "sky"], (2, 2))
+    found = compute.truth_among(picture, ["sky", "sea", "sand"], ["dog", "sand", "sky"], (2, 2))
     assert found.tolist() == [[2, 1], [255, 255]]
     unknown = Picture("", picture.image)
-    assert (explore.truth_among(unknown, ["sky"], ["sky"], (2, 3)) == np.full((2, 3), 255)).all()
+    assert (compute.truth_among(unknown, ["sky"], ["sky"], (2, 3)) == np.full((2, 3), 255)).all()
 
 
 # --- layers ---
@@ -108,8 +108,8 @@ def test_truth_in_the_words_given():
 
 @torch.inference_mode()
 def test_layers_are_those_of_the_lenses(pictures, visual):
-    layers = explore.read_layers(visual, pictures[1].image)
-    batch = explore.to_batch(pictures[1].image, visual)
+    layers = compute.read_layers(visual, pictures[1].image)
+    batch = to_batch(pictures[1].image, visual)
     tokens = torch.stack(block_tokens(visual, batch))[:, 0, 1:]
     torch.testing.assert_close(layers.tokens, tokens)
     torch.testing.assert_close(layers.joint, raw_lens(visual, tokens))
@@ -119,9 +119,9 @@ def test_layers_are_those_of_the_lenses(pictures, visual):
 
 
 def test_maps_of_one_patch_and_one_word(pictures, visual, text):
-    layers = explore.read_layers(visual, pictures[1].image)
-    colours = explore.fit_colours(visual, [picture.image for picture in pictures], samples=200)
-    maps = explore.layer_maps(layers, colours, text[3], row=2, column=5)
+    layers = compute.read_layers(visual, pictures[1].image)
+    colours = compute.fit_colours(visual, [picture.image for picture in pictures], samples=200)
+    maps = compute.layer_maps(layers, colours, text[3], row=2, column=5)
     assert list(maps) == ["likeness to the patch", "colours", "likeness to the word", "attention of the patch"]
     assert [found.shape for found in maps.values()] == [(12, 12, 12), (12, 12, 12, 3), (12, 12, 12), (12, 12, 12)]
     own, other = layers.tokens[6, 2 * 12 + 5], layers.tokens[6, 7 * 12 + 1]
@@ -132,7 +132,7 @@ def test_maps_of_one_patch_and_one_word(pictures, visual, text):
     assert maps["attention of the patch"][3, 0, 8] == pytest.approx(144 * layers.attention[3, 29, 8].item(), rel=1e-5)
     assert np.allclose(maps["colours"][4, 1, 1], colours(4, layers.tokens[4, 13][None].numpy())[0])
     with pytest.raises(InputError, match=r"\(12, 0\)"):
-        explore.layer_maps(layers, colours, text[3], row=12, column=0)
+        compute.layer_maps(layers, colours, text[3], row=12, column=0)
 
 
 # --- words, stages, weights, offset ---
@@ -141,14 +141,14 @@ def test_maps_of_one_patch_and_one_word(pictures, visual, text):
 @torch.inference_mode()
 def test_stages_add_up_to_the_models_masks(segmenter, pictures, text):
     model = segmenter.model
-    output = model(explore.one_batch([p.image for p in pictures], segmenter.clip.visual), text)
-    encoded = explore.encode(model, [picture.image for picture in pictures])
-    found = torch.stack([explore.stage_logits(model, encoded, text, stage) for stage in range(3)])
+    output = model(one_batch([p.image for p in pictures], segmenter.clip.visual), text)
+    encoded = compute.encode(model, [picture.image for picture in pictures])
+    found = torch.stack([compute.stage_logits(model, encoded, text, stage) for stage in range(3)])
     torch.testing.assert_close(found, torch.stack(output.stage_logits), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(explore.with_sum(found, [True] * 3)[3], output.mask_logits, atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(explore.with_sum(found, [True, False, True])[3], found[0] + found[2])
+    torch.testing.assert_close(compute.with_sum(found, [True] * 3)[3], output.mask_logits, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(compute.with_sum(found, [True, False, True])[3], found[0] + found[2])
     with pytest.raises(InputError, match="switch on"):
-        explore.with_sum(found, [False] * 3)
+        compute.with_sum(found, [False] * 3)
 
 
 def test_given_weights_are_used_as_if_the_model_had_them(make_model, make_inputs):
@@ -157,17 +157,17 @@ def test_given_weights_are_used_as_if_the_model_had_them(make_model, make_inputs
     weights = nga_weights(3, 2.5).tolist()
     with torch.inference_mode():
         encoded = model.encoder(images)
-    assert list(explore.trained_weights(model)) == [0]
-    before = explore.stage_logits(model, encoded, text, 0)
-    found = explore.stage_logits(model, encoded, text, 0, weights)
-    torch.testing.assert_close(explore.stage_logits(model, encoded, text, 0, explore.trained_weights(model)[0]), before)
+    assert list(compute.trained_weights(model)) == [0]
+    before = compute.stage_logits(model, encoded, text, 0)
+    found = compute.stage_logits(model, encoded, text, 0, weights)
+    torch.testing.assert_close(compute.stage_logits(model, encoded, text, 0, compute.trained_weights(model)[0]), before)
     model.aggregations[0].weights.data = torch.tensor(weights)
     with torch.inference_mode():
         torch.testing.assert_close(found, model(images, text).stage_logits[0])
     assert (found - before).abs().max() > 1e-3
     for stage, wrong in ((1, [1.0]), (0, [1.0, 1.0])):
         with pytest.raises(InputError, match=f"stage {stage + 1}"):
-            explore.stage_logits(model, encoded, text, stage, wrong)
+            compute.stage_logits(model, encoded, text, stage, wrong)
 
 
 def test_shared_decoders_serve_every_stage(make_model, make_inputs):
@@ -176,16 +176,16 @@ def test_shared_decoders_serve_every_stage(make_model, make_inputs):
     with torch.inference_mode():
         encoded, expected = model.encoder(images), model(images, text).stage_logits
     for stage, logits in enumerate(expected):
-        torch.testing.assert_close(explore.stage_logits(model, encoded, text, stage), logits)
+        torch.testing.assert_close(compute.stage_logits(model, encoded, text, stage), logits)
 
 
 @torch.inference_mode()
 def test_readouts_are_those_of_a_whole_pass(segmenter, text):
     scenes = [EmojiScenes.split("test")[i] for i in range(4)]
     expected = read_out(segmenter.model, [collate(scenes)], text, CLASSES, UNSEEN)
-    encoded = explore.encode(segmenter.model, [scene.image for scene in scenes])
-    logits = sum(explore.stage_logits(segmenter.model, encoded, text, stage) for stage in range(3))
-    found = explore.read_out_logits(logits, expected.labels, [CLASSES.index(name) for name in UNSEEN])
+    encoded = compute.encode(segmenter.model, [scene.image for scene in scenes])
+    logits = sum(compute.stage_logits(segmenter.model, encoded, text, stage) for stage in range(3))
+    found = compute.read_out_logits(logits, expected.labels, [CLASSES.index(name) for name in UNSEEN])
     for offset in (0.0, 0.1, 0.4):
         assert (found.segmentation(offset) == expected.segmentation(offset)).float().mean() > 0.999
     torch.testing.assert_close(found.seen_score, expected.seen_score, atol=1e-4, rtol=0)
@@ -193,21 +193,21 @@ def test_readouts_are_those_of_a_whole_pass(segmenter, text):
 
 def test_word_masks_of_all_stages_are_what_the_segmenter_says(segmenter, pictures):
     picture, names = pictures[3], pictures[3].words
-    found, whole = explore.word_masks(segmenter, picture, names, [True] * 3), segmenter.segment(picture.image, names)
+    found, whole = compute.word_masks(segmenter, picture, names, [True] * 3), segmenter.segment(picture.image, names)
     assert (found.best[3] == whole.labels).mean() > 0.999
     assert found.unseen == ("umbrella",) and found.names == names
     names_at = np.array(CLASSES)[picture.labels]
     assert found.right()[3] == pytest.approx((np.array(names)[found.best[3]] == names_at).mean())
-    two = explore.word_masks(segmenter, picture, names, (True, True, False))
+    two = compute.word_masks(segmenter, picture, names, (True, True, False))
     assert np.allclose(two.masks[3], found.masks[0] + found.masks[1], atol=1e-4)
     assert not np.array_equal(two.best[3], found.best[3])
-    unknown = explore.word_masks(segmenter, Picture("", picture.image), names, [True] * 3)
+    unknown = compute.word_masks(segmenter, Picture("", picture.image), names, [True] * 3)
     assert np.isnan(unknown.right()).all()
 
 
 def test_the_offset_comes_off_the_seen_alone():
     logits = torch.zeros(1, 3, 2, 2)
-    found = explore.probabilities(logits, (4, 6), seen=[0, 2], seen_offset=0.2)
+    found = compute.probabilities(logits, (4, 6), seen=[0, 2], seen_offset=0.2)
     assert found.shape == (1, 3, 4, 6)
     assert found[0, :, 1, 1].tolist() == pytest.approx([0.3, 0.5, 0.3])
 
@@ -215,5 +215,5 @@ def test_the_offset_comes_off_the_seen_alone():
 def test_every_second_pixel():
     labels = np.arange(36).reshape(6, 6)
     picture = Picture("", np.zeros((6, 6, 3), np.uint8), labels=labels)
-    assert explore.every_second_pixel([picture, picture]).shape == (2, 3, 3)
-    assert explore.every_second_pixel([picture])[0, 0].tolist() == [7, 9, 11]
+    assert compute.every_second_pixel([picture, picture]).shape == (2, 3, 3)
+    assert compute.every_second_pixel([picture])[0, 0].tolist() == [7, 9, 11]

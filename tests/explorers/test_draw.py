@@ -8,9 +8,9 @@ import pytest
 from matplotlib import colormaps
 from PIL import Image
 
-from cascadeclip import explore_plots
-from cascadeclip.canvas import WIDTH, Drawing, Plot, heat, montage
-from cascadeclip.explore import WordMasks
+from cascadeclip.explorers import draw
+from cascadeclip.explorers.canvas import WIDTH, Drawing, Plot, heat, montage
+from cascadeclip.explorers.compute import WordMasks
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def layer_example(blocks=5, grid=(3, 4)):
 
 def test_layers_figure_shows_one_block_large_and_all_small(drawn):
     maps, image = layer_example(), np.zeros((6, 8, 3), np.uint8)
-    explore_plots.draw_layers(image, maps, 2, 1, 3, "owl")
+    draw.draw_layers(image, maps, 2, 1, 3, "owl")
     picture, likeness, colours, word, attention, sheet = (panel for _, panel in drawn.panels)
     assert np.array_equal(picture, image) and np.allclose(colours, maps["colours"][1])
     assert np.allclose(likeness, heat(maps["likeness to the patch"][1]))
@@ -121,14 +121,14 @@ def test_layers_figure_shows_one_block_large_and_all_small(drawn):
 def test_a_click_on_any_map_finds_its_patch(grid, drawn):
     """The points are those at which the figure itself frames the patch."""
     blocks, place = 5, (grid[0] - 1, 1)
-    drawing = explore_plots.draw_layers(np.zeros((8, 8, 3), np.uint8), layer_example(blocks, grid), 2, *place, "owl")
+    drawing = draw.draw_layers(np.zeros((8, 8, 3), np.uint8), layer_example(blocks, grid), 2, *place, "owl")
     centres = [((left + width / 2) / WIDTH, (top + height / 2) / drawing.image.height)
                for left, top, width, height in drawn.frames[:-1]]  # fmt: skip
-    found = [explore_plots.patch_at(x, y, blocks, grid) for x, y in centres]
+    found = [draw.patch_at(x, y, blocks, grid) for x, y in centres]
     assert found[:5] == [(None, *place)] * 5
     assert found[5:] == [(block, *place) for block in range(1, blocks + 1) for _ in range(4)]
     for x, y in ((0.001, 0.001), (0.5, 0.01), (0.02, 0.9), (0.999, 0.999)):
-        assert explore_plots.patch_at(x, y, blocks, grid) is None
+        assert draw.patch_at(x, y, blocks, grid) is None
 
 
 def test_words_figure_has_a_row_a_word_and_pale_stages_that_are_off(drawn):
@@ -137,7 +137,7 @@ def test_words_figure_has_a_row_a_word_and_pale_stages_that_are_off(drawn):
     truth[:4] = best[2][:4]
     truth[4:8] = 1 - best[2][4:8]
     found = WordMasks(("cat", "owl"), ("owl",), (True, False), logits, best, truth)
-    explore_plots.draw_words(np.zeros((16, 16, 3), np.uint8), found, ["a", "b"])
+    draw.draw_words(np.zeros((16, 16, 3), np.uint8), found, ["a", "b"])
     (_, sheet), _ = drawn.panels
     assert sheet.shape == (3 * 17 - 1, 3 * 17 - 1, 3)
     reach = np.abs(logits).max()
@@ -156,7 +156,7 @@ def cascade_example(**changes):
         weights={"as trained": {0: (0.1, 1.0)}, "now": {0: (0.5, 1.5)}}, blocks=((3, 4), (5,)), offset=0.25,
         curves=curves, offsets=[0.0, 0.5],
     )  # fmt: skip
-    return explore_plots.draw_cascade(**{**given, **changes})
+    return draw.draw_cascade(**{**given, **changes})
 
 
 def test_cascade_figure_shows_weights_and_scores_of_now_and_then(drawn):
@@ -192,7 +192,7 @@ def test_surgery_figure_shows_maps_scores_and_repaired_patches(drawn):
     scores = {"before": {"right words": 0.1, "random tower": 0.2}, "after": {"right words": 0.5, "random tower": 0.3}}
     repaired, image = np.zeros((3, 3), bool), np.zeros((6, 6, 3), np.uint8)
     repaired[1, 2] = True
-    explore_plots.draw_surgery(image, {"before": before, "after": after}, ["cat", "sea"], scores, repaired)
+    draw.draw_surgery(image, {"before": before, "after": after}, ["cat", "sea"], scores, repaired)
     sheet = drawn.panels[1][1]
     assert sheet.shape == (7, 11, 3) and np.allclose(sheet[4:7, 4:7], heat(after[1]))
     assert [across[1] for across, *_ in drawn.bars] == [10.0, 20.0, 50.0, 30.0]
@@ -201,5 +201,5 @@ def test_surgery_figure_shows_maps_scores_and_repaired_patches(drawn):
     assert {"10.0", "20.0", "50.0 (+40.0)", "30.0", "after: right words"} <= set(drawn.texts)
     assert len(drawn.frames) == 1 and drawn.frames[0][0] == pytest.approx(8 + 160 * 2 / 3)
     assert not any("no labels" in text for text in drawn.texts)
-    explore_plots.draw_surgery(image, {"before": before, "after": after}, ["cat", "sea"], None)
+    draw.draw_surgery(image, {"before": before, "after": after}, ["cat", "sea"], None)
     assert any("no labels" in text for text in drawn.texts)

@@ -19,12 +19,12 @@ from PIL import Image
 pytest.importorskip("ipywidgets")
 
 import ipywidgets
-from hands import another, interact, png, said, sent, settable
 
-from cascadeclip import explore, explorer, widgets
-from cascadeclip.canvas import Drawing
+from cascadeclip.analysis.pictures import Picture, scene_pictures
 from cascadeclip.errors import InputError
-from cascadeclip.explore import Picture
+from cascadeclip.explorers import base, widgets
+from cascadeclip.explorers.canvas import Drawing
+from tests.support.hands import another, interact, png, said, sent, settable
 
 ALL = (widgets.LayerScrubber, widgets.WordExplorer, widgets.CascadeExplorer, widgets.SurgeryBench)
 each = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
@@ -33,7 +33,7 @@ each = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
 @pytest.fixture(scope="module")
 def made():
     """One explorer of each kind on six scenes, put back to how it started before every test that asks for it."""
-    pictures, found = explore.scene_pictures(6), {}
+    pictures, found = scene_pictures(6), {}
 
     def make(kind):
         if kind not in found:
@@ -150,7 +150,7 @@ def test_a_cascade_without_nga_has_nothing_to_move(make_model):
 
 @each
 def test_pictures_without_truth_are_explored_without_scores(kind, made):
-    unknown = [Picture("one", picture.image, picture.words) for picture in explore.scene_pictures(2)]
+    unknown = [Picture("one", picture.image, picture.words) for picture in scene_pictures(2)]
     one = kind(pictures=unknown)
     assert not one.message.value and one.picture.value
 
@@ -226,9 +226,9 @@ def test_an_own_picture_is_chosen_and_explored(kind, made):
     assert one.chooser.value.image.shape == (60, 90, 3) and one.chooser.label == "yours: mine.png"
     assert one.upload.value == () and (one.words is None or one.words.value == words)
     one.chooser.index = 0
-    for number in range(explorer.KEPT + 2):
+    for number in range(base.KEPT + 2):
         one.upload.value = sent(f"{number}.png", png())
-    assert len(one.chooser.options) == 6 + explorer.KEPT and one.chooser.options[6][0] == "yours: 2.png"
+    assert len(one.chooser.options) == 6 + base.KEPT and one.chooser.options[6][0] == "yours: 2.png"
     one.upload.value = sent("mine.png", png())
     one.upload.value = sent("mine.png", png(90, 60))  # the same name again
     assert [title for title, _ in one.chooser.options].count("yours: mine.png") == 1
@@ -255,7 +255,7 @@ def test_a_patch_outside_a_smaller_picture_moves_inside(made):
 
 def in_a_kernel(monkeypatch, **content):
     kernel = SimpleNamespace(get_parent=lambda channel: {"content": content} if channel == "shell" else {})
-    monkeypatch.setattr(explorer, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
+    monkeypatch.setattr(base, "get_ipython", lambda: SimpleNamespace(kernel=kernel))
 
 
 @each
@@ -268,18 +268,18 @@ def test_programs_and_readers_get_the_static_figure(kind, made, monkeypatch):
     both = one._repr_mimebundle_()
     assert both["application/vnd.jupyter.widget-view+json"]["model_id"] == one.model_id
     assert both["image/png"] == bundle["image/png"]
-    monkeypatch.setattr(explorer, "get_ipython", lambda: None)
+    monkeypatch.setattr(base, "get_ipython", lambda: None)
     assert set(one._repr_mimebundle_()) == {"text/plain", "image/png"}
 
 
 @pytest.mark.parametrize("lack", ["anywidget", "support in Colab"])
 def test_without_a_clickable_picture_the_sliders_remain(lack, monkeypatch):
     if lack == "anywidget":
-        monkeypatch.delitem(sys.modules, "cascadeclip.clickable", raising=False)
+        monkeypatch.delitem(sys.modules, "cascadeclip.explorers.clickable", raising=False)
         monkeypatch.setitem(sys.modules, "anywidget", None)
     else:
         monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
-    one = widgets.LayerScrubber(pictures=explore.scene_pictures(2))
+    one = widgets.LayerScrubber(pictures=scene_pictures(2))
     before = one.picture.value
     assert isinstance(one.picture, ipywidgets.Image)
     one.row.value = 5

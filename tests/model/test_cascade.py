@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from cascadeclip.cascade import (
+from cascadeclip.model.cascade import (
     Aggregation,
     DecoderLayer,
     MaskLayer,

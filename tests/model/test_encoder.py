@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cascadeclip import encoder
-from cascadeclip.tower import attend, position_embedding, run_block
+from cascadeclip.model import encoder
+from cascadeclip.model.tower import attend, position_embedding, run_block
 
 
 @pytest.fixture

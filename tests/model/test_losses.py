@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from cascadeclip.errors import InputError
-from cascadeclip.losses import present_pairs, segmentation_loss
+from cascadeclip.model.losses import present_pairs, segmentation_loss
 
 IGNORE = 255
 

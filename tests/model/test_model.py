@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import AGGREGATIONS, ModelConfig, TowerConfig
 from cascadeclip.errors import InputError
+from cascadeclip.model.cascade import CascadeCLIP
 
 VIT_B16 = TowerConfig(image_size=512, patch_size=16, width=768, layers=12, heads=12, embed_dim=512, quick_gelu=True)
 

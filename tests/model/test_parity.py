@@ -1,4 +1,4 @@
-"""Parity with the authors' modules: `data/reference_tiny.safetensors`, loaded through `from_authors`."""
+"""Parity with the authors' modules: `fixtures/reference_tiny.safetensors`, loaded through `from_authors`."""
 
 import re
 from pathlib import Path
@@ -8,11 +8,11 @@ import torch
 from safetensors import safe_open
 from torch.nn import functional as F
 
-from cascadeclip.checkpoint import from_authors
-from cascadeclip.evaluation import predict
-from cascadeclip.losses import segmentation_loss
+from cascadeclip.checkpoints.authors import from_authors
+from cascadeclip.evaluation.scores import predict
+from cascadeclip.model.losses import segmentation_loss
 
-with safe_open(Path(__file__).parent / "data" / "reference_tiny.safetensors", "pt") as _file:
+with safe_open(Path(__file__).parents[1] / "fixtures" / "reference_tiny.safetensors", "pt") as _file:
     NAMES = list(_file.keys())
 
 

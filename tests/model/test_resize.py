@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cascadeclip.resize import bilinear, bilinear_matrix
+from cascadeclip.model.resize import bilinear, bilinear_matrix
 
 
 @pytest.mark.parametrize("small", [(1, 1), (3, 5), (12, 12)])

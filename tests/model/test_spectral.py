@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cascadeclip.spectral import SpectralPrompt
+from cascadeclip.model.spectral import SpectralPrompt
 
 
 @pytest.fixture

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
-from noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 
-from cascadeclip.cascade import CascadeCLIP, TextImageDecoder
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.transforms import normalise
-from cascadeclip.decoder_plots import (
+from cascadeclip.errors import InputError
+from cascadeclip.model.cascade import CascadeCLIP, TextImageDecoder
+from cascadeclip.model.losses import segmentation_loss
+from cascadeclip.plots.decoders import (
     TrainingWatch,
     attention_by_layer,
     auroc_against,
@@ -19,9 +20,8 @@ from cascadeclip.decoder_plots import (
     plot_mask_history,
     plot_stage_masks,
 )
-from cascadeclip.errors import InputError
-from cascadeclip.losses import segmentation_loss
-from cascadeclip.training import train
+from cascadeclip.training.loop import train
+from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 
 CONFIG = TrainConfig(steps=6, batch_size=2, learning_rate=1e-2, warmup=2, precision="fp32", validate_every=2)
 

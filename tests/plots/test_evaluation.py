@@ -5,11 +5,11 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from cascadeclip import evaluation_plots as plots
-from cascadeclip.alignment import Resampled
-from cascadeclip.diagnostics import ERROR_KINDS
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import ConfusionMatrix
+from cascadeclip.evaluation.diagnostics import ERROR_KINDS
+from cascadeclip.evaluation.resampling import Resampled
+from cascadeclip.evaluation.scores import ConfusionMatrix
+from cascadeclip.plots import evaluation as plots
 
 NAMES, UNSEEN = tuple("abcdef"), ("b", "e")
 

@@ -6,7 +6,7 @@ import sys
 
 from PIL import Image
 
-from cascadeclip.figure import Figure
+from cascadeclip.plots.figure import Figure
 
 
 def test_a_figure_shows_itself_as_png_of_its_size():
@@ -16,7 +16,7 @@ def test_a_figure_shows_itself_as_png_of_its_size():
 
 def test_plotting_needs_no_pyplot_and_leaves_its_state_alone():
     code = (
-        "import sys, cascadeclip.plots, cascadeclip.analysis_plots as a\n"
+        "import sys, cascadeclip.plots.segmentation, cascadeclip.plots.layers as a\n"
         "a.plot_lines([0, 1], {'x': [0, 1]}, 'x', 'y')\n"
         "print('matplotlib.pyplot' in sys.modules)"
     )

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cascadeclip import analysis_plots as plots
+from cascadeclip.plots import layers as plots
 
 
 def test_maps_stand_beside_their_pictures_and_say_their_range():

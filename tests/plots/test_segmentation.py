@@ -2,18 +2,12 @@
 
 import numpy as np
 import torch
-from noise import MODEL, NAMES, TEXT, UNSEEN, Noise
 
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.plots import (
-    OTHER_COLOUR,
-    _classes_to_name,
-    class_colours,
-    plot_predictions,
-    plot_scores,
-    plot_segmentation,
-)
+from cascadeclip.colours import OTHER_COLOUR, class_colours
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.plots.segmentation import _classes_to_name, plot_predictions, plot_scores, plot_segmentation
 from cascadeclip.segmenter import Segmentation
+from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise
 
 
 def texts(legend):
@@ -58,7 +52,7 @@ def test_predictions_draw_every_class_in_a_colour_that_the_legend_has():
 
 def test_classes_without_a_place_in_the_legend_are_grey(monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr("cascadeclip.plots._classes_to_name", lambda labels, maps: [0])
+    monkeypatch.setattr("cascadeclip.plots.segmentation._classes_to_name", lambda labels, maps: [0])
     image, labels = Noise()[0]
     figure = plot_predictions(
         CascadeCLIP(MODEL).eval(), [(np.asarray(image.permute(1, 2, 0)), labels.numpy())], TEXT, NAMES, UNSEEN

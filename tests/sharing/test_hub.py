@@ -10,11 +10,11 @@ from huggingface_hub import HfApi, ModelCard
 from safetensors import safe_open
 
 import cascadeclip
-from cascadeclip.clip import Clip, load_clip
+from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.errors import InputError
-from cascadeclip.hub import HubMixin
 from cascadeclip.segmenter import Segmenter
+from cascadeclip.sharing.hub import HubMixin
 
 
 class Kept(Segmenter, HubMixin):
@@ -116,7 +116,7 @@ def test_a_repository_is_read_through_the_hub(folder, monkeypatch):
         asked.append((filename or parts[1], revision))
         return str(folder / (filename or parts[1]))
 
-    for module in ("huggingface_hub.hub_mixin", "cascadeclip.hub"):
+    for module in ("huggingface_hub.hub_mixin", "cascadeclip.sharing.hub"):
         monkeypatch.setattr(f"{module}.hf_hub_download", download)
     assert Kept.from_pretrained("me/segmenter", revision="v1").unseen == ("tiger", "rocket")
     assert set(asked) == {("config.json", "v1"), ("model.safetensors", "v1")}
@@ -216,7 +216,7 @@ def test_clip_weights_from_elsewhere_are_tried_and_checked(copy, monkeypatch):
             clip.visual.proj[0, 0] += 1
         return clip
 
-    monkeypatch.setattr("cascadeclip.hub.load_clip", other)
+    monkeypatch.setattr("cascadeclip.sharing.hub.load_clip", other)
     with pytest.raises(InputError, match="trained on other weights of CLIP"):
         Kept.from_pretrained(copy, clip_weights="mine.pt")
     assert asked == ["mine.pt"]

@@ -9,15 +9,15 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from cascadeclip import export
-from cascadeclip.cascade import CascadeCLIP
-from cascadeclip.clip import Clip
+from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import predict
-from cascadeclip.export import export_onnx
+from cascadeclip.evaluation.scores import predict
+from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.segmenter import Segmenter
+from cascadeclip.sharing import onnx as export
+from cascadeclip.sharing.onnx import export_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")

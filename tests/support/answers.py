@@ -7,9 +7,9 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
-from cascadeclip.alignment import localise
-from cascadeclip.analysis import patch_labels
-from cascadeclip.lenses import block_tokens, raw_lens
+from cascadeclip.analysis.alignment import localise
+from cascadeclip.analysis.layers import patch_labels
+from cascadeclip.analysis.lenses import block_tokens, raw_lens
 
 WRONG: list[tuple[str, str, object]] = []  # exercise, part of the message, answer
 RIGHT: list[tuple[str, object]] = []

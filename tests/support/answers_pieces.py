@@ -3,10 +3,10 @@
 import math
 
 import torch
-from answers import RIGHT, right, wrong
 from torch.nn import functional as F
 
-import cascadeclip.cascade
+import cascadeclip.model.cascade
+from tests.support.answers import RIGHT, right, wrong
 
 
 @wrong("nga_weights", "grow with distance; NGA's shrink")
@@ -51,7 +51,7 @@ def nga_constants(blocks, sigma):
 
 @wrong("nga_weights", "uses `Aggregation`")
 def nga_of_package(blocks, sigma):
-    return cascadeclip.cascade.Aggregation(blocks, 4, sigma=sigma).weights
+    return cascadeclip.model.cascade.Aggregation(blocks, 4, sigma=sigma).weights
 
 
 @wrong("nga_weights", "a `return` missing")

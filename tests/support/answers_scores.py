@@ -1,7 +1,8 @@
 """Answers to assignment 3, all but the settings, as in `answers.py`."""
 
 import torch
-from answers import right, wrong
+
+from tests.support.answers import right, wrong
 
 
 @wrong("harmonic_mean", "leans to the smaller")

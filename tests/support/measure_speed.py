@@ -1,7 +1,7 @@
-"""Speed and memory against the yardsticks: python tests/measure_speed.py speed --classes 15 156.
+"""Speed and memory against the yardsticks: python tests/support/measure_speed.py speed --classes 15 156.
 
     speed        seconds of a training step and of inference, ours and the yardsticks', alternating in one process
-    memory       peak of a process that trains: python tests/measure_speed.py memory --batch 4 --classes 156
+    memory       peak of a process that trains: python tests/support/measure_speed.py memory --batch 4 --classes 156
     loss-peaks   MiB that the loss adds to a process, for several numbers of classes
     profile      where the time of a training step goes
     mini         the same for the mini world, and the share that drawing the scenes takes
@@ -25,14 +25,14 @@ from torch.nn import functional as F
 from torch.profiler import profile
 from yardsticks import PlainCascade, TowerAlone, plain_loss, plain_predict
 
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import ModelConfig
-from cascadeclip.evaluation import predict
-from cascadeclip.experiment import on_tower_of, open_clip_of
-from cascadeclip.losses import segmentation_loss
-from cascadeclip.precision import autocast
+from cascadeclip.evaluation.scores import predict
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.losses import segmentation_loss
 from cascadeclip.presets import MINI, vit_b_16
-from cascadeclip.training import train
+from cascadeclip.processes import autocast
+from cascadeclip.training.loop import train
+from cascadeclip.training.run import on_tower_of, open_clip_of
 
 CPU = torch.device("cpu")
 

@@ -7,16 +7,16 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
-import archives
 import numpy as np
 import pytest
 
-from cascadeclip.data import prepare
 from cascadeclip.data.benchmarks import BENCHMARKS
 from cascadeclip.data.folders import IGNORE, FolderDataset
+from cascadeclip.data.prepare import originals
 from cascadeclip.errors import InputError
+from tests.support import archives
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "data_scripts"
 VOC_SBD = archives.VOC12_PICTURES["train"] | archives.VOC12_PICTURES["aug"]
 # Per kind of original data: script, builder of archives, pictures of each split, original values by name, around.
@@ -55,7 +55,7 @@ def offline(monkeypatch):
     def download(url, target, *, md5=None):
         raise InputError(f"offline: {url}")
 
-    monkeypatch.setattr(prepare, "download", download)
+    monkeypatch.setattr(originals, "download", download)
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cascadeclip.cascade import CascadeCLIP, DecoderLayer, MaskLayer
-from cascadeclip.tower import embed
+from cascadeclip.model.cascade import CascadeCLIP, DecoderLayer, MaskLayer
+from cascadeclip.model.tower import embed
 
 
 class TowerAlone(nn.Module):

@@ -8,15 +8,15 @@ from sysconfig import get_path
 
 import pytest
 import torch
-from noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 from torch._dynamo.utils import counters
 from torch.nn import functional as F
 
-from cascadeclip.bench import Case, measure
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import TrainConfig
-from cascadeclip.evaluation import predict
-from cascadeclip.training import train
+from cascadeclip.evaluation.scores import predict
+from cascadeclip.experiments.bench import Case, measure
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.training.loop import train
+from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 
 COMPILED = TrainConfig(
     steps=4, batch_size=2, learning_rate=1e-2, warmup=2, precision="fp32", checkpoint_every=2, compile=True

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 
-from cascadeclip import training
-from cascadeclip.cascade import CascadeCLIP
 from cascadeclip.config import TrainConfig
 from cascadeclip.errors import InputError
-from cascadeclip.training import pseudo_labels, reduce_labels, seen_only, train
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.training import loop as training
+from cascadeclip.training.loop import pseudo_labels, reduce_labels, seen_only, train
+from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 
 CONFIG = TrainConfig(steps=6, batch_size=2, learning_rate=1e-2, warmup=2, precision="fp32", checkpoint_every=2)
 

@@ -19,8 +19,8 @@ from typing import IO
 
 from tqdm import tqdm
 
-from cascadeclip.checkpoint import replace_file
 from cascadeclip.errors import InputError
+from cascadeclip.files import replace_file
 
 CHUNK = 1 << 20
 TIMEOUT = 60  # seconds without a byte

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cascadeclip.checkpoint import replace_file
 from cascadeclip.data.benchmarks import Benchmark
-from cascadeclip.data.fetch import digest, download, extract, members
-from cascadeclip.data.verify import in_parallel, verify
+from cascadeclip.data.prepare.fetch import digest, download, extract, members
+from cascadeclip.data.prepare.verify import in_parallel, verify
 from cascadeclip.errors import InputError
+from cascadeclip.files import replace_file
 
 
 @dataclass(frozen=True)

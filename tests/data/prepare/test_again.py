@@ -2,17 +2,16 @@
 
 import re
 
-import archives
 import numpy as np
-import preparing
 import pytest
 from PIL import Image
-from preparing import KINDS, arguments, benchmark_of, check_layout, snapshot
 
-from cascadeclip.checkpoint import replace_file
-from cascadeclip.data import fetch, prepare
 from cascadeclip.data.benchmarks import BENCHMARKS
-from cascadeclip.data.verify import verify
+from cascadeclip.data.prepare import fetch, originals
+from cascadeclip.data.prepare.verify import verify
+from cascadeclip.files import replace_file
+from tests.support import archives, preparing
+from tests.support.preparing import KINDS, arguments, benchmark_of, check_layout, snapshot
 
 built, offline, prepared, script = preparing.built, preparing.offline, preparing.prepared, preparing.script
 
@@ -54,7 +53,7 @@ def test_a_stopped_run_goes_on(prepared, script, built, monkeypatch, kind, tmp_p
             replace_file(path, write_and_stop)
 
         with monkeypatch.context() as patch, pytest.raises(Stopped):
-            for module in (fetch, prepare):
+            for module in (fetch, originals):
                 patch.setattr(module, "replace_file", stopping)
             script(benchmark_of(kind).script, *arguments(root, built(kind)))
         before = snapshot(root)

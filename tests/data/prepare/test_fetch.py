@@ -13,10 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
-from archives import write_tar, write_zip
 
-from cascadeclip.data.fetch import download, extract, members
+from cascadeclip.data.prepare.fetch import download, extract, members
 from cascadeclip.errors import InputError
+from tests.support.archives import write_tar, write_zip
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

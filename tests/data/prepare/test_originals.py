@@ -9,14 +9,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
-import archives
 import numpy as np
-import preparing
 import pytest
-from preparing import KINDS, ROOT, SCRIPTS, VOC_SBD, arguments, benchmark_of, check_layout
 
 from cascadeclip.data.folders import IGNORE
-from cascadeclip.data.verify import verify
+from cascadeclip.data.prepare.verify import verify
+from tests.support import archives, preparing
+from tests.support.preparing import KINDS, ROOT, SCRIPTS, VOC_SBD, arguments, benchmark_of, check_layout
 
 built, offline, prepared, script = preparing.built, preparing.offline, preparing.prepared, preparing.script
 

@@ -4,18 +4,17 @@ import json
 import re
 import sys
 
-import archives
 import numpy as np
-import preparing
 import pytest
 from PIL import Image
-from preparing import KINDS, ROOT, arguments, benchmark_of, check_layout
 from scipy.io import savemat
 
-from cascadeclip.data import fetch, prepare
 from cascadeclip.data.benchmarks import BENCHMARKS
 from cascadeclip.data.folders import IGNORE
+from cascadeclip.data.prepare import fetch, originals
 from cascadeclip.errors import InputError
+from tests.support import archives, preparing
+from tests.support.preparing import KINDS, ROOT, arguments, benchmark_of, check_layout
 
 built, offline, prepared, script = preparing.built, preparing.offline, preparing.prepared, preparing.script
 
@@ -52,7 +51,7 @@ def test_what_is_not_given_is_downloaded_with_its_checksum(script, built, tmp_pa
         asked.append((url, target, md5))
         raise InputError("offline")
 
-    monkeypatch.setattr(prepare, "download", download)
+    monkeypatch.setattr(originals, "download", download)
     for kind, given in (("voc12", built("voc12")[:1]), ("context59-json", []), ("coco-stuff", built("coco-stuff")[:2])):
         done = script(benchmark_of(kind).script, *arguments(tmp_path, given))
         assert done.status == 2 and "error: offline" in done.err
@@ -67,7 +66,7 @@ def test_what_is_not_given_is_downloaded_with_its_checksum(script, built, tmp_pa
 
 def test_the_checksum_is_told_where_none_is_published(script, built, tmp_path, monkeypatch):
     *pictures, maps = built("coco-stuff")
-    monkeypatch.setattr(prepare, "download", lambda url, target, md5: maps)
+    monkeypatch.setattr(originals, "download", lambda url, target, md5: maps)
     done = script("prepare_coco_stuff.py", *arguments(tmp_path, pictures))
     assert done.status == 0 and f"SHA-256 checksum {fetch.digest(maps, 'sha256')}" in done.out
     check_layout("coco-stuff", tmp_path)

@@ -16,10 +16,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+from cascadeclip.clip.mini import MiniTokenizer, build_mini_clip
 from cascadeclip.data.emojiscenes import CLASSES, draw_scene
-from cascadeclip.mini_clip import MiniTokenizer, build_mini_clip
 
-SCRIPTS = Path(__file__).parents[1] / "data_scripts"
+SCRIPTS = Path(__file__).parents[3] / "data_scripts"
 
 
 def run(script, *arguments):

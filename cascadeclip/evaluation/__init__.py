@@ -1,0 +1,84 @@
+"""Judging a model: predictions over windows, the confusion matrix and the means over seen and unseen classes
+(`scores`), a whole evaluation that can be stopped and shared among processes (`run`), where a model fails
+(`diagnostics`), and how sure a number is (`resampling`).
+
+Imports `model`, `data`, `clip`, `checkpoints` and `presets`.
+"""
+
+from typing import TYPE_CHECKING
+
+from cascadeclip._lazy import on_first_use
+
+if TYPE_CHECKING:
+    from cascadeclip.evaluation.diagnostics import (
+        OneStage,
+        Readout,
+        bootstrap_scores,
+        boundary_counts,
+        boundary_width,
+        class_iou,
+        confusion_of,
+        error_kinds,
+        masks_and_rims,
+        mean_scores,
+        picture_counts,
+        read_out,
+        right_unseen_names,
+        rim,
+        scores_at,
+        sweep_offsets,
+        through_grid,
+        top_confusions,
+    )
+    from cascadeclip.evaluation.resampling import Resampled, bootstrap
+    from cascadeclip.evaluation.run import score, summarise, table
+    from cascadeclip.evaluation.scores import (
+        ConfusionMatrix,
+        Scores,
+        argmax_at,
+        count,
+        evaluate,
+        harmonic_mean,
+        iou_of_counts,
+        predict,
+        predict_batches,
+        window_starts,
+    )
+else:
+    __getattr__, __dir__ = on_first_use(__name__)
+
+__all__ = [
+    "ConfusionMatrix",
+    "OneStage",
+    "Readout",
+    "Resampled",
+    "Scores",
+    "argmax_at",
+    "bootstrap",
+    "bootstrap_scores",
+    "boundary_counts",
+    "boundary_width",
+    "class_iou",
+    "confusion_of",
+    "count",
+    "error_kinds",
+    "evaluate",
+    "harmonic_mean",
+    "iou_of_counts",
+    "masks_and_rims",
+    "mean_scores",
+    "picture_counts",
+    "predict",
+    "predict_batches",
+    "read_out",
+    "right_unseen_names",
+    "rim",
+    "score",
+    "scores_at",
+    "summarise",
+    "sweep_offsets",
+    "table",
+    "through_grid",
+    "top_confusions",
+    "window_starts",
+]

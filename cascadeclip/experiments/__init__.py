@@ -1,0 +1,53 @@
+"""What is run and reported as a whole: the paper's comparisons (`comparisons` says which, `run` trains and scores them,
+`report` writes their tables), the demo (`demo`), and what presets cost on a device (`bench`, `bench_report`).
+
+Imports everything from `model` to `plots`.
+"""
+
+from typing import TYPE_CHECKING
+
+from cascadeclip._lazy import on_first_use
+
+if TYPE_CHECKING:
+    from cascadeclip.experiments.bench import Case, growth_cases, matmul_tflops, sized_preset
+    from cascadeclip.experiments.bench_report import bench_table, plot_growth, run_bench
+    from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, Variant, get_comparison
+    from cascadeclip.experiments.demo import run_demo
+    from cascadeclip.experiments.report import (
+        markdown,
+        plot_differences,
+        plot_report,
+        read_report,
+        write_index,
+        write_report,
+    )
+    from cascadeclip.experiments.run import MEASURES, Row, budgeted, compare_counts, run_ahead, run_comparison
+else:
+    __getattr__, __dir__ = on_first_use(__name__)
+
+__all__ = [
+    "COMPARISONS",
+    "MEASURES",
+    "Case",
+    "Comparison",
+    "Row",
+    "Variant",
+    "bench_table",
+    "budgeted",
+    "compare_counts",
+    "get_comparison",
+    "growth_cases",
+    "markdown",
+    "matmul_tflops",
+    "plot_differences",
+    "plot_growth",
+    "plot_report",
+    "read_report",
+    "run_ahead",
+    "run_bench",
+    "run_comparison",
+    "run_demo",
+    "sized_preset",
+    "write_index",
+    "write_report",
+]

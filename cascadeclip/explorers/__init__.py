@@ -1,0 +1,25 @@
+"""Explorers to play with in a notebook (`widgets`, on `base` and `clickable`): what they compute (`compute`, `surgery`)
+and how it is drawn (`draw`, on `canvas`). Needs the extra `notebooks`.
+
+Imports everything from `model` to `analysis`.
+"""
+
+from typing import TYPE_CHECKING
+
+from cascadeclip._lazy import on_first_use
+
+if TYPE_CHECKING:
+    from cascadeclip.explorers.base import Explorer
+    from cascadeclip.explorers.canvas import Drawing
+    from cascadeclip.explorers.widgets import CascadeExplorer, LayerScrubber, SurgeryBench, WordExplorer
+else:
+    __getattr__, __dir__ = on_first_use(__name__)
+
+__all__ = [
+    "CascadeExplorer",
+    "Drawing",
+    "Explorer",
+    "LayerScrubber",
+    "SurgeryBench",
+    "WordExplorer",
+]

@@ -1,0 +1,66 @@
+"""Figures, as matplotlib draws them: every function returns one, none shows or saves it (`save_figure` does).
+
+Imports everything from `model` to `analysis`.
+"""
+
+from typing import TYPE_CHECKING
+
+from cascadeclip._lazy import on_first_use
+
+if TYPE_CHECKING:
+    from cascadeclip.plots.decoders import (
+        TrainingWatch,
+        attention_by_layer,
+        auroc_against,
+        plot_attention,
+        plot_mask_history,
+        plot_stage_masks,
+    )
+    from cascadeclip.plots.evaluation import (
+        plot_bars,
+        plot_class_iou,
+        plot_confusion,
+        plot_error_kinds,
+        plot_masks_and_rims,
+        plot_offset_sweep,
+        plot_styles,
+        plot_trades,
+    )
+    from cascadeclip.plots.figure import Figure, save_figure
+    from cascadeclip.plots.layers import (
+        best_first,
+        plot_classes_over_blocks,
+        plot_lines,
+        plot_matrices,
+        plot_over_blocks,
+    )
+    from cascadeclip.plots.segmentation import plot_predictions, plot_scores, plot_segmentation
+else:
+    __getattr__, __dir__ = on_first_use(__name__)
+
+__all__ = [
+    "Figure",
+    "TrainingWatch",
+    "attention_by_layer",
+    "auroc_against",
+    "best_first",
+    "plot_attention",
+    "plot_bars",
+    "plot_class_iou",
+    "plot_classes_over_blocks",
+    "plot_confusion",
+    "plot_error_kinds",
+    "plot_lines",
+    "plot_mask_history",
+    "plot_masks_and_rims",
+    "plot_matrices",
+    "plot_offset_sweep",
+    "plot_over_blocks",
+    "plot_predictions",
+    "plot_scores",
+    "plot_segmentation",
+    "plot_stage_masks",
+    "plot_styles",
+    "plot_trades",
+    "save_figure",
+]
