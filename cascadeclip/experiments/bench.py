@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cascadeclip.config import ModelConfig
@@ -108,7 +109,8 @@ def measure(case: Case) -> dict:
     peak = _peak_mib(device)
     if case.compile:
         run = work(model, preset, case)  # the counter does not see into what is compiled
-    with FlopCounterMode(display=False) as counter:
+    # some releases of PyTorch do not count the fused attention of a CPU; as plain products every one does
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         run()
     macs, tflops = counter.get_total_flops() / 2, matmul_tflops(device, case.precision)
     middle = statistics.median(seconds)
