@@ -1,6 +1,6 @@
 """`python -m cascadeclip` is the command `cascadeclip`."""
 
-from cascadeclip.cli.commands import main
+from cascadeclip.cli import main
 
 if __name__ == "__main__":
     main()

@@ -53,8 +53,7 @@ class Segmentation:
 
     def plot(self):
         """Picture beside its segmentation, words that had no mask label marked; returns the matplotlib figure."""
-        # The one import that runs up: matplotlib only when something is drawn.
-        from cascadeclip.plots.segmentation import plot_segmentation
+        from cascadeclip.plots.segmentation import plot_segmentation  # upward: drawn on request, so loaded then
 
         return plot_segmentation(self)
 

@@ -13,6 +13,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.version import Version
 
+import cascadeclip
+
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "cascadeclip"
 
@@ -68,7 +70,7 @@ def elsewhere(run, installed, tmp_path_factory):
     return python
 
 
-def test_wheel_holds_every_module_and_asset(wheel, project):
+def test_wheel_holds_every_module_and_asset(wheel):
     files = {
         path.relative_to(ROOT).as_posix()
         for path in PACKAGE.rglob("*")
@@ -78,7 +80,7 @@ def test_wheel_holds_every_module_and_asset(wheel, project):
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert packed == files
-    assert wheel.name == f"cascadeclip-{project['version']}-py3-none-any.whl"
+    assert wheel.name == f"cascadeclip-{cascadeclip.__version__}-py3-none-any.whl"
 
 
 def test_installed_wheel_draws_scenes(elsewhere):

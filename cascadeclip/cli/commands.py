@@ -31,10 +31,9 @@ from cascadeclip.cli.options import (
 )
 from cascadeclip.errors import InputError
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=False,
-    pretty_exceptions_enable=False,
-)  # fmt: skip
+# Plain help, without boxes: it wraps what is long where boxes cut it off, and needs no rich, whose import takes longer
+# than everything else that help needs.
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 def _version(asked: bool) -> None:
@@ -45,7 +44,9 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Say it, and stop.")]
+Version = Annotated[
+    bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+]
 
 
 @app.callback()
@@ -60,7 +61,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of weights, scenes and dropout.")] = 0,
     limit: Limit = None,
 ) -> None:
-    """Train on seen classes only, score on all of them, draw unseen ones: the paper's point in minutes."""
+    """The paper's point in minutes, on the mini world. Trains on seen classes, scores all, draws unseen ones."""
     from cascadeclip.experiments.demo import run_demo
 
     run_demo(out, steps=steps, seed=seed, limit=limit)
@@ -94,7 +95,7 @@ def train(
     keep_every: Annotated[int | None, typer.Option(help="Steps between models kept for good; 0: the last.")] = None,
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard, in the output folder.")] = False,
 ) -> None:
-    """Train a cascade; the same command again goes on with a run that was stopped."""
+    """Train a cascade. The same command, given again, goes on with a run that was stopped."""
     from cascadeclip.checkpoints.own import TRAINED
     from cascadeclip.segmenter import load
     from cascadeclip.training.run import fit, open_clip_of
@@ -144,7 +145,7 @@ def evaluate(
         Path | None, typer.Option(help="Folder for scores.json, scores.png and what resumes a stopped evaluation.")
     ] = None,
 ) -> None:
-    """Score a checkpoint, ours or the authors': pixel accuracy, mIoU of seen and unseen classes, harmonic mean."""
+    """Score a checkpoint, the package's own or the authors'. Pixel accuracy, mIoU of seen and unseen classes, hIoU."""
     from cascadeclip.evaluation.run import score, summarise, table
     from cascadeclip.plots.evaluation import plot_class_iou
     from cascadeclip.plots.figure import save_figure
@@ -198,7 +199,7 @@ def experiments(
     limit: Annotated[int | None, typer.Option(min=1, help="Test pictures; 200 on mini, else all.")] = None,
     out: Out = Path("runs/experiments"),
 ) -> None:
-    """Run the paper's comparisons as tables; a stopped one goes on, and what was trained before is used again."""
+    """Run the paper's comparisons as tables. A stopped one goes on, and what was trained before is used again."""
     from cascadeclip.experiments.comparisons import COMPARISONS, get_comparison
     from cascadeclip.experiments.report import write_index, write_report
     from cascadeclip.experiments.run import budgeted, run_ahead, run_comparison
@@ -233,7 +234,7 @@ def bench(
     growth: Annotated[bool, typer.Option(help="Also how cost grows with size, classes, stages, batch.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for bench.json (and growth.json, growth.png).")] = None,
 ) -> None:
-    """Measure what presets cost on this device: seconds, memory, multiply-adds, share of the matmul peak."""
+    """Measure what presets cost on this device. Seconds, memory, multiply-adds, and the share of the matmul peak."""
     from cascadeclip.experiments.bench_report import run_bench
 
     shared = dict(

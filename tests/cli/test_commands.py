@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -120,6 +121,20 @@ def test_help_works_as_a_module():
     printed = subprocess.run([sys.executable, "-m", "cascadeclip", "--help"], capture_output=True, text=True)
     assert printed.returncode == 0
     assert all(command in printed.stdout for command in ("demo", "train", "evaluate", "segment"))
+
+
+@pytest.mark.parametrize("name", [None, "demo", "train", "evaluate", "experiments", "bench", "segment"])
+def test_help_is_whole_in_80_columns(name, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    group = typer.main.get_command(app)
+    printed = CliRunner().invoke(app, [*([name] if name else []), "--help"]).output
+    assert max(map(len, printed.splitlines())) <= 80
+    if name is None:
+        promised = [one.help.partition(".")[0] for one in group.commands.values()]  # the first sentence
+    else:
+        promised = [group.commands[name].help, *(one.help for one in group.commands[name].params)]
+    for text in promised:
+        assert "".join(text.split()) in "".join(printed.split())
 
 
 def test_table_gives_per_cent_per_model():
