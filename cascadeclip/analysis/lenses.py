@@ -5,6 +5,7 @@ Symbols: B images, N = h * w patches, T = 1 + N tokens (class token first), D wi
 
 import open_clip
 import torch
+from open_clip.transformer import ResidualAttentionBlock
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -35,13 +36,18 @@ def block_tokens(visual: Tower, images: Tensor) -> list[Tensor]:
     return [*inputs[1:], run_block(visual.transformer.resblocks[-1], inputs[-1])]
 
 
+def queries_keys_values(block: ResidualAttentionBlock, normed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What a block's attention projects: tokens after `ln_1` (B, T, D) -> three of (B, heads, T, D / heads)."""
+    attention = block.attn
+    projected = F.linear(normed, attention.in_proj_weight, attention.in_proj_bias)
+    return projected.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
+
+
 def attention_maps(visual: Tower, images: Tensor) -> Tensor:
     """Attention weights of every block, (L, B, heads, T, T); each row sums to 1."""
     maps = []
     for block, tokens in zip(visual.transformer.resblocks, block_inputs(visual, images), strict=True):
-        attention = block.attn
-        query, key, _ = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias).chunk(3, dim=-1)
-        query, key = (x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (query, key))
+        query, key, _ = queries_keys_values(block, block.ln_1(tokens))
         maps.append((query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(-1))
     return torch.stack(maps)
 

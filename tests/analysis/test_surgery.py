@@ -126,7 +126,7 @@ def test_repair_happens_before_the_block(visual, inputs):
     torch.testing.assert_close(found, expected(visual, fixed, "key-key", True, True), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("wrong", [dict(attention="value-value"), dict(repair=0.5), dict(repair=float("nan"))])
+@pytest.mark.parametrize("wrong", [dict(attention="value-query"), dict(repair=0.5), dict(repair=float("nan"))])
 def test_unknown_cuts_are_refused(wrong):
     (name,) = wrong
     with pytest.raises(InputError, match=f"{name}="):

@@ -1,0 +1,29 @@
+"""Dense CLIP without training: patch tokens read from a frozen tower in eight ways (`registry`), pictures segmented
+with them (`segment`), and the table method x block on labelled pictures (`table`).
+
+One file a family: the last block changed (`last_block`), a second path beside CLIP's own (`second_path`), CLIP
+calibrated by its middle blocks (`calibrated`, with `outliers`); what they share is in `trunk`.
+"""
+
+from typing import TYPE_CHECKING
+
+from cascadeclip._lazy import on_first_use
+
+if TYPE_CHECKING:
+    from cascadeclip.analysis.dense.last_block import Surgery
+    from cascadeclip.analysis.dense.registry import METHODS, dense_features, from_trunk, many_features
+    from cascadeclip.analysis.dense.second_path import class_token, feature_surgery
+    from cascadeclip.analysis.dense.trunk import Trunk
+else:
+    __getattr__, __dir__ = on_first_use(__name__)
+
+__all__ = [
+    "METHODS",
+    "Surgery",
+    "Trunk",
+    "class_token",
+    "dense_features",
+    "feature_surgery",
+    "from_trunk",
+    "many_features",
+]
