@@ -1,6 +1,6 @@
 """Looking into CLIP: its tokens block by block (`lenses`), what they resemble and what can be read from them
-(`layers`), where they stand toward the text (`alignment`), changes to the last block (`surgery`), and pictures to look
-at (`pictures`).
+(`layers`), where they stand toward the text (`alignment`), changes to the last block (`surgery`), methods that segment
+with them without training (`dense`), and pictures to look at (`pictures`).
 
 Imports everything from `model` to `segmenter`, and draws nothing.
 """
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cascadeclip._lazy import on_first_use
 
 if TYPE_CHECKING:
+    from cascadeclip.analysis import dense
     from cascadeclip.analysis.alignment import Localisation, curves_of, localise, loss_along_gap, modality_gap
     from cascadeclip.analysis.layers import (
         CKA,
@@ -58,6 +59,7 @@ __all__ = [
     "block_tokens",
     "boundary_patches",
     "curves_of",
+    "dense",
     "fit_ridge",
     "grid_of",
     "last_block",

@@ -34,7 +34,8 @@ def get_method(name: str) -> Method:
 
 def check_settings(name: str, settings: Mapping[str, object]) -> None:
     """An `InputError` unless a method has all of these settings."""
-    known = [one.name for one in inspect.signature(get_method(name)).parameters.values() if one.kind == one.KEYWORD_ONLY]
+    parameters = inspect.signature(get_method(name)).parameters.values()
+    known = [one.name for one in parameters if one.kind == one.KEYWORD_ONLY]
     unknown = sorted(set(settings) - set(known))
     if unknown:
         raise InputError(f"method {name!r} has no setting {', '.join(unknown)}; it has {', '.join(known) or 'none'}")

@@ -56,7 +56,7 @@ def _second_path(
     """y after `block`: (B, T, D); `attend` turns the original tokens after `ln_1` into A v, (B, heads, T, d)."""
     depth = min(LAST, block) if depth is None else depth
     if not 1 <= depth <= block:
-        raise InputError(f"depth={depth}: up to block {block} there are {block} blocks for a second path; give 1..{block}")
+        raise InputError(f"depth={depth}: up to block {block} there are {block} blocks; give 1..{block}")
     path = trunk.before(block - depth + 1)
     for number in range(block - depth + 1, block + 1):
         one = trunk.block(number)
