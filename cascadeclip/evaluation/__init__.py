@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         through_grid,
         top_confusions,
     )
-    from cascadeclip.evaluation.resampling import Resampled, bootstrap
+    from cascadeclip.evaluation.resampling import OverRuns, Resampled, bootstrap
     from cascadeclip.evaluation.run import score, summarise, table
     from cascadeclip.evaluation.scores import (
         ConfusionMatrix,
@@ -50,6 +50,7 @@ else:
 __all__ = [
     "ConfusionMatrix",
     "OneStage",
+    "OverRuns",
     "Readout",
     "Resampled",
     "Scores",

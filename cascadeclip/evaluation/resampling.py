@@ -1,10 +1,11 @@
-"""How far a measure would move with other pictures: the bootstrap over pictures, and paired differences."""
+"""How far a measure would move with other pictures or another training: intervals, and paired differences."""
 
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import stats
 
 from cascadeclip.errors import InputError
 
@@ -57,9 +58,13 @@ def bootstrap(
     set holds it; then it holds more of it than is usual, while other classes' false alarms come as usual, so that its
     IoU is too high. The draws are flattered against the set as the set is against the world; the basic interval takes
     that off, and the measured value then lies in its upper part. (The middle 95 % of the draws would have the bias
-    twice: in the simulation of `tests/analysis/test_alignment.py`, 40 pictures of 60 classes, they hold the truth in
-    a minority of cases, basic intervals in some six of seven.) An interval of a class in few pictures can leave the
-    range of its measure. And nothing here tells how another training would come out.
+    twice.) An interval of a class in few pictures can leave the range of its measure. And nothing here tells how
+    another training would come out: see `OverRuns`.
+
+    How often such an interval holds the truth was simulated for the mean IoU over 60 to 72 classes, three of them in
+    a picture (`tests/evaluation/test_resampling.py`): an interval meant for 95 % does so in about 94 % of sets of 200
+    pictures and in 95 to 98 % of sets of 1000, but in only 86 % of sets of 100 and 82 % of sets of 40, where many a
+    class stands in one or two pictures. Use 200 pictures or more before you quote one.
 
     Args:
         measure: (pictures,) indices drawn, repeats and all -> its value, or K values at once; nan for none.
@@ -75,3 +80,56 @@ def bootstrap(
     whole = np.asarray(measure(np.arange(pictures)), dtype=float)
     draws = np.array([np.asarray(measure(rows), dtype=float) for rows in drawn])
     return Resampled(whole, draws, (pictures, repeats, seed))
+
+
+@dataclass(frozen=True)
+class OverRuns:
+    """A measure of several trainings that differ in their seed, all judged on the same pictures.
+
+    Two of them of the same seeds and pictures are paired, so that their difference is a measure of its own.
+
+    Attributes:
+        runs: (R,) float64, one value per training, on the whole set.
+        pictures: their mean over the trainings, on the set and on sets drawn from it.
+    """
+
+    runs: np.ndarray
+    pictures: Resampled
+
+    @property
+    def whole(self) -> float:
+        """Mean over the trainings."""
+        return float(np.mean(self.runs))
+
+    def __sub__(self, other: "OverRuns") -> "OverRuns":
+        if len(self.runs) != len(other.runs):
+            raise InputError(f"{len(self.runs)} and {len(other.runs)} trainings: a paired difference needs as many")
+        return OverRuns(self.runs - other.runs, self.pictures - other.pictures)
+
+    def interval(self, level: float = 0.95) -> tuple[float, float]:
+        """Where the measure would lie with other seeds and other pictures, both drawn anew.
+
+        The variance of the mean is that between trainings over R, s^2 / R, plus that over sets of pictures, v. The
+        first is known from R - 1 degrees of freedom only, the second well; Student's t takes Satterthwaite's
+
+            df = (s^2 / R + v)^2 / ((s^2 / R)^2 / (R - 1) + v^2 / (pictures - 1)),
+
+        which is R - 1 where the seeds decide and large where the pictures do. In simulations with three trainings it
+        holds the truth in 94 to 97 % of cases; a t interval over the seeds alone in 83 to 95 %, the pictures alone in
+        far fewer. One training says nothing about another: both ends are nan.
+
+        Raises:
+            InputError: a level that is not between 0 and 1.
+        """
+        if not 0 < level < 1:
+            raise InputError(f"level={level} must lie between 0 and 1, for example 0.95")
+        count = len(self.runs)
+        if count < 2:
+            return float("nan"), float("nan")
+        of_runs, of_pictures = np.var(self.runs, ddof=1) / count, np.var(self.pictures.draws, ddof=1)
+        both = of_runs + of_pictures
+        if both == 0:
+            return self.whole, self.whole
+        freedom = both**2 / (of_runs**2 / (count - 1) + of_pictures**2 / max(self.pictures.drawn_as[0] - 1, 1))
+        half = float(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(both))
+        return self.whole - half, self.whole + half

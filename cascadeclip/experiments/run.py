@@ -21,7 +21,7 @@ from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import mean_scores, picture_counts
-from cascadeclip.evaluation.resampling import Resampled, bootstrap
+from cascadeclip.evaluation.resampling import OverRuns, Resampled, bootstrap
 from cascadeclip.evaluation.scores import argmax_at, predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.files import replace_file
@@ -41,13 +41,13 @@ class Row:
     Attributes:
         name: of the variant.
         runs: measure -> one value per seed, fractions.
-        difference: measure -> mean over seeds of this variant less the first one's, with an interval that draws
-            seeds and pictures anew; None for the first variant.
+        difference: measure -> mean over seeds of this variant minus the first one's, with an interval over seeds and
+            pictures; None for the first variant.
     """
 
     name: str
     runs: dict[str, tuple[float, ...]]
-    difference: dict[str, Resampled] | None
+    difference: dict[str, OverRuns] | None
 
     def mean(self, measure: str) -> float:
         return float(np.mean(self.runs[measure]))
@@ -131,25 +131,24 @@ def _run_group(make_preset: Callable[[], Preset], out: Path, limit: int | None, 
 
 def compare_counts(counts: dict[str, torch.Tensor], preset: Preset, *, repeats: int = 200) -> list[Row]:
     """Rows of a table from pixel counts, variant -> (seeds, 3, pictures, C) as in `diagnostics.picture_counts`."""
+
+    def measure(drawn: np.ndarray) -> np.ndarray:  # the same pictures for every variant and seed: all is paired
+        return np.stack([_means(table[:, :, drawn], preset) for table in counts.values()]).flatten()
+
     seeds, pictures = next(iter(counts.values())).shape[0::2][:2]
-    drawn_seeds = iter([np.arange(seeds), *np.random.default_rng(0).integers(0, seeds, (repeats, seeds))])
-
-    def measure(drawn: np.ndarray) -> np.ndarray:
-        chosen = next(drawn_seeds)  # the same seeds and pictures for every variant: differences are paired
-        return np.array([_means(table[chosen][:, :, drawn], preset).mean(0) for table in counts.values()])
-
-    found = bootstrap(lambda drawn: measure(drawn).flatten(), pictures, repeats=repeats)
-    shape = (len(counts), len(MEASURES))
+    found = bootstrap(measure, pictures, repeats=repeats)
+    shape = (len(counts), seeds, len(MEASURES))
     whole, draws = found.whole.reshape(shape), found.draws.reshape(repeats, *shape)
+
+    def over_runs(position: int, k: int) -> OverRuns:
+        runs = whole[position, :, k]
+        return OverRuns(runs, Resampled(runs.mean(), draws[:, position, :, k].mean(1), found.drawn_as))
+
     rows = []
-    for position, (name, table) in enumerate(counts.items()):
-        values = _means(table, preset)
-        difference = {
-            key: Resampled(whole[position, k] - whole[0, k], draws[:, position, k] - draws[:, 0, k], found.drawn_as)
-            for k, key in enumerate(MEASURES)
-        }
-        runs = {key: tuple(values[:, k].tolist()) for k, key in enumerate(MEASURES)}
-        rows.append(Row(name, runs, difference if position else None))
+    for position, name in enumerate(counts):
+        own = {key: over_runs(position, k) for k, key in enumerate(MEASURES)}
+        difference = {key: own[key] - over_runs(0, k) for k, key in enumerate(MEASURES)} if position else None
+        rows.append(Row(name, {key: tuple(value.runs.tolist()) for key, value in own.items()}, difference))
     return rows
 
 

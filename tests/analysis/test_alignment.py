@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from cascadeclip.analysis.alignment import curves_of, localise, loss_along_gap, modality_gap
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation.resampling import Resampled, bootstrap
 
 LABELS = torch.tensor([[0, 0, 1, 1], [1, 2, 2, 2]])
 
@@ -86,87 +85,6 @@ def test_localise_refuses_labels_that_do_not_fit():
         localise(torch.rand(1, 2, 2), torch.tensor([[0, 2]]))
     with pytest.raises(InputError, match=r"must be \(1, 2\)"):
         localise(torch.rand(1, 2, 2), torch.tensor([[0, 1, 1]]))
-
-
-def test_bootstrap_interval_of_a_mean_is_the_normal_one():
-    values = np.random.default_rng(1).normal(3, 2, 400)
-    low, high = bootstrap(lambda drawn: values[drawn].mean(), 400, repeats=2000).interval()
-    half = 1.96 * values.std() / 20
-    assert low == pytest.approx(values.mean() - half, abs=0.05)
-    assert high == pytest.approx(values.mean() + half, abs=0.05)
-
-
-def test_basic_interval_lies_as_far_from_the_set_as_the_set_from_its_draws():
-    found = Resampled(np.array(5.0), np.array([5.0, 6.0, 8.0]), (1, 3, 0))
-    assert found.interval(0.999999) == pytest.approx((2.0, 5.0), abs=1e-4)
-    assert found.interval(0.5) == pytest.approx((2 * 5 - 7.0, 2 * 5 - 5.5))
-
-
-def test_bootstrap_of_several_values_is_that_of_each():
-    values = np.random.default_rng(2).random((30, 2))
-    both = bootstrap(lambda drawn: values[drawn].mean(0), 30, repeats=50).interval()
-    for k in range(2):
-        one = bootstrap(lambda drawn, k=k: values[drawn, k].mean(), 30, repeats=50).interval()
-        assert (both[0][k], both[1][k]) == pytest.approx(one)
-
-
-def test_bootstrap_leaves_out_draws_without_a_value():
-    found = bootstrap(lambda drawn: [np.nan if 0 in drawn else 1.0, np.nan], 4, repeats=100)
-    assert np.isnan(found.draws[:, 0]).any() and not np.isnan(found.draws[:, 0]).all()
-    low, high = Resampled(np.array([1.0, np.nan]), found.draws, found.drawn_as).interval()
-    assert (low[0], high[0]) == (1, 1) and np.isnan(low[1])
-
-
-def test_a_paired_difference_knows_what_both_have_in_common():
-    rng = np.random.default_rng(3)
-    hard = rng.normal(0, 5, 200)  # how hard a picture is, for both
-    values = hard + rng.normal(1, 0.5, 200), hard + rng.normal(0, 0.5, 200)
-    one, other = (bootstrap(lambda drawn, v=v: v[drawn].mean(), 200) for v in values)
-    low, high = (one - other).interval()
-    assert low > 0.5 and high < 1.5, "the difference is seen"
-    assert one.interval()[0] < other.interval()[1], "though the models' own intervals overlap"
-    assert (one - other).whole == pytest.approx((values[0] - values[1]).mean())
-
-
-def test_bootstrap_refuses_what_does_not_fit():
-    one = bootstrap(lambda drawn: drawn.mean(), 5, repeats=3)
-    with pytest.raises(InputError, match=r"drawn as \(5, 3, 0\) and \(5, 3, 1\)"):
-        one - bootstrap(lambda drawn: drawn.mean(), 5, repeats=3, seed=1)
-    with pytest.raises(InputError, match="level=1 must lie between 0 and 1"):
-        one.interval(1)
-    for pictures, repeats in ((0, 3), (5, 0)):
-        with pytest.raises(InputError, match=f"pictures={pictures} and repeats={repeats} must be at least 1"):
-            bootstrap(lambda drawn: 0.0, pictures, repeats=repeats)
-
-
-def make_world(rng, pictures, classes=60):
-    """Counts (3, n, C) of pictures with 1-3 of many classes: each found in part, the rest given to some other class."""
-    skill = np.random.default_rng(0).beta(2, 2, classes).clip(0.05, 0.95)
-    counts = np.zeros((3, pictures, classes))
-    for picture in range(pictures):
-        for index in rng.choice(classes, rng.integers(1, 4), replace=False):
-            size, share = rng.uniform(100, 400), rng.beta(4 * skill[index], 4 * (1 - skill[index]))
-            counts[:, picture, index] += size * share, size, size * share
-            counts[2, picture, rng.integers(classes)] += size * (1 - share)
-    return counts
-
-
-def mean_iou(counts):
-    right, true, given = counts.sum(1)
-    held = true > 0
-    return (right[held] / (true + given - right)[held]).mean()
-
-
-def test_few_pictures_flatter_a_mean_over_classes_and_the_interval_takes_it_off():
-    """The reason for the basic form, which holds the truth far more often here than the middle of the draws does."""
-    rng, trials = np.random.default_rng(5), 60
-    truth = mean_iou(make_world(rng, 20_000))
-    sets = [make_world(rng, 40) for _ in range(trials)]
-    found = [bootstrap(lambda drawn, c=c: mean_iou(c[:, drawn]), 40, repeats=200) for c in sets]
-    assert np.mean([one.whole for one in found]) > truth + 0.03, "flattered"
-    held = np.mean([low <= truth <= high for low, high in (one.interval() for one in found)])
-    middle = np.mean([np.quantile(f.draws, 0.025) <= truth <= np.quantile(f.draws, 0.975) for f in found])
-    assert held > 0.75 and middle < 0.5
 
 
 def test_resampled_localisation_is_the_measure_on_drawn_images():
