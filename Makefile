@@ -5,11 +5,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test lab notebooks lint clean
+.PHONY: help demo test test-quick lab notebooks lint clean
 
 help:
 	@echo "make demo       train on seen classes, score all, draw unseen ones (minutes on two CPU cores)"
-	@echo "make test       all tests; make test ARGS=\"-m 'not slow'\" leaves out the notebooks and other long ones"
+	@echo "make test       all tests"
+	@echo "make test-quick without the notebooks and other long ones"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make notebooks  run every notebook anew from its text source"
 	@echo "make lint       check the style"
@@ -18,8 +19,12 @@ help:
 demo: $(READY)
 	$(BIN)/cascadeclip demo $(ARGS)
 
+# Small tensors keep one process of one thread per core busier than one process of many threads.
 test: $(READY)
-	$(BIN)/python -m pytest --cov --cov-fail-under=90 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-fail-under=90 $(ARGS)
+
+test-quick: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(ARGS)
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
