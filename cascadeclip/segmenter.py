@@ -12,10 +12,12 @@ from torch.nn import functional as F
 
 from cascadeclip.checkpoints.own import TRAINED, load_any
 from cascadeclip.clip.load import Clip, load_clip
+from cascadeclip.clip.vocabulary import read_vocabulary, split_synonyms
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import normalise, to_tensor, working_size
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation.refine import pamr as refine
 from cascadeclip.evaluation.scores import predict
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
@@ -34,6 +36,8 @@ class Segmentation:
         names: the C words.
         image: (H, W, 3) uint8, the picture.
         seen: those of `names` that had mask labels in training.
+        background: the name of pixels that belong to none of the words, the last of `names`; None without any.
+        method: the training-free method that made it; None for a trained model.
     """
 
     labels: np.ndarray
@@ -41,6 +45,8 @@ class Segmentation:
     names: tuple[str, ...]
     image: np.ndarray
     seen: tuple[str, ...]
+    background: str | None = None
+    method: str | None = None
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -50,6 +56,11 @@ class Segmentation:
     def shares(self) -> dict[str, float]:
         """Share of the picture that each word has, from 0 to 1."""
         return {name: float((self.labels == index).mean()) for index, name in enumerate(self.names)}
+
+    def called(self, name: str) -> str:
+        """A name as figures and tables show it: a word that a trained model had no masks of is marked."""
+        marked = self.method is None and name not in self.seen and name != self.background
+        return f"{name} (unseen)" if marked else name
 
     def plot(self):
         """Picture beside its segmentation, words that had no mask label marked; returns the matplotlib figure."""
@@ -87,7 +98,15 @@ class Segmenter(HubMixin):
         stages = [list(stage) for stage in self.model.config.stages]
         return f"Segmenter(clip={self.clip.name!r}, stages={stages}, {len(self.seen)} seen words)"
 
-    def segment(self, image: str | Path | Image.Image | np.ndarray, names: str | Sequence[str]) -> Segmentation:
+    def segment(
+        self,
+        image: str | Path | Image.Image | np.ndarray,
+        names: str | Sequence[str],
+        *,
+        synonyms: str = "best",
+        background: float | Sequence[str] | None = None,
+        pamr: int = 0,
+    ) -> Segmentation:
         """Give every pixel the best of the words.
 
         The picture's short side is brought to the size the model was trained at; longer pictures are read in
@@ -95,7 +114,11 @@ class Segmenter(HubMixin):
 
         Args:
             image: path, PIL image, or (H, W, 3) uint8 RGB array.
-            names: one word or several.
+            names: one word or several; `sofa|couch` is one class with two words.
+            synonyms: whether a class has the `best` score of its words, or that of their `mean` embedding.
+            background: pixels where no word scores this much (0 to 1) belong to none of them; or words for what should
+                win pixels for none. None: every pixel gets one of the words.
+            pamr: how many times the scores are refined along the picture's edges (`evaluation.refine`); 0: not at all.
 
         Raises:
             InputError: an image that cannot be read or has another shape or type; no, empty or repeated words; a word
@@ -106,9 +129,9 @@ class Segmenter(HubMixin):
             >>> result = cascadeclip.load("mini").segment("scene.png", ["tiger", "grass"])  # doctest: +SKIP
         """
         pixels, names = read_image(image), check_names(names)
-        text = self.clip.class_embeddings(names, self.templates)
+        vocabulary = read_vocabulary(self.clip, names, self.templates, synonyms=synonyms, background=background)
         known = {_as_written(name) for name in self.seen}
-        seen = [position for position, name in enumerate(names) if _as_written(name) in known]
+        seen = [position for position, word in enumerate(vocabulary.words) if _as_written(word) in known]
         height, width = pixels.shape[:2]
         side = self.model.config.tower.image_size
         rows, columns = working_size(height, width, side)
@@ -118,14 +141,19 @@ class Segmenter(HubMixin):
         )
         batch = normalise(tensor).to(device)
         with torch.inference_mode():
-            scores = predict(self.model, batch, text.to(device), seen, self.seen_offset, window=side)
+            text = vocabulary.embeddings.to(device)
+            scores = predict(self.model, batch, text, seen, self.seen_offset, window=side)
+            scores = vocabulary.per_class(refine(batch, scores, pamr) if pamr else scores)
             scores = F.interpolate(scores, (height, width), mode="bilinear", align_corners=False)[0]
         return Segmentation(
             labels=scores.argmax(0).cpu().numpy(),
             scores=scores.cpu().numpy(),
-            names=names,
+            names=vocabulary.names,
             image=pixels,
-            seen=tuple(names[position] for position in seen),
+            seen=tuple(
+                words[0] for words in map(split_synonyms, names) if any(_as_written(word) in known for word in words)
+            ),
+            background=vocabulary.background,
         )
 
 

@@ -1,4 +1,4 @@
-"""What may be done to scores before they are read: refined along the picture's edges, or given up to a background.
+"""Scores refined along a picture's edges, for whoever segments.
 
 Symbols: B images of H x W px, C classes.
 """
@@ -11,7 +11,6 @@ from torch.nn import functional as F
 
 from cascadeclip.errors import InputError
 
-BACKGROUND = "background"
 AT_ONCE = 2**24  # values that are held beside the scores at once
 
 
@@ -39,7 +38,7 @@ def pamr(images: Tensor, masks: Tensor, iterations: int = 10, dilations: Sequenc
         InputError: less than one iteration, no dilations, or any below 1.
     """
     if iterations < 1 or not dilations or min(dilations) < 1:
-        raise InputError(f"pamr={iterations} and dilations={tuple(dilations)} must be at least 1")
+        raise InputError(f"pamr={iterations} iterations at distances of {tuple(dilations)} px: give at least 1 of each")
     weights = _affinities(images.float(), dilations)
     masks = F.interpolate(masks.float(), images.shape[2:], mode="bilinear", align_corners=True)
     step = max(1, AT_ONCE // masks[:, 0].numel())
@@ -71,24 +70,3 @@ def _neighbours(values: Tensor, dilations: Sequence[int]) -> Iterator[Tensor]:
             for right in (0, distance, 2 * distance):
                 if (down, right) != (distance, distance):
                     yield padded[:, :, down : down + height, right : right + width]
-
-
-def with_background(scores: Tensor, threshold: float) -> Tensor:
-    """Scores with one plane more, the background's, which wins where no word scores at least `threshold`.
-
-    Args:
-        scores: (..., C, H, W) float, along words.
-        threshold: 0 to 1.
-
-    Returns:
-        (..., C + 1, H, W); the last plane is the threshold everywhere.
-    """
-    return torch.cat([scores, torch.full_like(scores[..., :1, :, :], threshold)], dim=-3)
-
-
-def check_refinement(iterations: int, background: float | Sequence[str] | None) -> None:
-    """An `InputError` for a negative number of iterations, or a threshold that is not in 0..1."""
-    if iterations < 0:
-        raise InputError(f"pamr={iterations}: give how many times the masks are refined, 0 for not at all")
-    if isinstance(background, float | int) and not 0 <= background <= 1:
-        raise InputError(f"background={background}: a threshold on scores lies in 0..1, for example 0.1")

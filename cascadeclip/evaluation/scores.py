@@ -56,7 +56,7 @@ def predict(
         raise InputError(f"seen={outside} are no indices of the {len(text)} classes")
     offset[list(seen)] = seen_offset
     height, width = images.shape[2:]
-    views = [(slice(0, height), slice(0, width))] if window is None else _windows(height, width, window, stride)
+    views = windows_over(height, width, window, stride)
     alone = len(views) == 1
     total = (torch.empty if alone else torch.zeros)(len(images), len(text), height, width, device=images.device)
     visits = torch.zeros(height, width, device=images.device)
@@ -73,8 +73,10 @@ def predict(
     return total if alone else total.div_(visits)
 
 
-def _windows(height: int, width: int, window: int, stride: int | None) -> list[tuple[slice, slice]]:
-    """Rows and columns of each window."""
+def windows_over(height: int, width: int, window: int | None, stride: int | None) -> list[tuple[slice, slice]]:
+    """Rows and columns of each window; the whole picture if `window` is None."""
+    if window is None:
+        return [(slice(0, height), slice(0, width))]
     stride = window * 5 // 6 if stride is None else stride
     if not 1 <= stride <= window:
         raise InputError(f"stride={stride} px must be between 1 and the window, {window} px, or pixels are left out")

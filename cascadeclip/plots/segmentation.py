@@ -15,17 +15,19 @@ from cascadeclip.segmenter import Segmentation
 
 
 def plot_segmentation(segmentation: Segmentation) -> Figure:
-    """A picture beside its segmentation; words that never had a mask label are marked `unseen`."""
+    """A picture beside its segmentation; words that a trained model had no masks of are marked, background is grey."""
     colours = class_colours(len(segmentation.names))
+    if segmentation.background is not None:
+        colours[-1] = OTHER_COLOUR
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     picture, masks = figure.subplots(1, 2)
     picture.imshow(segmentation.image)
     picture.set_title("picture")
     masks.imshow(segmentation.image)
     masks.imshow(colours[segmentation.labels], alpha=0.75)
-    masks.set_title("segmentation")
+    masks.set_title("segmentation" if segmentation.method is None else f"{segmentation.method}, without training")
     handles = [
-        Patch(color=colours[i], label=name if name in segmentation.seen else f"{name} (unseen)")
+        Patch(color=colours[i], label=segmentation.called(name))
         for i, name in enumerate(segmentation.names)
         if (segmentation.labels == i).any()
     ]

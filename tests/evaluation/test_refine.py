@@ -1,11 +1,11 @@
-"""Refinement along edges and the background, against what they are said to be."""
+"""Refinement along edges, against its formula."""
 
 import pytest
 import torch
 
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import refine
-from cascadeclip.evaluation.refine import pamr, with_background
+from cascadeclip.evaluation.refine import pamr
 
 
 def slowly(image, masks, iterations, dilations):
@@ -67,9 +67,3 @@ def test_masks_of_another_size_are_brought_to_the_pictures():
 def test_refinement_needs_iterations_and_distances(wrong):
     with pytest.raises(InputError, match="at least 1"):
         pamr(torch.randn(1, 3, 8, 8), torch.rand(1, 1, 8, 8), **wrong)
-
-
-def test_background_wins_where_no_word_reaches_the_threshold():
-    scores = torch.tensor([[0.05, 0.3], [0.09, 0.2]])[:, None]  # two words, two pixels
-    assert with_background(scores, 0.1).argmax(0).tolist() == [[2, 0]]
-    assert with_background(scores[None], 0.05).argmax(1).tolist() == [[[1, 0]]]

@@ -13,12 +13,15 @@ if TYPE_CHECKING:
     from cascadeclip.analysis.dense.last_block import Surgery
     from cascadeclip.analysis.dense.registry import METHODS, dense_features, from_trunk, many_features
     from cascadeclip.analysis.dense.second_path import class_token, feature_surgery
+    from cascadeclip.analysis.dense.segment import DenseReader, Protocol, segment_training_free, usual_protocol
     from cascadeclip.analysis.dense.trunk import Trunk
 else:
     __getattr__, __dir__ = on_first_use(__name__)
 
 __all__ = [
     "METHODS",
+    "DenseReader",
+    "Protocol",
     "Surgery",
     "Trunk",
     "class_token",
@@ -26,4 +29,6 @@ __all__ = [
     "feature_surgery",
     "from_trunk",
     "many_features",
+    "segment_training_free",
+    "usual_protocol",
 ]

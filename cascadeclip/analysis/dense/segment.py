@@ -1,0 +1,204 @@
+"""A picture segmented by words with a frozen CLIP, and everything between its patch tokens and scores at pixels.
+
+Symbols: B images of H x W px, N = h * w patches, K words, C classes, E joint width.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from cascadeclip.analysis.dense.last_block import Surgery
+from cascadeclip.analysis.dense.registry import check_settings, from_trunk
+from cascadeclip.analysis.dense.second_path import class_token, feature_surgery
+from cascadeclip.analysis.dense.trunk import Trunk, check_blocks
+from cascadeclip.clip.load import MINI, Clip
+from cascadeclip.clip.vocabulary import Vocabulary, read_vocabulary
+from cascadeclip.data.images import read_image
+from cascadeclip.data.transforms import IMAGE_MEAN, IMAGE_STD, to_tensor, working_size
+from cascadeclip.errors import InputError
+from cascadeclip.evaluation.refine import pamr
+from cascadeclip.evaluation.scores import WINDOWS_AT_ONCE, windows_over
+from cascadeclip.model.resize import bilinear
+from cascadeclip.segmenter import Segmentation, check_names
+
+SCALE = 40.0  # of similarities before the softmax over words, as in the code of SCLIP, NACLIP and SC-CLIP
+
+
+@dataclass(frozen=True, eq=False)
+class DenseReader:
+    """A method with its settings on one CLIP: pictures in, similarities to words out.
+
+    Attributes:
+        method, blocks, settings: see `dense_features`.
+        common_removed: take off what all words have in common in a patch (`feature_surgery`, as CLIP Surgery does);
+            needs two words or more.
+        scale: of the similarities before the softmax over the words.
+
+    Raises:
+        InputError: unknown methods, settings or blocks.
+    """
+
+    clip: Clip
+    method: str | Surgery = "naclip"
+    blocks: tuple[int, ...] | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+    common_removed: bool = False
+    scale: float = SCALE
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.method, Surgery):
+            check_settings(self.method, self.settings)
+        if self.blocks is not None:
+            object.__setattr__(self, "blocks", check_blocks(self.blocks, self.clip.tower.layers))
+        if not self.scale > 0:
+            raise InputError(f"scale={self.scale} must be positive")
+
+    @property
+    def name(self) -> str:
+        """For people: the method, and its blocks if they are not the last one alone."""
+        title = self.method if isinstance(self.method, str) else "surgery"
+        return title if self.blocks is None else f"{title} on block {', '.join(map(str, self.blocks))}"
+
+    @torch.inference_mode()
+    def similarity(self, images: Tensor, text: Tensor) -> Tensor:
+        """Cosine similarities (B, K, h, w) of patches and words, from normalised images and (K, E) embeddings."""
+        trunk = Trunk(self.clip.visual, images)
+        patches = from_trunk(trunk, self.method, blocks=self.blocks, **self.settings)
+        text = text.to(patches)
+        if self.common_removed:
+            if len(text) < 2:
+                raise InputError("one word has everything in common with itself: give two words or more")
+            found = feature_surgery(patches, class_token(trunk, trunk.depth), text)
+        else:
+            found = patches @ text.T
+        return found.transpose(1, 2).unflatten(2, trunk.grid)
+
+    @torch.inference_mode()
+    def at_pixels(self, images: Tensor, text: Tensor, window: int | None = None, stride: int | None = None) -> Tensor:
+        """Similarities (B, K, H, W) float32: brought to the pixels bilinearly, averaged where windows overlap.
+
+        Args:
+            images: (B, 3, H, W) float, normalised.
+            window, stride: px, as in `evaluation.predict`.
+        """
+        (height, width), device = images.shape[2:], images.device
+        total = torch.zeros(len(images), len(text), height, width, device=device)
+        visits = torch.zeros(height, width, device=device)
+        views = windows_over(height, width, window, stride)
+        for start in range(0, len(views), WINDOWS_AT_ONCE):
+            some = views[start : start + WINDOWS_AT_ONCE]
+            found = self.similarity(torch.cat([images[(..., *view)] for view in some]), text).float()
+            for view, own in zip(some, found.split(len(images)), strict=True):
+                visits[view] += 1
+                total[(..., *view)] += bilinear(own, visits[view].shape)
+        return total.div_(visits)
+
+    def scores(self, similarity: Tensor, vocabulary: Vocabulary) -> Tensor:
+        """Similarities of words (B, K, ...) -> scores of classes (B, C, ...): softmax over words, the class's best."""
+        return vocabulary.per_class((self.scale * similarity).softmax(1))
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """At which size a picture is read, in px: its short side, and square windows with their stride, or None: whole."""
+
+    side: int
+    window: int | None = None
+    stride: int | None = None
+
+
+def usual_protocol(clip: Clip) -> Protocol:
+    """Mini-CLIP reads its small pictures whole; other CLIPs as the field does: 336 px in windows of 224, stride 112."""
+    side = clip.tower.image_size
+    return Protocol(side) if clip.name == MINI else Protocol(side * 3 // 2, side, side // 2)
+
+
+def normalised(images: Tensor, clip: Clip) -> Tensor:
+    """(..., 3, H, W) uint8 or float 0..255 -> float32 as the CLIP was trained: OpenAI's mean and deviation, or its own.
+
+    Mini-CLIP's are ImageNet's, as the rest of the package uses them.
+    """
+    own = getattr(clip.visual, "preprocess_cfg", None) or {}
+    mean, std = own.get("mean", open_clip.OPENAI_DATASET_MEAN), own.get("std", open_clip.OPENAI_DATASET_STD)
+    if clip.name == MINI:
+        mean, std = IMAGE_MEAN, IMAGE_STD
+    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std))
+    return (images.float() / 255 - mean) / std
+
+
+def segment_training_free(
+    clip: Clip,
+    image: str | Path | Image.Image | np.ndarray,
+    words: str | Sequence[str],
+    method: str | Surgery = "naclip",
+    *,
+    blocks: Sequence[int] | None = None,
+    templates: str | Sequence[str] | None = None,
+    synonyms: str = "best",
+    background: float | Sequence[str] | None = None,
+    pamr: int = 0,
+    protocol: Protocol | None = None,
+    common_removed: bool = False,
+    scale: float = SCALE,
+    **settings: object,
+) -> Segmentation:
+    """Give every pixel the best of the words, by a frozen CLIP alone.
+
+    Args:
+        clip: any that `load_clip` gives.
+        image: path, PIL image, or (H, W, 3) uint8 RGB array.
+        words: one or several; `sofa|couch` is one class with two words.
+        method, blocks, settings: as in `dense_features`.
+        templates, synonyms: as in `read_vocabulary`.
+        background: pixels where no word's score reaches this threshold belong to none of them; or words for what
+            should win pixels for none. Scores are a softmax over the words: with C of them the best is never below
+            1 / C, so that few words need words for the background rather than a threshold.
+        pamr: how many times the similarities are refined along the picture's edges; 0: not at all.
+        protocol: how large the picture is read; `usual_protocol` by default.
+        common_removed, scale: as in `DenseReader`.
+
+    Returns:
+        scores are of classes, from 0 to 1; the background, if asked for, comes last. Nothing counts as seen.
+
+    Raises:
+        InputError: whatever of these does not fit, in one line.
+
+    Example:
+        >>> segment_training_free(load_clip("ViT-B-16", "openai"), "photo.jpg", ["dog", "sofa|couch", "wall"],
+        ...                       background=0.4)  # doctest: +SKIP
+    """
+    pixels, names = read_image(image), check_names(words)
+    reader = DenseReader(clip, method, None if blocks is None else tuple(blocks), settings, common_removed, scale)
+    vocabulary = read_vocabulary(clip, names, templates, synonyms=synonyms, background=background)
+    with torch.inference_mode():
+        scores = _scores(reader, pixels, vocabulary, pamr, protocol or usual_protocol(clip))
+    return Segmentation(
+        labels=scores.argmax(0).cpu().numpy(),
+        scores=scores.cpu().numpy(),
+        names=vocabulary.names,
+        image=pixels,
+        seen=(),
+        background=vocabulary.background,
+        method=reader.name,
+    )
+
+
+def _scores(reader: DenseReader, pixels: np.ndarray, vocabulary: Vocabulary, iterations: int, how: Protocol) -> Tensor:
+    """Scores (C, H, W) at the picture's own size."""
+    patch = reader.clip.visual.patch_size[0]
+    size = [max(1, round(length / patch)) * patch for length in working_size(*pixels.shape[:2], how.side)]
+    tensor = to_tensor(pixels)[None].float().to(reader.clip.visual.proj.device)
+    tensor = F.interpolate(tensor, size, mode="bilinear", align_corners=False, antialias=True)
+    images = normalised(tensor, reader.clip)
+    similarity = reader.at_pixels(images, vocabulary.embeddings, how.window, how.stride)
+    if iterations:
+        similarity = pamr(images, similarity, iterations)
+    similarity = F.interpolate(similarity, pixels.shape[:2], mode="bilinear", align_corners=False)
+    return reader.scores(similarity, vocabulary)[0]
