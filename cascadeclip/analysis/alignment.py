@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cascadeclip.data.transforms import IGNORE
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.resampling import Resampled, bootstrap
 
@@ -79,45 +80,49 @@ def localise(similarity: Tensor, labels: Tensor, *, present_only: bool = False) 
 
     Args:
         similarity: (images, N, C) float.
-        labels: (images, N) int64, each patch's class; see `analysis.patch_labels`.
+        labels: (images, N) int64, each patch's class, see `analysis.patch_labels`; 255 counts nowhere.
         present_only: let the argmax choose among the image's own classes instead of all C.
 
     Raises:
         InputError: shapes that do not fit, or labels that are not below C.
     """
-    images, patches, classes = similarity.shape
-    if labels.shape != (images, patches) or labels.min() < 0 or labels.max() >= classes:
+    (images, patches, classes), counted = similarity.shape, labels != IGNORE
+    known = labels[counted]
+    if labels.shape != (images, patches) or (len(known) and not 0 <= known.min() <= known.max() < classes):
         raise InputError(f"labels {tuple(labels.shape)} must be ({images}, {patches}) with values 0..{classes - 1}")
-    truth = F.one_hot(labels, classes).bool()
+    truth = F.one_hot(labels.masked_fill(~counted, 0), classes).bool() & counted[..., None]
     candidates = similarity.masked_fill(~truth.any(1, keepdim=True), -torch.inf) if present_only else similarity
     cells = labels * classes + candidates.argmax(-1)
-    confusion = torch.stack([torch.bincount(row, minlength=classes**2) for row in cells])
-    image, index = (
-        (truth.any(1) & ~truth.all(1)).nonzero().T
-    )  # a class that fills its image has nothing to stand out from
-    is_class, score = truth[image, :, index], similarity[image, :, index].float()
+    confusion = torch.stack([
+        torch.bincount(row[of], minlength=classes**2) for row, of in zip(cells, counted, strict=True)
+    ])  # fmt: skip
+    stands_out = truth.any(1) & (truth.sum(1) < counted.sum(1, keepdim=True))  # else there is nothing to compare with
+    image, index = stands_out.nonzero().T
+    is_class, score, of = truth[image, :, index], similarity[image, :, index].float(), counted[image]
     at_once = max(1, COMPARED_AT_ONCE // patches**2)
-    rows = [_ranked(*pair) for pair in zip(is_class.split(at_once), score.split(at_once), strict=True)]
+    rows = [_ranked(*part) for part in zip(*(one.split(at_once) for one in (is_class, score, of)), strict=True)]
     auroc, precision = (torch.cat(column).numpy() for column in zip(*rows, strict=True))
-    hit = is_class.gather(1, score.argmax(1, keepdim=True))[:, 0].numpy()
-    prevalence = is_class.double().mean(1).numpy()
+    best = score.masked_fill(~of, -torch.inf).argmax(1, keepdim=True)
+    hit = is_class.gather(1, best)[:, 0].numpy()
+    prevalence = (is_class.sum(1).double() / of.sum(1)).numpy()
     confusion = confusion.view(images, classes, classes).numpy()
     return Localisation(image.numpy(), index.numpy(), auroc, precision, prevalence, hit, confusion)
 
 
-def _ranked(is_class: Tensor, score: Tensor) -> tuple[Tensor, Tensor]:
+def _ranked(is_class: Tensor, score: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
     """AUROC and average precision (R,) float64 of scores (R, N) for a class's patches (R, N) bool; ties count half.
 
     Both are means over the patches i of the class: of the share of other patches below i, and of the precision among
-    all patches that score at least what i does.
+    all patches that score at least what i does. Only patches that are `counted` (R, N) take part.
     """
-    others = ~is_class[:, None]
+    others = (~is_class & counted)[:, None]
     as_high, higher = score[:, None] >= score[:, :, None], score[:, None] > score[:, :, None]  # (R, i, j): j against i
+    as_high = as_high & counted[:, None]
     lost = ((as_high & others).sum(2) + (higher & others).sum(2)).double() / 2  # others that i does not beat
-    among = as_high.sum(2).double()
+    among = as_high.sum(2).double().clamp(min=1)
     precision = (as_high & ~others).sum(2) / among
     count = is_class.sum(1)
-    auroc = 1 - (lost * is_class).sum(1) / (count * (~is_class).sum(1))
+    auroc = 1 - (lost * is_class).sum(1) / (count * others.sum((1, 2)))
     return auroc, (precision * is_class).sum(1) / count
 
 

@@ -14,21 +14,27 @@ if TYPE_CHECKING:
     from cascadeclip.analysis.dense.registry import METHODS, dense_features, from_trunk, many_features
     from cascadeclip.analysis.dense.second_path import class_token, feature_surgery
     from cascadeclip.analysis.dense.segment import DenseReader, Protocol, segment_training_free, usual_protocol
+    from cascadeclip.analysis.dense.table import MEASURES, Judge, Row, as_markdown, method_table
     from cascadeclip.analysis.dense.trunk import Trunk
 else:
     __getattr__, __dir__ = on_first_use(__name__)
 
 __all__ = [
+    "MEASURES",
     "METHODS",
     "DenseReader",
+    "Judge",
     "Protocol",
+    "Row",
     "Surgery",
     "Trunk",
+    "as_markdown",
     "class_token",
     "dense_features",
     "feature_surgery",
     "from_trunk",
     "many_features",
+    "method_table",
     "segment_training_free",
     "usual_protocol",
 ]

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 import cascadeclip
 from cascadeclip.analysis.dense import METHODS, DenseReader, Protocol, dense_features, segment_training_free
 from cascadeclip.clip.load import load_clip
-from cascadeclip.clip.vocabulary import read_vocabulary
 from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes
 from cascadeclip.data.transforms import normalise, to_tensor
 from cascadeclip.errors import InputError
@@ -173,4 +172,3 @@ def test_seen_words_keep_their_mark_with_synonyms_and_background(segmenter, scen
 def test_scores_need_a_positive_scale(clip):
     with pytest.raises(InputError, match="scale=0"):
         DenseReader(clip, scale=0)
-    assert read_vocabulary(clip, ["cat"]).names == ("cat",)
