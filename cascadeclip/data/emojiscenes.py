@@ -32,8 +32,10 @@ UNSEEN: tuple[str, ...] = (
 )  # fmt: skip
 SEEN: tuple[str, ...] = tuple(name for name in CLASSES if name not in UNSEEN)
 
-# Fixed sets: (seed, number of scenes). Training scenes use any other seed.
-SPLITS = {"val": (900_001, 300), "test": (900_002, 1000)}
+# Fixed sets: (seed, number of scenes). Training scenes use any other seed. In "balanced", which comparisons are scored
+# on, every thing stands in 39 scenes and every texture in 186.
+BALANCED = "balanced"
+SPLITS = {"val": (900_001, 300), "test": (900_002, 1000), BALANCED: (900_004, 1240)}
 
 GRID = 96  # layout unit: 1/96 of the scene's side, whatever its size in pixels
 # Smallest and largest side of a thing, in layout units, when there are one, two, three or more of them.
@@ -128,6 +130,18 @@ def _caption(rng: np.random.Generator, things: Sequence[str], stuff: Sequence[st
     return CAPTIONS[template].format(text)
 
 
+def _dealt(seed: int, index: int, names: Sequence[str], fewest: int, most: int) -> list[str]:
+    """Classes of scene `index` such that every `len(names)` scenes hold each class equally often.
+
+    Within such a block of scenes all hold the same number of classes, `fewest` in the first and one more in each that
+    follows, up to `most`. Scene r of a block takes the cards at r, r + a third of the deck and so on, which differ.
+    """
+    block, place = divmod(index, len(names))
+    deck = np.random.default_rng([seed, block, len(names)]).permutation(len(names))
+    count = fewest + block % (most - fewest + 1)
+    return [names[deck[(place + card * len(names) // count) % len(names)]] for card in range(count)]
+
+
 def draw_scene(
     seed: int,
     index: int,
@@ -137,6 +151,7 @@ def draw_scene(
     things: Sequence[str] = THINGS,
     stuff: Sequence[str] = STUFF,
     objects: tuple[int, int] = (1, 3),
+    balanced: bool = False,
 ) -> Scene:
     """Draw scene number `index` of the world `seed`; see `EmojiScenes` for the options."""
     rng = np.random.default_rng([seed, index])
@@ -144,6 +159,10 @@ def draw_scene(
     n_stuff, style = min(n_stuff, len(stuff)), styles[style]
     ground = [stuff[i] for i in rng.permutation(len(stuff))[:n_stuff]]
     actors = [things[i] for i in rng.permutation(len(things))[:n_things]]
+    if balanced:
+        ground = _dealt(seed, index, stuff, 1, min(2, len(stuff)))
+        actors = _dealt(seed, index, things, *objects)
+        n_things = len(actors)
     image, labels = _draw_stuff(rng, ground, size)
     smallest, largest = THING_SIDE[min(n_things, len(THING_SIDE)) - 1]
     placed: list[tuple[int, int, int]] = []
@@ -173,6 +192,7 @@ class EmojiScenes(Dataset):
         styles: drawing styles to draw things in, a subset of `STYLES`.
         things, stuff: classes to draw, subsets of `THINGS` and `STUFF`.
         objects: fewest and most things per scene.
+        balanced: deal the classes instead of drawing them, so that every class comes equally often.
 
     Raises:
         InputError: an unknown style or class, an empty list, or a range of objects that cannot be drawn.
@@ -193,6 +213,7 @@ class EmojiScenes(Dataset):
         things: Sequence[str] = THINGS,
         stuff: Sequence[str] = STUFF,
         objects: tuple[int, int] = (1, 3),
+        balanced: bool = False,
     ):
         for what, given, known in (("style", styles, STYLES), ("thing", things, THINGS), ("stuff", stuff, STUFF)):
             unknown = [name for name in given if name not in known]
@@ -203,15 +224,18 @@ class EmojiScenes(Dataset):
         if size < 16:
             raise InputError(f"EmojiScenes: size={size} px is too small to draw in; use 16 or more")
         self.length, self.seed = length, seed
-        self.options = dict(size=size, styles=tuple(styles), things=tuple(things), stuff=tuple(stuff), objects=objects)
+        self.options = dict(
+            size=size, styles=tuple(styles), things=tuple(things), stuff=tuple(stuff), objects=objects,
+            balanced=balanced,
+        )  # fmt: skip
 
     @classmethod
     def split(cls, name: str, **options) -> "EmojiScenes":
-        """The fixed `"val"` or `"test"` set."""
+        """The fixed `"val"`, `"test"` or `"balanced"` set."""
         if name not in SPLITS:
             raise InputError(f"EmojiScenes: no split {name!r}; choose from {', '.join(SPLITS)}")
         seed, length = SPLITS[name]
-        return cls(length, seed, **options)
+        return cls(length, seed, **{"balanced": name == BALANCED} | options)
 
     def __len__(self) -> int:
         return self.length

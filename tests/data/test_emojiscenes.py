@@ -1,6 +1,7 @@
 """EmojiScenes: a pure function of (seed, index), true labels and captions, and options that are respected."""
 
 import hashlib
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
@@ -160,7 +161,7 @@ def test_there_are_sixty_things_ten_stuffs_and_three_styles():
 
 def test_fixed_sets_have_seeds_of_their_own():
     sets = {name: EmojiScenes.split(name) for name in SPLITS}
-    assert {name: len(scenes) for name, scenes in sets.items()} == {"val": 300, "test": 1000}
+    assert {name: len(scenes) for name, scenes in sets.items()} == {"val": 300, "test": 1000, "balanced": 1240}
     assert sets["val"].seed != sets["test"].seed and 0 not in {scenes.seed for scenes in sets.values()}
     scenes = {name: {digest(dataset[index]) for index in range(50)} for name, dataset in sets.items()}
     assert not scenes["val"] & scenes["test"]
@@ -260,3 +261,29 @@ def test_to_tensor_moves_the_colours_first():
     tensor = to_tensor(image[:, ::-1])
     assert tensor.dtype == torch.uint8 and tensor.shape == (3, 2, 4) and tensor.is_contiguous()
     assert tensor[1, 0].tolist() == [10, 7, 4, 1]
+
+
+# --- balanced sets --------------------------------------------------------------------------------------------------
+
+
+def test_the_balanced_set_deals_every_class_equally_often():
+    seed, length = SPLITS["balanced"]
+    for names, most, times in ((THINGS, 3, 39), (STUFF, 2, 186)):
+        dealt = [emojiscenes._dealt(seed, index, names, 1, most) for index in range(length)]
+        assert all(len(set(cards)) == len(cards) <= most for cards in dealt)
+        counts = Counter(name for cards in dealt for name in cards)
+        assert counts == dict.fromkeys(names, times)
+        assert {len(cards) for cards in dealt} == set(range(1, most + 1))
+
+
+def test_a_balanced_scene_is_drawn_of_what_was_dealt():
+    scenes = EmojiScenes.split("balanced")
+    for index in (0, 61, 62, 125, 700, 1239):
+        scene, things = scenes[index], emojiscenes._dealt(scenes.seed, index, THINGS, 1, 3)
+        assert set(scene.things) <= set(things) and set(scene.stuff) <= set(
+            emojiscenes._dealt(scenes.seed, index, STUFF, 1, 2)
+        )
+        assert scene.things, "drawn, if perhaps covered in part"
+    few = EmojiScenes(9, 5, things=THINGS[:3], stuff=STUFF[:1], balanced=True)
+    assert {few[index].stuff for index in range(9)} == {STUFF[:1]}
+    assert Counter(name for index in range(9) for name in few[index].things) == dict.fromkeys(THINGS[:3], 6)
