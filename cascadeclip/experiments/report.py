@@ -1,12 +1,14 @@
-"""What a comparison writes: a table as JSON and Markdown, and a figure."""
+"""What a comparison writes: a table as JSON and Markdown, a figure of it, and the learning curves."""
 
 import json
 import os
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
@@ -15,6 +17,7 @@ from cascadeclip._version import __version__
 from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
 from cascadeclip.errors import InputError
 from cascadeclip.experiments.comparisons import COMPARISONS, Comparison
+from cascadeclip.experiments.curves import not_trained
 from cascadeclip.experiments.run import MEASURES, Row
 from cascadeclip.files import replace_file
 from cascadeclip.plots.figure import Figure, save_figure
@@ -28,7 +31,7 @@ _LABELS = dict(
 def write_report(
     comparison: Comparison, rows: Sequence[Row], preset: Preset, out: str | Path, *, command: str, limit: int | None
 ) -> Path:
-    """`<comparison>.json`, `.md` and `.png` in `out`; returns the path of the Markdown table.
+    """`<comparison>.json`, `.md`, `.png` and `-curves.png` in `out`; returns the path of the Markdown table.
 
     Args:
         preset: that was run, with its schedule.
@@ -39,13 +42,14 @@ def write_report(
     report = {
         "comparison": comparison.name, "question": comparison.question, "paper": comparison.paper, "here": here,
         "seeds": len(rows[0].runs["hIoU"]), "command": command, "hardware": _hardware(), "versions": _versions(),
-        "rows": [_as_json(row) for row in rows],
+        "rows": [_as_json(row, rows[0]) for row in rows],
     }  # fmt: skip
     path = out / f"{comparison.name}.md"
     text = json.dumps(report, indent=1) + "\n"
     replace_file(path.with_suffix(".json"), lambda scratch: scratch.write_text(text))
     replace_file(path, lambda scratch: scratch.write_text(markdown(comparison, rows, here)))
     save_figure(plot_report(report), path.with_suffix(".png"))
+    save_figure(plot_curves(report), path.with_name(f"{comparison.name}-curves.png"))
     return path
 
 
@@ -76,31 +80,50 @@ def _versions() -> dict[str, str]:
     return own | {name: version(name) for name in packages}
 
 
-def _as_json(row: Row) -> dict:
+def _as_json(row: Row, first: Row) -> dict:
     difference = {
         key: dict(zip(("difference", "low", "high"), map(float, (found.whole, *found.interval())), strict=True))
         for key, found in (row.difference or {}).items()
     }
-    return {"name": row.name, "runs": row.runs, "difference": difference}
+    return {
+        "name": row.name, "runs": row.runs, "difference": difference, "not_compared": _not_compared(row, first),
+        "trained": [curve.trained for curve in row.curves], "curves": [asdict(curve) for curve in row.curves],
+    }  # fmt: skip
+
+
+def _not_compared(row: Row, first: Row) -> str:
+    """Why a row must not be held against the first one, in words; empty if it may be."""
+    reasons = {one.name: not_trained(one.curves) for one in (row, first)}
+    return "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason)
 
 
 def markdown(comparison: Comparison, rows: Sequence[Row], where: str) -> str:
-    """The table in per cent: mean and standard deviation over seeds, difference of hIoU to the first row."""
+    """The table in per cent: mean and standard deviation over seeds, difference of hIoU to the first row.
+
+    Rows that were not trained to the end are not compared, and the table says so.
+    """
     lines = [
         f"**{comparison.question}** Paper: {comparison.paper} Here: {where}; the difference is to the first row, with "
         "a 95 % interval over seeds and pictures.",
         "",
-        "| | mIoU seen | mIoU unseen | hIoU | difference in hIoU |",
-        "|---|---|---|---|---|",
+        "| | mIoU seen | mIoU unseen | hIoU | difference in hIoU | steps | trained to the end |",
+        "|---|---|---|---|---|---|---|",
     ]
+    reasons = [reason for row in rows if (reason := not_trained(row.curves))]
     for row in rows:
         cells = [f"{100 * row.mean(key):.1f} ± {100 * row.deviation(key):.1f}" for key in MEASURES]
         change = ""
-        if row.difference is not None:
+        if row.difference is not None and _not_compared(row, rows[0]):
+            change = "not compared"
+        elif row.difference is not None:
             found = row.difference["hIoU"]
             low, high = found.interval()
             change = f"{100 * found.whole:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
-        lines.append(f"| {row.name} | {' | '.join(cells)} | {change} |")
+        steps = max((curve.steps[-1] for curve in row.curves), default=0)
+        trained = sum(curve.trained for curve in row.curves)
+        lines.append(f"| {row.name} | {' | '.join(cells)} | {change} | {steps} | {trained} of {len(row.curves)} runs |")
+    if reasons:
+        lines += ["", f"Not compared where a row was not trained to the end ({'; '.join(dict.fromkeys(reasons))})."]
     return "\n".join(lines).replace(" ± nan", "") + "\n"
 
 
@@ -143,16 +166,40 @@ def plot_report(report: dict) -> Figure:
             runs = [100 * value for value in row["runs"][key]]
             scores.barh(place + offset, sum(runs) / len(runs), 0.22, color=colour)
             scores.plot(runs, [place + offset] * len(runs), "o", color="black", markersize=3, clip_on=False)
-        _draw_difference(differences, place, row)
+        if row.get("not_compared"):
+            differences.text(0.5, place, "not trained to the end", transform=differences.get_yaxis_transform(),
+                             ha="center", va="center", fontsize=8, style="italic")  # fmt: skip
+        else:
+            _draw_difference(differences, place, row)
     differences.axvline(0, color="black", linewidth=1)
     scores.set_yticks(range(len(rows)), [row["name"] for row in rows])
     scores.invert_yaxis()
     scores.set_xlim(0)
     scores.set_xlabel("per cent; dots are seeds")
-    differences.set_xlabel(f'hIoU less that of\n"{rows[0]["name"]}", points, 95 % interval')
+    differences.set_xlabel(f'hIoU minus that of\n"{rows[0]["name"]}", points, 95 % interval')
     handles = [Patch(color=colour, label=label) for label, colour in _LABELS.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
     figure.suptitle(report["question"], fontsize=10)
+    return figure
+
+
+def plot_curves(report: dict) -> Figure:
+    """Mean IoU on the validation set while training, seen classes left, unseen right: a line per row, the mean over
+    its seeds, and a band from the worst seed to the best."""
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for number, row in enumerate(report["rows"]):
+        steps = row["curves"][0]["steps"]
+        for axis, group in zip(axes, ("seen", "unseen"), strict=True):
+            runs = 100 * np.array([curve[group] for curve in row["curves"]])
+            axis.plot(steps, runs.mean(0), color=f"C{number}", label=row["name"], marker=".")
+            axis.fill_between(steps, runs.min(0), runs.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
+    for axis, group in zip(axes, ("seen", "unseen"), strict=True):
+        axis.set_title(f"{group} classes")
+        axis.set_xlabel("optimiser steps")
+        axis.set_ylim(0)
+    axes[0].set_ylabel("mean IoU on the validation set, per cent")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 
@@ -170,7 +217,7 @@ def plot_differences(reports: Sequence[dict]) -> Figure:
         axis.axvline(0, color="black", linewidth=1)
         axis.set_yticks(range(len(others)), [row["name"] for row in others])
         axis.set_ylim(lines - 1.5, -0.5)
-        axis.set_title(f'{report["comparison"]}: hIoU less that of\n"{first["name"]}"', fontsize=10)
+        axis.set_title(f'{report["comparison"]}: hIoU minus that of\n"{first["name"]}"', fontsize=10)
         axis.set_xlabel("points, 95 % interval", fontsize=9)
     for axis in axes[len(reports) :]:
         axis.set_axis_off()

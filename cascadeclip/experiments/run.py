@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from cascadeclip.checkpoints.own import TRAINED
@@ -24,6 +24,7 @@ from cascadeclip.evaluation.diagnostics import mean_scores, picture_counts
 from cascadeclip.evaluation.resampling import OverRuns, Resampled, bootstrap
 from cascadeclip.evaluation.scores import argmax_at, predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
+from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
 from cascadeclip.files import replace_file
 from cascadeclip.presets import Preset, get_preset
 from cascadeclip.segmenter import load
@@ -43,11 +44,13 @@ class Row:
         runs: measure -> one value per seed, fractions.
         difference: measure -> mean over seeds of this variant minus the first one's, with an interval over seeds and
             pictures; None for the first variant.
+        curves: of each seed's training.
     """
 
     name: str
     runs: dict[str, tuple[float, ...]]
     difference: dict[str, OverRuns] | None
+    curves: tuple[Curve, ...]
 
     def mean(self, measure: str) -> float:
         return float(np.mean(self.runs[measure]))
@@ -81,7 +84,8 @@ def run_comparison(
         raise InputError(f"seeds={list(seeds)}: give one or more, each once")
     runs = _Runs(preset, open_clip_of(preset), Path(out) / "runs", limit, progress)
     counts = {v.name: torch.stack([runs.counts(v, seed) for seed in seeds]) for v in comparison.variants}
-    return compare_counts(counts, preset)
+    curves = {v.name: tuple(read_curve(runs.trained(v, seed)) for seed in seeds) for v in comparison.variants}
+    return compare_counts(counts, curves, preset)
 
 
 def budgeted(name: str, data_root: str | Path | None, steps: int | None, batch_size: int | None) -> Preset:
@@ -129,8 +133,11 @@ def _run_group(make_preset: Callable[[], Preset], out: Path, limit: int | None, 
         runs.counts(variant, seed)
 
 
-def compare_counts(counts: dict[str, torch.Tensor], preset: Preset, *, repeats: int = 200) -> list[Row]:
-    """Rows of a table from pixel counts, variant -> (seeds, 3, pictures, C) as in `diagnostics.picture_counts`."""
+def compare_counts(
+    counts: dict[str, torch.Tensor], curves: dict[str, tuple[Curve, ...]], preset: Preset, *, repeats: int = 200
+) -> list[Row]:
+    """Rows of a table from pixel counts, variant -> (seeds, 3, pictures, C) as in `diagnostics.picture_counts`, and
+    from the learning curves of the same trainings."""
 
     def measure(drawn: np.ndarray) -> np.ndarray:  # the same pictures for every variant and seed: all is paired
         return np.stack([_means(table[:, :, drawn], preset) for table in counts.values()]).flatten()
@@ -148,7 +155,8 @@ def compare_counts(counts: dict[str, torch.Tensor], preset: Preset, *, repeats: 
     for position, name in enumerate(counts):
         own = {key: over_runs(position, k) for k, key in enumerate(MEASURES)}
         difference = {key: own[key] - over_runs(0, k) for k, key in enumerate(MEASURES)} if position else None
-        rows.append(Row(name, {key: tuple(value.runs.tolist()) for key, value in own.items()}, difference))
+        runs = {key: tuple(value.runs.tolist()) for key, value in own.items()}
+        rows.append(Row(name, runs, difference, curves[name]))
     return rows
 
 
@@ -168,7 +176,7 @@ class _Runs:
     def counts(self, variant: Variant, seed: int) -> torch.Tensor:
         """Pixel counts (3, pictures, C) of a variant trained with a seed; from the file, if it was done before."""
         preset = _preset_of(variant, self.preset)
-        folder = self.trained(variant, preset, seed)
+        folder = self.trained(variant, seed)
         offset = preset.seen_offset if variant.seen_offset is None else variant.seen_offset
         if variant.calibrated:
             model, training = self._settings(variant, preset, seed)
@@ -182,8 +190,9 @@ class _Runs:
             replace_file(path, lambda scratch: save_file({"counts": table}, scratch))
         return load_file(path)["counts"]
 
-    def trained(self, variant: Variant, preset: Preset, seed: int) -> Path:
-        """Folder of the trained model."""
+    def trained(self, variant: Variant, seed: int) -> Path:
+        """Folder of the trained model; trains it, if that was not done before."""
+        preset = _preset_of(variant, self.preset)
         model, training = self._settings(variant, preset, seed)
         half = max(1, training.steps // 2)
         # kept where self-training may start
@@ -211,13 +220,13 @@ class _Runs:
             text = json.dumps(settings, indent=1) + "\n"
             replace_file(folder / "settings.json", lambda scratch: scratch.write_text(text))
             begin = load(start, preset=preset).model if start is not None else None
-            fit(preset, self.clip, model, training, folder, start=begin, progress=self.progress)
+            training = replace(training, validate_every=max(1, training.steps // VALIDATIONS))
+            shown = replace(preset, eval_data=lambda split: self._first(preset.eval_data(split)))
+            fit(shown, self.clip, model, training, folder, start=begin, validate=True, progress=self.progress)
         return folder
 
     def _score(self, preset: Preset, path: Path, offset: float) -> torch.Tensor:
-        segmenter, data = load(path, preset=preset), preset.eval_data(preset.final_split)
-        if self.limit is not None:
-            data = Subset(data, range(min(self.limit, len(data))))
+        segmenter, data = load(path, preset=preset), self._first(preset.eval_data(preset.final_split))
         batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
         text = self.clip.class_embeddings(preset.names, preset.templates)
         seen = [preset.names.index(name) for name in preset.seen]
@@ -228,6 +237,10 @@ class _Runs:
             )
         ]
         return torch.cat(parts, dim=1)
+
+    def _first(self, data: Dataset) -> Dataset:
+        """The first pictures of a set, as many as may be looked at."""
+        return data if self.limit is None else Subset(data, range(min(self.limit, len(data))))
 
 
 def _preset_of(variant: Variant, preset: Preset) -> Preset:

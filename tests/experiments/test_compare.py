@@ -13,11 +13,19 @@ from cascadeclip.checkpoints.own import TRAINED, read_checkpoint
 from cascadeclip.cli.commands import app
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import Readout
-from cascadeclip.evaluation.resampling import bootstrap
+from cascadeclip.evaluation.resampling import OverRuns, bootstrap
 from cascadeclip.evaluation.scores import ConfusionMatrix
 from cascadeclip.experiments import run as compare
 from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, Variant, get_comparison
-from cascadeclip.experiments.report import markdown, plot_differences, plot_report, read_report, write_report
+from cascadeclip.experiments.curves import Curve, read_curve
+from cascadeclip.experiments.report import (
+    markdown,
+    plot_curves,
+    plot_differences,
+    plot_report,
+    read_report,
+    write_report,
+)
 from cascadeclip.experiments.run import Row, budgeted, compare_counts, run_ahead, run_comparison
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import MINI, get_preset
@@ -25,6 +33,9 @@ from cascadeclip.training import calibrate
 from cascadeclip.training.calibrate import OFFSETS, calibrated_offset, held_out
 from cascadeclip.training.run import on_tower_of, open_clip_of
 
+STEPS = tuple(range(1, 13))
+FLAT, RISING = (0.5,) * 12, tuple(0.05 * step for step in STEPS)
+DONE = (Curve(STEPS, FLAT, FLAT), Curve(STEPS, FLAT, FLAT))
 TWO = Comparison("two", "Which?", "Neither.", (Variant("one"), Variant("other", {"stages": ((12,),)})))
 
 
@@ -77,7 +88,7 @@ def test_rows_hold_each_seed_s_scores_and_paired_differences():
         name: torch.stack([compare.picture_counts(found, labels, 72) for found in of_seeds])
         for name, of_seeds in maps.items()
     }
-    one, better = compare_counts(counts, MINI, repeats=50)
+    one, better = compare_counts(counts, dict.fromkeys(counts, DONE), MINI, repeats=50)
     for row in (one, better):
         expected = [scores(found, labels) for found in maps[row.name]]
         assert row.runs["hIoU"] == pytest.approx([score.hIoU for score in expected])
@@ -86,8 +97,8 @@ def test_rows_hold_each_seed_s_scores_and_paired_differences():
     assert better.difference["hIoU"].whole == pytest.approx(better.mean("hIoU") - one.mean("hIoU"))
     low, high = better.difference["hIoU"].interval()
     assert 0 < low < better.difference["hIoU"].whole < high
-    same = compare_counts({"a": counts["one"], "b": counts["one"]}, MINI, repeats=20)[1]
-    assert np.all(same.difference["hIoU"].draws == 0)  # the same seeds and pictures were drawn for both
+    same = compare_counts({"a": counts["one"], "b": counts["one"]}, {"a": DONE, "b": DONE}, MINI, repeats=20)[1]
+    assert same.difference["hIoU"].interval() == (0, 0)  # the same seeds and pictures for both
 
 
 def test_finished_runs_are_kept_and_shared(tmp_path, monkeypatch):
@@ -148,19 +159,70 @@ def test_seeds_must_differ(tmp_path, seeds):
 
 @pytest.fixture
 def rows():
-    found = bootstrap(lambda drawn: 0.1012 + 0.001 * float(drawn.mean()), 20, repeats=30)
+    found = OverRuns(
+        np.array([0.1012, 0.1212]), bootstrap(lambda drawn: 0.1012 + 0.001 * float(drawn.mean()), 20, repeats=30)
+    )
     runs = {key: (0.2, 0.3) for key in compare.MEASURES}
-    return [Row("first", runs, None), Row("second", runs, {key: found for key in compare.MEASURES})]
+    return [Row("first", runs, None, DONE), Row("second", runs, dict.fromkeys(compare.MEASURES, found), DONE)]
 
 
 def test_the_table_has_means_deviations_and_intervals(rows):
     text = markdown(TWO, rows, "preset mini, 3 steps")
-    assert "| first | 25.0 ± 7.1 | 25.0 ± 7.1 | 25.0 ± 7.1 |  |" in text
+    assert "| first | 25.0 ± 7.1 | 25.0 ± 7.1 | 25.0 ± 7.1 |  | 12 | 2 of 2 runs |" in text
     low, high = rows[1].difference["hIoU"].interval()
     assert f"+11.1 ({100 * low:+.1f} to {100 * high:+.1f})" in text.splitlines()[-1]
     assert "Paper: Neither." in text and "preset mini, 3 steps" in text
-    single = [Row("only", {key: (0.5,) for key in compare.MEASURES}, None)]
-    assert "| only | 50.0 | 50.0 | 50.0 |  |" in markdown(TWO, single, "")
+    single = [Row("only", {key: (0.5,) for key in compare.MEASURES}, None, DONE[:1])]
+    assert "| only | 50.0 | 50.0 | 50.0 |  | 12 | 1 of 1 runs |" in markdown(TWO, single, "")
+
+
+def test_rows_that_still_learn_are_not_compared(rows, tmp_path):
+    first, second = rows
+    learning = replace(second, curves=(DONE[0], Curve(STEPS, RISING, FLAT)))
+    text = markdown(TWO, [first, learning], "")
+    assert "| not compared | 12 | 1 of 2 runs |" in text and "still learning: +15.0 seen" in text
+    unseen = replace(second, curves=(Curve(STEPS, FLAT, RISING),) * 2)  # unseen classes must not decide
+    assert "not compared" not in markdown(TWO, [first, unseen], "")
+    few = replace(second, curves=(Curve(STEPS[:11], FLAT[:11], FLAT[:11]),) * 2)
+    assert "fewer than 12 looks" in markdown(TWO, [first, few], "")
+    late = [replace(first, curves=learning.curves), second]  # the row that others are held against counts, too
+    assert "not compared" in markdown(TWO, late, "")
+    path = write_report(TWO, [first, learning], MINI, tmp_path, command="c", limit=None)
+    report = read_report(path.with_suffix(".json"))
+    assert report["rows"][1]["not_compared"].startswith("second: still learning")
+    assert report["rows"][1]["trained"] == [True, False]
+    assert not plot_report(report).axes[1].lines[:-1], "no dot, no interval; the zero line alone"
+
+
+def test_the_curves_are_drawn_and_kept(rows, tmp_path):
+    path = write_report(TWO, rows, MINI, tmp_path, command="c", limit=None)
+    assert path.with_name("two-curves.png").stat().st_size > 5000
+    report = read_report(path.with_suffix(".json"))
+    seen, unseen = plot_curves(report).axes
+    assert [line.get_label() for line in unseen.lines] == ["first", "second"]
+    assert list(seen.lines[1].get_xdata()) == list(STEPS) and list(seen.lines[1].get_ydata()) == [50.0] * 12
+
+
+def test_the_rise_is_that_of_the_last_quarter():
+    late = Curve(STEPS, (*(0.1,) * 8, 0.6, 0.61, 0.62, 0.63), FLAT)
+    assert late.rise == pytest.approx(0.03) and not late.trained
+    early = Curve(STEPS, (*(0.1,) * 8, 0.6, 0.6, 0.6, 0.6), FLAT)
+    assert early.rise == pytest.approx(0) and early.trained
+    falling = Curve(STEPS, (*(0.9,) * 8, 0.6, 0.5, 0.4, 0.3), FLAT)
+    assert falling.trained
+
+
+def test_a_curve_is_read_from_a_training_s_log(tmp_path):
+    (tmp_path / "log.jsonl").write_text(
+        '{"step": 10, "total": 1.0}\n{"step": 12, "mIoU_seen": 0.1, "mIoU_unseen": 0.2, "total": 1.0}\n'
+    )
+    assert read_curve(tmp_path) == Curve((12,), (0.1,), (0.2,))
+    for text, says in (("", "holds no scores"), ("[1", "no log of a training"), ("[1]\n", "holds no scores")):
+        (tmp_path / "log.jsonl").write_text(text)
+        with pytest.raises(InputError, match=says):
+            read_curve(tmp_path)
+    with pytest.raises(InputError, match="no log of a training"):
+        read_curve(tmp_path / "nothing")
 
 
 def test_the_report_is_a_table_numbers_and_a_figure(rows, tmp_path):
