@@ -1,33 +1,145 @@
-"""Tensors in files: written in one step, read without running code, and loaded strictly into a model."""
+"""The one door to files. What is written appears in one step and survives a power cut; what is read is a file of a
+bearable size that holds what it should; and one process at a time works in a folder.
+"""
 
+import errno
+import hashlib
+import json
+import logging
 import os
-import pickle
-from collections.abc import Callable, Mapping
+import re
+import secrets
+import shutil
+import socket
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from safetensors import SafetensorError
 
-from cascadeclip.errors import InputError
+from cascadeclip.errors import DamagedFile, InputError
 
-TOWER = "encoder.visual."  # the frozen tower's tensors in a `CascadeCLIP`: CLIP's, not trained
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+logger = logging.getLogger(__name__)
+
+MOST_TEXT = 2**26  # bytes of the longest text that is read
+LOCK = ".lock"
+_HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+_SCRATCH = re.compile(r"\..+\.(?P<pid>\d+)(?:\.(?P<host>[0-9a-f]{8})\.[0-9a-f]{6})?\.tmp")
+_swept: set[Path] = set()  # folders whose old scratch files were looked for
 
 
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Call `write(temporary path)` and move the result to `path` in one step; a reader never sees half a file."""
+# --- writing --------------------------------------------------------------------------------------------------------
+
+
+def replace_file(path: str | Path, write: Callable[[Path], object], *, sync: bool = True) -> None:
+    """Call `write(temporary path)` and move the result to `path` in one step; a reader never sees half a file.
+
+    Args:
+        path: its folder is made if it is missing.
+        write: writes one file.
+        sync: wait until the disk has it, so that a power cut leaves the old file or the new one. False for one of very
+            many files that can be made again.
+
+    Raises:
+        InputError: the file cannot be written; what was there is left.
+    """
     path = Path(path)
-    scratch = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with _scratch_for(path) as scratch:
+        write(scratch)
+        _move(scratch, path, sync)
+
+
+def replace_together(path: str | Path, write: Callable[[Path], object]) -> None:
+    """As `replace_file`, for a writer that may put other files beside its own, which it names by their final names.
+
+    `write` gets a path of the final name in an empty folder. All it leaves there is moved beside `path`, `path` last.
+    """
+    path = Path(path)
+    with _scratch_for(path) as scratch:
+        scratch.mkdir()
+        write(scratch / path.name)
+        for part in sorted(scratch.iterdir(), key=lambda part: part.name == path.name):
+            _move(part, path.parent / part.name, sync=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """A text as UTF-8, in one step."""
+    replace_file(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
+
+
+def write_json(path: str | Path, values: dict | list) -> None:
+    """JSON, in one step; it has no NaN and no infinity: they become null."""
+    write_text(path, json.dumps(without_nan(values), indent=1, allow_nan=False) + "\n")
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make `folder` and do in it what saving does, twice over; an `InputError` if it cannot be done."""
+    probe = Path(folder) / ".can-be-written"
+    try:
+        for _ in range(2):
+            replace_file(probe, lambda scratch: scratch.write_bytes(b"yes"))
+        probe.unlink()
+    except (InputError, OSError) as error:
+        raise InputError(
+            f"cannot write into {folder}: {error.__cause__ or error}; choose another output folder"
+        ) from error
+
+
+def without_nan(value: object) -> object:
+    """The same with None for every number that is not finite."""
+    if isinstance(value, dict):
+        return {key: without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and not abs(value) < float("inf") else value
+
+
+@contextmanager
+def _scratch_for(path: Path) -> Iterator[Path]:
+    """A path beside `path` that nobody else uses and that is gone afterwards."""
+    name = f".{path.name[:40]}.{os.getpid()}.{_HOST}.{secrets.token_hex(3)}.tmp"  # file systems take 255 bytes
+    scratch = path.with_name(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write(scratch)
-        scratch.chmod(0o666 & ~_umask())  # some writers make files that only their owner may read
-        os.replace(scratch, path)
+        if path.parent not in _swept:
+            _swept.add(path.parent)
+            _sweep(path.parent, lambda pid, host: host == _HOST and (pid == os.getpid() or not _alive(pid)))
+        yield scratch
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {path}: {error}; choose a folder you may write to") from error
     finally:
-        if scratch.exists():
-            scratch.unlink()
+        with suppress(OSError):
+            shutil.rmtree(scratch) if scratch.is_dir() else scratch.unlink(missing_ok=True)
+
+
+def _move(scratch: Path, path: Path, sync: bool) -> None:
+    with suppress(OSError):  # some writers make files that only their owner may read; some network shares refuse this
+        scratch.chmod(0o666 & ~_umask())
+    if sync:
+        _sync(scratch)
+    os.replace(scratch, path)
+    if sync:
+        with suppress(OSError):  # not every system can do this for a folder
+            _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # a file system that has no such thing
+            raise
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -36,86 +148,164 @@ def _umask() -> int:
     return mask
 
 
-def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Metadata and tensors of a file; an `InputError` if there is none or it is cut short."""
-    if not path.is_file():
-        raise InputError(f"no checkpoint at {path}")
+def _sweep(folder: Path, is_stale: Callable[[int, str | None], bool]) -> None:
+    """Remove what killed processes left half written."""
+    for left in folder.iterdir():
+        found = _SCRATCH.fullmatch(left.name)
+        if found and is_stale(int(found["pid"]), found["host"]):
+            with suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+
+def _alive(pid: int) -> bool:
+    if os.name == "nt":  # there a signal of 0 ends the process
+        return True
     try:
-        with safe_open(path, "pt") as file:
-            return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a whole safetensors file ({error}); copy or download it again") from error
-
-
-class _Unread:
-    """Takes the place of a number or array of numpy, as mmcv's `meta` may hold them.
-
-    Nothing of `meta` is used, so that none of numpy's code has to run on what a file says.
-    """
-
-    def __init__(self, *parts):
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
         pass
-
-    def __setstate__(self, state):
-        pass
+    return True
 
 
-_NUMPY = ["numpy.dtype", "numpy.ndarray"]
-_NUMPY += [f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")]
+# --- reading --------------------------------------------------------------------------------------------------------
 
 
-def read_pth(path: Path) -> object:
-    """What a `.pth` file of PyTorch holds, on the CPU; only tensors, plain Python values and containers are built.
+def check_file(path: str | Path, what: str, most: int | None = None) -> Path:
+    """The path, if a regular file of at most `most` bytes is there; what pipes, devices and folders are is said.
 
     Raises:
-        InputError: no such file, one cut short, or one whose unpickling would run code.
+        InputError: nothing there, nothing that may be read, or no regular file.
+        DamagedFile: a file that is larger than what it should be.
     """
-    if not path.is_file():
-        raise InputError(f"no checkpoint at {path}")
+    path = Path(path)
     try:
-        with torch.serialization.safe_globals([(_Unread, name) for name in _NUMPY]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise InputError(f"{path} holds more than tensors; it was not opened, for safety ({error})") from error
-    except Exception as error:  # a file of other content makes the unpickler raise anything
-        raise InputError(f"{path} is cut short or no PyTorch checkpoint ({error!r})") from error
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"no {what} at {path}") from error
+    except (OSError, ValueError) as error:  # a name that is too long, a locked folder, a null in the name
+        raise InputError(f"cannot read {path}: {error}") from error
+    if stat.S_ISDIR(found.st_mode):
+        raise InputError(f"no {what} at {path}: that is a folder")
+    if not stat.S_ISREG(found.st_mode):
+        raise InputError(f"no {what} at {path}: that is a pipe or a device, no regular file")
+    if most is not None and found.st_size > most:
+        raise DamagedFile(f"{path} has {found.st_size} bytes, too many for a {what}")
+    return path
 
 
-def write_pth(path: Path, content: object) -> None:
-    """`torch.save` in one step; an `InputError` if the file cannot be written."""
-
-    def write(scratch: Path) -> None:
-        try:
-            torch.save(content, scratch)
-        except RuntimeError as error:  # what PyTorch makes of a full disk
-            raise OSError(str(error)) from error
-
-    replace_file(path, write)
-
-
-def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """`load_state_dict` with one clear message for missing, unknown and misshapen tensors."""
-    model.load_state_dict(matched(model.state_dict(), tensors))
+def read_text(path: str | Path, what: str = "text file", most: int = MOST_TEXT) -> str:
+    """The text of a UTF-8 file, without a byte-order mark."""
+    try:
+        return check_file(path, what, most).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DamagedFile(
+            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
+        ) from error
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error}") from error
 
 
-def matched(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """`given`, in the dtypes of `wanted`; an `InputError` unless names and sizes are the same."""
-    missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
-    misshapen = [
-        f"{name}: {tuple(given[name].shape)} instead of {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & given.keys())
-        if wanted[name].shape != given[name].shape
-    ]
-    problems = [
-        f"{what} {shorten(names)}"
-        for what, names in (("missing", missing), ("unknown", unknown), ("other sizes:", misshapen))
-        if names
-    ]
-    if problems:
-        raise InputError(f"the checkpoint does not fit the model: {'; '.join(problems)}")
-    return {name: given[name].to(wanted[name].dtype) for name in wanted}
+def read_json(path: str | Path, what: str = "JSON file") -> dict:
+    """The object that a JSON file holds; a `DamagedFile` names the file if it holds anything else."""
+    return parse_json_object(read_text(path, what), str(path))
 
 
-def shorten(names: list[str], most: int = 5) -> str:
-    """The first names, and how many more there are."""
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def parse_json(text: str, where: str) -> object:
+    """JSON of finite numbers; a `DamagedFile` names `where` it came from."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(f"{name} is no number that JSON knows")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise DamagedFile(f"{where} is damaged, no JSON ({error}); save or copy it again") from error
+
+
+def parse_json_object(text: str, where: str) -> dict:
+    """The same for an object, `{...}`."""
+    values = parse_json(text, where)
+    if not isinstance(values, dict):
+        raise DamagedFile(f"{where} must hold one object, {{...}}, not {type(values).__name__}")
+    return values
+
+
+# --- one process at a time ------------------------------------------------------------------------------------------
+
+_held: dict[Path, list] = {}  # folder -> [process, thread, how often]
+_guard = threading.Lock()
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Have a folder to oneself: no other process, and no other thread, gets it meanwhile.
+
+    The system keeps the lock and takes it away from a process that dies, so that no run is locked out for good.
+
+    Raises:
+        InputError: another process or thread has it; says which.
+    """
+    key, owner = Path(folder).resolve(), [os.getpid(), threading.get_ident()]
+    with _guard:
+        held = _held.get(key)
+        if held is not None and held[0] == owner[0]:
+            if held[1] != owner[1]:
+                raise InputError(f"{folder} is in use by another thread of this process; give another output folder")
+            held[2] += 1
+        else:
+            held = None
+            handle = _lock(Path(folder))
+            _held[key] = [*owner, 1]
+    try:
+        yield
+    finally:
+        with _guard:
+            _held[key][2] -= 1
+            if not _held[key][2]:
+                del _held[key]
+                with suppress(OSError):
+                    (Path(folder) / LOCK).unlink()  # while it is still locked: who opened it looks again
+                os.close(handle)
+
+
+def _lock(folder: Path) -> int:
+    """The locked file's handle. A file that names its process and yet can be locked is a dead process's."""
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            _lock_handle(handle, folder)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), path.stat()):
+                    break
+            os.close(handle)  # another process let go of the folder, and of this file, in between
+        if left := os.read(handle, 200).decode(errors="replace"):
+            logger.warning("%s: taken over from %s, which ended without letting go", folder, left)
+        os.ftruncate(handle, 0)
+        me = f"process {os.getpid()} on {socket.gethostname()} (since {time.strftime('%Y-%m-%d %H:%M:%S')})"
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, me.encode())
+    except OSError as error:
+        raise InputError(f"cannot write into {folder}: {error}; choose another output folder") from error
+    # nobody else writes here: what is half written was left
+    _sweep(folder, lambda pid, host: host is None or (host == _HOST and (pid == os.getpid() or not _alive(pid))))
+    return handle
+
+
+def _lock_handle(handle: int, folder: Path) -> None:
+    if fcntl is None:
+        return
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by worker processes, as flock's would be
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EAGAIN):
+            logger.warning("%s cannot be locked (%s): see that no other run writes into it", folder, error)
+            return
+        who = os.read(handle, 200).decode(errors="replace") or "another process"
+        os.close(handle)
+        raise InputError(
+            f"{folder} is in use by {who}; wait for it or stop it, or give another output folder"
+        ) from error

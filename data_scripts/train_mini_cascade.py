@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cascadeclip.checkpoints import save_checkpoint
 from cascadeclip.evaluation import score, summarise
-from cascadeclip.files import replace_file
+from cascadeclip.files import write_json
 from cascadeclip.presets import MINI
 from cascadeclip.segmenter import load
 from cascadeclip.training import fit, open_clip_of
@@ -39,7 +39,7 @@ def main(arguments):
     scores = summarise(MINI, score(MINI, clip, load(path).model, limit=arguments.limit))
     report = {"steps": training.steps, "seed": training.seed, "bytes": path.stat().st_size} | scores
     print(json.dumps(report, indent=1))
-    replace_file(arguments.out / "report.json", lambda scratch: scratch.write_text(json.dumps(report, indent=1) + "\n"))
+    write_json(arguments.out / "report.json", report)
 
 
 if __name__ == "__main__":

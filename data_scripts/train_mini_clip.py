@@ -160,7 +160,7 @@ def train_step(model, optims, images, tokens, named, progress, factor, dense_wei
             group.setdefault("base_lr", group["lr"])
             group["lr"] = group["base_lr"] * factor
     template = CAPTIONS[int(torch.randint(len(CAPTIONS), ()))]
-    sentences = MiniTokenizer()([template.format(name) for name in CLASSES])
+    sentences = MiniTokenizer()([template.replace("{}", name) for name in CLASSES])
     # The plain attention kernel is twice as fast as the fused one on a CPU at these token counts.
     with torch.autocast("cpu", torch.bfloat16), sdpa_kernel(SDPBackend.MATH):
         image, patches = encode_image(model.visual, normalise(images))

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.errors import InputError
-from cascadeclip.files import TOWER, load_strictly, read_pth, read_safetensors, shorten, write_pth
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.tower import build_tower
+from cascadeclip.tensors import TOWER, load_strictly, read_pth, read_safetensors, shorten, write_pth
 
 logger = logging.getLogger(__name__)
 

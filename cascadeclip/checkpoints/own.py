@@ -14,8 +14,9 @@ from cascadeclip.checkpoints.authors import read_authors
 from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.config import ModelConfig
 from cascadeclip.errors import InputError
-from cascadeclip.files import TOWER, matched, read_safetensors, replace_file
+from cascadeclip.files import replace_file
 from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.tensors import TOWER, check_finite, matched, read_safetensors
 
 FORMAT = "cascadeclip-1"
 TRAINED = "model.safetensors"  # what training writes into its folder
@@ -78,9 +79,14 @@ def save_checkpoint(
     seen_offset: float = 0.1,
     half: bool = False,
 ) -> None:
-    """Write everything but the frozen tower to one safetensors file (`half`: in float16)."""
+    """Write everything but the frozen tower to one safetensors file (`half`: in float16).
+
+    Raises:
+        InputError: weights that are not finite numbers, or a file that cannot be written.
+    """
     tensors = {name: t.detach().cpu() for name, t in own_state(model).items()}
     tensors = {name: (t.half() if half else t).contiguous() for name, t in tensors.items()}
+    check_finite(tensors, f"{path} was not written, the model is of no use")
     metadata = {
         "format": FORMAT,
         "model": json.dumps(model.config.to_dict()),

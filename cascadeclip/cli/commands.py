@@ -97,6 +97,7 @@ def train(
 ) -> None:
     """Train a cascade. The same command, given again, goes on with a run that was stopped."""
     from cascadeclip.checkpoints.own import TRAINED
+    from cascadeclip.files import without_nan
     from cascadeclip.segmenter import load
     from cascadeclip.training.run import fit, open_clip_of
 
@@ -117,7 +118,7 @@ def train(
     if _process().is_main_process:
         if _process().num_processes > 1:
             print(f"trained in {_process().num_processes} processes")
-        print(json.dumps(_without_nan(log[-1]), indent=1))
+        print(json.dumps(without_nan(log[-1]), indent=1))
         print(f"wrote {out / TRAINED}")
 
 
@@ -147,10 +148,10 @@ def evaluate(
 ) -> None:
     """Score a checkpoint, the package's own or the authors'. Pixel accuracy, mIoU of seen and unseen classes, hIoU."""
     from cascadeclip.evaluation.run import score, summarise, table
+    from cascadeclip.files import check_writable, write_json
     from cascadeclip.plots.evaluation import plot_class_iou
     from cascadeclip.plots.figure import save_figure
     from cascadeclip.segmenter import load
-    from cascadeclip.training.run import check_writable
 
     chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
     how = changed(chosen.training, precision=precision, compile=compile, workers=workers)
@@ -176,7 +177,7 @@ def evaluate(
         for word, value in zip(scores.names, scores.iou, strict=True):
             print(f"{word + (' (unseen)' if word in scores.unseen else ''):24}{100 * value:6.1f}")
     if out is not None:
-        _write_json(
+        write_json(
             out / "scores.json",
             summarise(chosen, scores)
             | {"per_class": dict(zip(scores.names, scores.iou, strict=True)), "origins": list(segmenter.origins)},
@@ -266,20 +267,6 @@ def segment(
         print(f"{name:16}{100 * share:6.1f} % of the pixels{note}")
     save_figure(result.plot(), out)
     print(f"wrote {out}")
-
-
-def _write_json(path: Path, values: dict) -> None:
-    from cascadeclip.files import replace_file
-
-    text = json.dumps(_without_nan(values), indent=1) + "\n"
-    replace_file(path, lambda scratch: scratch.write_text(text))
-
-
-def _without_nan(value):
-    """JSON has no NaN: null instead."""
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    return None if isinstance(value, float) and value != value else value
 
 
 def _process():

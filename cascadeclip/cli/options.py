@@ -1,6 +1,5 @@
 """What the command line's options are called, say and mean: types of `typer`, and how presets are made of them."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -33,10 +32,11 @@ Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.
 
 def chosen_preset(name, data_root, own, image_size, clip, clip_weights, unseen):
     """The preset that the options describe."""
+    from cascadeclip.files import read_json
     from cascadeclip.presets import get_preset, own_preset
 
     if own is not None:
-        arguments = _read_json(own)
+        arguments = read_json(own)
         for key in ("images", "masks", "val_images", "val_masks"):
             if key in arguments:
                 arguments[key] = own.parent / arguments[key]
@@ -56,16 +56,6 @@ def chosen_preset(name, data_root, own, image_size, clip, clip_weights, unseen):
     if unseen is not None:
         chosen = chosen.with_unseen([word.strip() for word in unseen.split(",")])
     return chosen
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        values = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
-    if not isinstance(values, dict):
-        raise InputError(f"{path} must hold one object, {{...}}, not {type(values).__name__}")
-    return values
 
 
 def stages_of(text: str | None) -> tuple[tuple[int, ...], ...] | None:

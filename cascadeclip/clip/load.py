@@ -76,7 +76,7 @@ class Clip:
 
     @torch.inference_mode()
     def _embed(self, names: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
-        tokens = self.tokenize([template.format(name) for name in names for template in templates])
+        tokens = self.tokenize([template.replace("{}", name) for name in names for template in templates])
         device = self.model.logit_scale.device  # the image tower may have been moved elsewhere by itself
         embedded = torch.cat([self.model.encode_text(chunk.to(device)).float() for chunk in tokens.split(512)])
         embedded = F.normalize(embedded, dim=-1).view(len(names), len(templates), -1)

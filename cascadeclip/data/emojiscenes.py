@@ -127,7 +127,7 @@ def _caption(rng: np.random.Generator, things: Sequence[str], stuff: Sequence[st
     text = ", ".join(words[:-1]) + " and " + words[-1] if len(words) > 1 else words[0]
     if name_stuff:  # four captions in five
         text += " on " + " and ".join(stuff)
-    return CAPTIONS[template].format(text)
+    return CAPTIONS[template].replace("{}", text)
 
 
 def _dealt(seed: int, index: int, names: Sequence[str], fewest: int, most: int) -> list[str]:

@@ -1,6 +1,5 @@
 """Rows of `bench` as a table, files, and the figure of how cost grows; what `cascadeclip bench` runs."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +8,8 @@ from matplotlib.figure import Figure
 
 from cascadeclip.errors import InputError
 from cascadeclip.experiments.bench import GROWTH, WORK, Case, bench, growth_cases, sized_preset
-from cascadeclip.files import replace_file
+from cascadeclip.files import check_writable, write_json
 from cascadeclip.plots.figure import save_figure
-from cascadeclip.training.run import check_writable
 
 
 def plot_growth(rows: Sequence[tuple[str, float, dict]]) -> Figure:
@@ -83,15 +81,11 @@ def run_bench(
     rows = bench(cases, lambda row: print(f"{row['preset']} {row['work']}: measured", file=sys.stderr, flush=True))
     show(bench_table(rows))
     if out is not None:
-        _write_json(out / "bench.json", rows)
+        write_json(out / "bench.json", rows)
     if growth:
         changes = growth_cases(cases[0])
         measured = bench([case for _, _, case in changes])
         grown = [(name, value, row) for (name, value, _), row in zip(changes, measured, strict=True)]
-        _write_json(out / "growth.json", [{"changed": name, "to": value, **row} for name, value, row in grown])
+        write_json(out / "growth.json", [{"changed": name, "to": value, **row} for name, value, row in grown])
         save_figure(plot_growth(grown), out / "growth.png")
     return rows
-
-
-def _write_json(path: Path, values: list) -> None:
-    replace_file(path, lambda scratch: scratch.write_text(json.dumps(values, indent=1) + "\n"))

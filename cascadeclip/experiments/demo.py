@@ -1,6 +1,5 @@
 """The demo: train the cascade and the last-layer-only model on seen classes, score both, draw what they see."""
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 
 from cascadeclip.clip.load import Clip
 from cascadeclip.evaluation.run import score, summarise, table
-from cascadeclip.files import replace_file
+from cascadeclip.files import write_json
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.plots.figure import save_figure
 from cascadeclip.plots.segmentation import plot_predictions, plot_scores
@@ -46,7 +45,7 @@ def run_demo(
     report["shipped"] = summarise(MINI, score(MINI, clip, load("mini").model, limit=limit))
     report["seconds"] = round(time.time() - started, 1)
     save_figure(plot_scores({name: report[name] for name in (*models, "shipped")}), out / "scores.png")
-    replace_file(out / "report.json", lambda scratch: scratch.write_text(json.dumps(report, indent=1) + "\n"))
+    write_json(out / "report.json", report)
     print(table(report))
     print(f"{report['seconds']:.0f} s; pictures, report and checkpoints are in {out}/")
     return report

@@ -1,6 +1,5 @@
 """What a comparison writes: a table as JSON and Markdown, a figure of it, and the learning curves."""
 
-import json
 import os
 import platform
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.experiments.comparisons import COMPARISONS, Comparison
 from cascadeclip.experiments.curves import not_trained
 from cascadeclip.experiments.run import MEASURES, Row
-from cascadeclip.files import replace_file
+from cascadeclip.files import read_json, read_text, write_json, write_text
 from cascadeclip.plots.figure import Figure, save_figure
 from cascadeclip.presets import Preset
 
@@ -45,9 +44,8 @@ def write_report(
         "rows": [_as_json(row, rows[0]) for row in rows],
     }  # fmt: skip
     path = out / f"{comparison.name}.md"
-    text = json.dumps(report, indent=1) + "\n"
-    replace_file(path.with_suffix(".json"), lambda scratch: scratch.write_text(text))
-    replace_file(path, lambda scratch: scratch.write_text(markdown(comparison, rows, here)))
+    write_json(path.with_suffix(".json"), report)
+    write_text(path, markdown(comparison, rows, here))
     save_figure(plot_report(report), path.with_suffix(".png"))
     save_figure(plot_curves(report), path.with_name(f"{comparison.name}-curves.png"))
     return path
@@ -132,26 +130,21 @@ def write_index(out: str | Path) -> Path:
     out, parts = Path(out), []
     reports = {path: read_report(path) for path in (out / f"{name}.json" for name in COMPARISONS) if path.exists()}
     for path, report in reports.items():
-        parts += [f"## {report['comparison']}", "", path.with_suffix(".md").read_text()]
+        parts += [f"## {report['comparison']}", "", read_text(path.with_suffix(".md"), "table")]
     first = next(iter(reports.values()))
     versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
     commands = "\n".join(dict.fromkeys(report["command"] for report in reports.values()))
     same = "No row was tuned for itself: all have the preset's schedule, data, seeds and test pictures."
     head = f"# Comparisons\n\n```bash\n{commands}\n```\n\nOn {first['hardware']}; {versions}. {same}\n"
     text = "\n".join([head, *parts])
-    replace_file(out / "README.md", lambda scratch: scratch.write_text(text))
+    write_text(out / "README.md", text)
     return out / "README.md"
 
 
 def read_report(path: str | Path) -> dict:
     """What `write_report` wrote as JSON; an `InputError` if there is no such file or it holds something else."""
-    try:
-        report = json.loads(Path(path).read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is no report of a comparison ({error}); cascadeclip experiments writes them"
-        ) from error
-    if not isinstance(report, dict) or not {"question", "paper", "here", "rows"} <= report.keys():
+    report = read_json(path, "report of a comparison")
+    if not {"question", "paper", "here", "rows"} <= report.keys():
         raise InputError(f"{path} is no report of a comparison; cascadeclip experiments writes them")
     return report
 

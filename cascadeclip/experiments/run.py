@@ -25,7 +25,7 @@ from cascadeclip.evaluation.resampling import OverRuns, Resampled, bootstrap
 from cascadeclip.evaluation.scores import argmax_at, predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
-from cascadeclip.files import replace_file
+from cascadeclip.files import replace_file, write_json
 from cascadeclip.presets import Preset, get_preset
 from cascadeclip.segmenter import load
 from cascadeclip.training.calibrate import calibrated_offset
@@ -217,8 +217,7 @@ class _Runs:
         if not (folder / TRAINED).exists():
             print(f"{variant.name}, seed {training.seed}: {training.steps} steps", flush=True)
             folder.mkdir(parents=True, exist_ok=True)
-            text = json.dumps(settings, indent=1) + "\n"
-            replace_file(folder / "settings.json", lambda scratch: scratch.write_text(text))
+            write_json(folder / "settings.json", settings)
             begin = load(start, preset=preset).model if start is not None else None
             training = replace(training, validate_every=max(1, training.steps // VALIDATIONS))
             shown = replace(preset, eval_data=lambda split: self._first(preset.eval_data(split)))

@@ -11,14 +11,13 @@ from cascadeclip._lazy import on_first_use
 if TYPE_CHECKING:
     from cascadeclip.training.calibrate import calibrated_offset, held_out
     from cascadeclip.training.loop import adamw, pseudo_labels, reduce_labels, seen_only, train
-    from cascadeclip.training.run import check_writable, fit, last_layer_only, on_tower_of, open_clip_of
+    from cascadeclip.training.run import fit, last_layer_only, on_tower_of, open_clip_of
 else:
     __getattr__, __dir__ = on_first_use(__name__)
 
 __all__ = [
     "adamw",
     "calibrated_offset",
-    "check_writable",
     "fit",
     "held_out",
     "last_layer_only",

@@ -25,10 +25,11 @@ from cascadeclip.config import TrainConfig
 from cascadeclip.data.stream import Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.files import replace_file, write_pth
+from cascadeclip.files import write_text
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import present_pairs, segmentation_loss
 from cascadeclip.processes import autocast, on_cpu
+from cascadeclip.tensors import write_pth
 
 logger = logging.getLogger(__name__)
 
@@ -271,7 +272,7 @@ class _Run:
         }
         write_pth(self.out / STATE, state)
         text = "".join(json.dumps(entry) + "\n" for entry in self.log)
-        replace_file(self.out / LOG, lambda scratch: scratch.write_text(text))
+        write_text(self.out / LOG, text)
 
     def _resume(self) -> tuple[int, list]:
         """Steps done and log of a run stopped in `out`; (0, []) if there is none."""

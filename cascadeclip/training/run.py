@@ -1,6 +1,5 @@
 """A preset turned into runs: build, train, save. What the command line, the demo and the notebooks share."""
 
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from cascadeclip.clip.load import Clip, load_clip, scaled_stages
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import score, summarise
+from cascadeclip.files import check_writable
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import this_process
@@ -97,13 +97,3 @@ def on_tower_of(clip: Clip, model: ModelConfig) -> ModelConfig:
 def last_layer_only(model: ModelConfig) -> ModelConfig:
     """The same settings with one stage, the last block: ZegCLIP."""
     return replace(model, stages=((model.tower.layers,),))
-
-
-def check_writable(folder: Path) -> None:
-    """Make `folder`, or say clearly that it cannot be written."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error}; choose another output folder") from error

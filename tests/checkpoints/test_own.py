@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 from cascadeclip.checkpoints import own as checkpoint
 from cascadeclip.checkpoints.own import build_model, fingerprint, read_checkpoint, save_checkpoint
 from cascadeclip.errors import InputError
-from cascadeclip.files import load_strictly, replace_file
+from cascadeclip.files import replace_file
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.tower import build_tower
+from cascadeclip.tensors import load_strictly, read_safetensors
 
 CLIP = {"name": "mini", "pretrained": None}
 SEEN = ("cat", "dog", "grass")
@@ -265,3 +266,27 @@ def test_load_strictly_takes_what_fits(make_model, make_inputs):
     load_strictly(model, other.state_dict())
     inputs = make_inputs(model)
     assert isinstance(model, CascadeCLIP) and torch.equal(model(*inputs).mask_logits, other(*inputs).mask_logits)
+
+
+# --- numbers that are none --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_neither_saved_nor_loaded(value, saved, model, tmp_path):
+    tensors, metadata = load_file(saved), read_safetensors(saved)[0]
+    tensors["encoder.prompts"][0, 0, 0] = value
+    save_file(tensors, saved, metadata=metadata)
+    with pytest.raises(InputError, match=r"NaN or infinite numbers in encoder\.prompts"):
+        build_model(*read_checkpoint(saved), model.encoder.visual)
+    with torch.no_grad():
+        model.encoder.prompts[0, 0, 0] = value
+    with pytest.raises(InputError, match=r"new\.safetensors was not written, .* NaN or infinite numbers"):
+        save_checkpoint(tmp_path / "new.safetensors", model, clip=CLIP, seen=SEEN)
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+def test_whole_numbers_in_place_of_weights_are_named(saved, model):
+    info, tensors = read_checkpoint(saved)
+    tensors["encoder.prompts"] = tensors["encoder.prompts"].long()
+    with pytest.raises(InputError, match=r"other kinds: encoder\.prompts: torch\.int64 instead of torch\.float32"):
+        build_model(info, tensors, model.encoder.visual)

@@ -6,7 +6,7 @@ from open_clip.transformer import VisionTransformer
 from torch.nn import functional as F
 
 from cascadeclip.analysis.lenses import last_layer_tokens, value_path_tokens
-from cascadeclip.clip.load import load_clip, resize_positions
+from cascadeclip.clip.load import Clip, load_clip, resize_positions
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS, THINGS, draw_scene
 from cascadeclip.data.transforms import normalise, to_tensor
@@ -108,3 +108,11 @@ def test_class_embeddings_are_computed_once_and_handed_out_as_copies(clip, monke
     assert torch.equal(clip.class_embeddings(["cat", "dog"], ["a {}"]), first)
     with pytest.raises(TypeError):
         clip.class_embeddings(["dog", "cat"], ["a {}"])
+
+
+@pytest.mark.parametrize("template", ["{.__class__} {}", "{0!r:>999999999} {}", "{x} {}", "{ {}", "} {}", "{{}} {}"])
+def test_words_take_the_place_of_braces_and_nothing_in_a_template_is_obeyed(clip, template):
+    told = []
+    asked = Clip("told", None, clip.model, lambda texts: told.extend(texts) or clip.tokenize(["cat"] * len(texts)))
+    asked.class_embeddings(["{x} {}"], [template])
+    assert told == [template.replace("{}", "{x} {}")]

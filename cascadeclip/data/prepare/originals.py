@@ -115,7 +115,7 @@ class Job:
 
         def write(stem: str) -> None:
             values = Image.fromarray(work(stem))
-            replace_file(target(stem), lambda scratch: values.save(scratch, format="PNG"))
+            replace_file(target(stem), lambda scratch: values.save(scratch, format="PNG"), sync=False)
 
         for _ in in_parallel(write, stems, self.jobs, "label maps"):
             pass
@@ -128,7 +128,8 @@ def read_list(path: Path) -> list[str]:
 
 
 def write_list(path: Path, stems: Sequence[str]) -> None:
-    replace_file(path, lambda scratch: scratch.write_text("".join(f"{stem}\n" for stem in stems)))
+    text = "".join(f"{stem}\n" for stem in stems)
+    replace_file(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
     print(f"{path}: {len(stems):,} pictures")
 
 

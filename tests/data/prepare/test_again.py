@@ -43,14 +43,14 @@ def test_a_stopped_run_goes_on(prepared, script, built, monkeypatch, kind, tmp_p
     for stop in range(0, len(files), 3):
         root, left = tmp_path / str(stop), iter(range(stop))
 
-        def stopping(path, write, left=left):
+        def stopping(path, write, left=left, **options):
             def write_and_stop(scratch):
                 write(scratch)
                 if next(left, None) is None:
                     scratch.write_bytes(scratch.read_bytes()[:10])
                     raise Stopped
 
-            replace_file(path, write_and_stop)
+            replace_file(path, write_and_stop, **options)
 
         with monkeypatch.context() as patch, pytest.raises(Stopped):
             for module in (fetch, originals):
