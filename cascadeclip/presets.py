@@ -15,6 +15,7 @@ from cascadeclip.data.transforms import Augment, ToWorkingSize
 from cascadeclip.errors import InputError
 
 TRANSDUCTIVE = "-transductive"  # end of the names of the presets that train on pseudo labels of unseen classes
+TRAINING_FREE = "training-free"  # as a preset: VOC 2012's; as the end of a benchmark's name: the same protocol on it
 SIDE, STRIDE = 512, 426  # px: crops and windows of the benchmarks, and from window to window
 
 
@@ -110,7 +111,10 @@ MINI = Preset(
 
 # The benchmarks' settings are the authors': steps, and prompt tokens per block.
 SCHEDULES = {"voc12": (20_000, 10), "context59": (40_000, 35), "coco-stuff": (80_000, 50)}
-NAMES = tuple(name + end for name in (MINI.name, *BENCHMARKS) for end in ("", TRANSDUCTIVE))
+NAMES = (
+    *(name + end for name in (MINI.name, *BENCHMARKS) for end in ("", TRANSDUCTIVE)),
+    *(TRAINING_FREE, *(f"{name}-{TRAINING_FREE}" for name in BENCHMARKS)),
+)
 
 
 def get_preset(name: str, data_root: str | Path | None = None, *, image_size: int | None = None) -> Preset:
@@ -126,6 +130,8 @@ def get_preset(name: str, data_root: str | Path | None = None, *, image_size: in
     """
     if name not in NAMES:
         raise InputError(f"no preset {name!r}; choose from {', '.join(NAMES)}")
+    if name.endswith(TRAINING_FREE):
+        return _training_free_preset(name, data_root, image_size)
     base = name.removesuffix(TRANSDUCTIVE)
     if base == MINI.name:
         if data_root is not None or image_size is not None:
@@ -147,6 +153,18 @@ def _benchmark_preset(benchmark: Benchmark, data_root: str | Path | None, side: 
         benchmark.name, benchmark.names, benchmark.unseen, benchmark.templates, benchmark.label_map, pairs, side,
         steps=steps, prompt_tokens=prompt_tokens,
     )  # fmt: skip
+
+
+def _training_free_preset(name: str, data_root: str | Path | None, window: int | None) -> Preset:
+    """How papers on training-free dense CLIP read a benchmark: 336 px in windows of 224 and steps of 112, with OpenAI's
+    80 ImageNet sentences and all classes alike. The split into seen and unseen is for reports only."""
+    from cascadeclip.clip.vocabulary import TEMPLATE_SETS
+
+    window = 224 if window is None else window
+    base = name.removesuffix(TRAINING_FREE).removesuffix("-") or "voc12"
+    preset = _benchmark_preset(BENCHMARKS[base], data_root, window * 3 // 32 * 16)  # 3/2 windows, in whole patches
+    templates = TEMPLATE_SETS["openai80"]
+    return replace(preset, name=name, templates=templates, window=window, stride=window // 2, seen_offset=0.0)
 
 
 def own_preset(

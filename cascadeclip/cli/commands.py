@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from cascadeclip.cli.options import (
+    Background,
+    Blocks,
     Checkpoint,
     ClipName,
     ClipWeights,
@@ -19,12 +21,16 @@ from cascadeclip.cli.options import (
     DataRoot,
     ImageSize,
     Limit,
+    MethodName,
     Out,
     Own,
+    Pamr,
     Precision,
     PresetName,
     Unseen,
     Workers,
+    background_of,
+    blocks_of,
     changed,
     chosen_preset,
     stages_of,
@@ -132,6 +138,9 @@ def evaluate(
     clip: ClipName = None,
     clip_weights: ClipWeights = None,
     unseen: Unseen = None,
+    method: MethodName = None,
+    blocks: Blocks = None,
+    pamr: Pamr = 0,
     cross: Annotated[
         bool, typer.Option(help="Data of another preset than the checkpoint's; all classes alike.")
     ] = False,
@@ -146,44 +155,60 @@ def evaluate(
         Path | None, typer.Option(help="Folder for scores.json, scores.png and what resumes a stopped evaluation.")
     ] = None,
 ) -> None:
-    """Score a checkpoint, the package's own or the authors'. Pixel accuracy, mIoU of seen and unseen classes, hIoU."""
-    from cascadeclip.evaluation.run import score, summarise, table
+    """Score a checkpoint, the package's own or the authors'. Pixel accuracy, mIoU of seen and unseen classes, hIoU.
+
+    With --method, a frozen CLIP without any training, on the pictures of any preset; `--preset training-free` reads
+    them as the papers do.
+    """
+    from cascadeclip.evaluation.run import summarise, table
     from cascadeclip.files import check_writable, write_json
     from cascadeclip.plots.evaluation import plot_class_iou
     from cascadeclip.plots.figure import save_figure
-    from cascadeclip.segmenter import load
 
     chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
     how = changed(chosen.training, precision=precision, compile=compile, workers=workers)
-    chosen = replace(chosen, training=how)
-    name = checkpoint or chosen.name
-    segmenter = load(name, preset=chosen, device=_process().device)
-    if cross:
-        chosen = replace(chosen, unseen=(), unseen_groups={}, seen_offset=0.0)
-    elif segmenter.seen != chosen.seen:
-        raise InputError(
-            f"{name} saw other classes in training than preset {preset!r} calls seen; to try it on other data: --cross"
-        )
+    chosen, origins = replace(chosen, training=how), ()
     if out is not None:
         check_writable(out)
-    scores = score(
-        chosen, segmenter.clip, segmenter.model, split, limit, out=out, predictions=predictions, progress=True
-    )
+    run = dict(split=split, limit=limit, out=out, predictions=predictions, progress=True)
+    if method is not None:
+        from cascadeclip.cli.methods import score_method
+
+        name, scores = method, score_method(chosen, method, checkpoint, cross, blocks, pamr, run)
+    else:
+        name = checkpoint or chosen.name
+        chosen, scores, origins = _score_checkpoint(chosen, name, cross, blocks, pamr, run)
     if not _process().is_main_process:
         return
-    print(*segmenter.origins, sep="\n")
-    print(table({Path(name).stem[:12]: summarise(chosen, scores)}))
+    report = summarise(chosen, scores) | ({"mIoU": scores.mean_iou(scores.names)} if method is not None else {})
+    print(*origins, sep="\n")
+    print(table({Path(name).stem[:12]: report}))
     if per_class:
         for word, value in zip(scores.names, scores.iou, strict=True):
             print(f"{word + (' (unseen)' if word in scores.unseen else ''):24}{100 * value:6.1f}")
     if out is not None:
-        write_json(
-            out / "scores.json",
-            summarise(chosen, scores)
-            | {"per_class": dict(zip(scores.names, scores.iou, strict=True)), "origins": list(segmenter.origins)},
-        )
+        by_class = dict(zip(scores.names, scores.iou, strict=True))
+        write_json(out / "scores.json", report | {"per_class": by_class, "origins": list(origins)})
         save_figure(plot_class_iou(scores), out / "scores.png")
         print(f"wrote {out / 'scores.json'} and {out / 'scores.png'}")
+
+
+def _score_checkpoint(preset, name: str, cross: bool, blocks: str | None, pamr: int, run: dict):
+    """The preset as it was scored, the scores, and where the model's tensors came from."""
+    from cascadeclip.evaluation.run import score
+    from cascadeclip.segmenter import load
+
+    if blocks is not None or pamr:
+        raise InputError("--blocks and --pamr belong to --method: a checkpoint is scored as it was trained")
+    segmenter = load(name, preset=preset, device=_process().device)
+    if cross:
+        preset = replace(preset, unseen=(), unseen_groups={}, seen_offset=0.0)
+    elif segmenter.seen != preset.seen:
+        raise InputError(
+            f"{name} saw other classes in training than preset {preset.name!r} calls seen; to try it on other data: "
+            "--cross"
+        )
+    return preset, score(preset, segmenter.clip, segmenter.model, **run), segmenter.origins
 
 
 @app.command()
@@ -248,24 +273,52 @@ def bench(
 @app.command()
 def segment(
     image: Annotated[Path, typer.Argument(help="A picture.")],
-    words: Annotated[list[str], typer.Argument(help="What to look for; every pixel gets one of these words.")],
+    words: Annotated[
+        list[str], typer.Argument(help="What to look for; every pixel gets one of these. 'sofa|couch' is one thing.")
+    ],
     checkpoint: Checkpoint = None,
     preset: PresetName = "mini",
+    method: MethodName = None,
+    clip: ClipName = None,
+    clip_weights: ClipWeights = None,
+    blocks: Blocks = None,
+    templates: Annotated[str | None, typer.Option(help="Of a --method: one, scene15, openai80 or mini.")] = None,
+    pamr: Pamr = 0,
+    background: Background = None,
     out: Annotated[Path, typer.Option(help="Where the picture of the result goes.")] = Path("segmentation.png"),
 ) -> None:
-    """Segment one picture into the words given."""
-    from cascadeclip.plots.figure import save_figure
-    from cascadeclip.presets import get_preset
-    from cascadeclip.segmenter import load
+    """Segment one picture into the words given.
 
-    chosen = get_preset(preset)
+    With --method, a frozen CLIP does it without training; `--method all` draws all methods side by side.
+    """
+    from cascadeclip.plots.figure import save_figure
+
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: the result is a PNG picture, give a name that ends in .png")
-    result = load(checkpoint or chosen.name, preset=chosen, device=_process().device).segment(image, words)
-    for name, share in result.shares().items():
-        note = "" if name in result.seen else "  (unseen in training)"
-        print(f"{name:16}{100 * share:6.1f} % of the pixels{note}")
-    save_figure(result.plot(), out)
+    how = dict(background=background_of(background), pamr=pamr)
+    if method is None:
+        if (clip, clip_weights, blocks, templates) != (None,) * 4:
+            raise InputError("--clip, --clip-weights, --blocks and --templates belong to --method: which one?")
+        from cascadeclip.presets import get_preset
+        from cascadeclip.segmenter import load
+
+        chosen = get_preset(preset)
+        result = load(checkpoint or chosen.name, preset=chosen, device=_process().device).segment(image, words, **how)
+        found, figure = {"": result}, result.plot()
+    else:
+        from cascadeclip.cli.methods import segment_by_method
+
+        if checkpoint is not None:
+            raise InputError("--method needs no training: leave out --checkpoint, and give --clip for another CLIP")
+        how |= dict(blocks=blocks_of(blocks), templates=templates)
+        found, figure = segment_by_method(image, words, method, clip, clip_weights, how)
+    for title, result in found.items():
+        if title:
+            print(f"{title}:")
+        for name, share in result.shares().items():
+            note = "  (unseen in training)" if result.called(name) != name else ""
+            print(f"{name:16}{100 * share:6.1f} % of the pixels{note}")
+    save_figure(figure, out)
     print(f"wrote {out}")
 
 

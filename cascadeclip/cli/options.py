@@ -10,7 +10,7 @@ from cascadeclip.errors import InputError
 
 PresetName = Annotated[
     str, typer.Option("--preset", help="CLIP, data, model and schedule: mini, voc12, context59, coco-stuff, or one of "
-                      "these with -transductive.")
+                      "these with -transductive or (to evaluate a --method) -training-free.")
 ]  # fmt: skip
 DataRoot = Annotated[Path | None, typer.Option(help="Folder with the benchmarks' data (voc12, context59, coco-stuff).")]
 ImageSize = Annotated[int | None, typer.Option(help="px; side of crops and windows, for small tries of a benchmark.")]
@@ -27,6 +27,15 @@ Precision = Annotated[str | None, typer.Option(help="bf16 (where the device has 
 Out = Annotated[Path, typer.Option("--out", help="Folder for everything that is written.")]
 Checkpoint = Annotated[str | None, typer.Option(help="A checkpoint file; the one shipped for the preset by default.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate on the first pictures only.")]
+MethodName = Annotated[
+    str | None, typer.Option("--method", help="A frozen CLIP instead of a checkpoint: naclip, sc_clip, maskclip, ...")
+]
+Blocks = Annotated[str | None, typer.Option(help="Blocks that a --method is applied to, e.g. '10,11,12'.")]
+Pamr = Annotated[int, typer.Option(min=0, help="How often masks are refined along edges; 10 in papers, 0: not at all.")]
+Background = Annotated[
+    str | None,
+    typer.Option(help="Where no word scores this much (0 to 1) there is none of them; or words for the rest: sky,wall"),
+]
 Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.")]
 
 
@@ -56,6 +65,26 @@ def chosen_preset(name, data_root, own, image_size, clip, clip_weights, unseen):
     if unseen is not None:
         chosen = chosen.with_unseen([word.strip() for word in unseen.split(",")])
     return chosen
+
+
+def blocks_of(text: str | None) -> tuple[int, ...] | None:
+    """'10,11,12' -> (10, 11, 12)."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(block) for block in text.split(","))
+    except ValueError as error:
+        raise InputError(f"--blocks {text!r}: numbers with commas between them, as in '10,11,12'") from error
+
+
+def background_of(text: str | None) -> float | list[str] | None:
+    """'0.1' -> 0.1, a threshold; 'sky,wall' -> words."""
+    if text is None:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return [word.strip() for word in text.split(",")]
 
 
 def stages_of(text: str | None) -> tuple[tuple[int, ...], ...] | None:

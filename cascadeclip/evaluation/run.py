@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,10 @@ from cascadeclip.presets import Preset
 from cascadeclip.processes import this_process
 
 SAVE_EVERY = 50  # batches between states of a long evaluation
+Predictor = Callable[[Iterable[tuple[Tensor, Tensor]]], Iterator[tuple[Tensor, Tensor]]]
 COLUMNS = {
     "pAcc": "pAcc",
+    "mIoU": "mIoU",
     "mIoU_seen": "mIoU(S)",
     "mIoU_unseen": "mIoU(U)",
     "mIoU_unseen_things": "of it things",
@@ -46,9 +49,38 @@ def score(
     predictions: bool = False,
     progress: bool = False,
 ) -> Scores:
-    """Scores on one of the preset's fixed sets. Under `accelerate launch` the processes share the pictures.
+    """Scores of a model on one of the preset's fixed sets, see `score_with` for the arguments."""
+    text, how = clip.class_embeddings(preset.names, preset.templates), preset.training
+    seen = [preset.names.index(name) for name in preset.seen]
+    run = torch.compile(model) if how.compile else model
+
+    def predict_all(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+        return predict_batches(
+            run, batches, text, seen, preset.seen_offset, preset.window, preset.stride, how.precision
+        )
+
+    settings = [preset.seen_offset, preset.window, preset.stride, how.precision, model.config.to_dict()]
+    identity = digest(settings, text, *own_state(model).values())
+    return score_with(preset, predict_all, identity, split, limit, out=out, predictions=predictions, progress=progress)
+
+
+def score_with(
+    preset: Preset,
+    predict_all: Predictor,
+    identity: str,
+    split: str | None = None,
+    limit: int | None = None,
+    *,
+    out: str | Path | None = None,
+    predictions: bool = False,
+    progress: bool = False,
+) -> Scores:
+    """Scores of anything on one of the preset's fixed sets. Under `accelerate launch` processes share the pictures.
 
     Args:
+        predict_all: batches of pictures (B, 3, h, w) uint8 with labels -> scores (B, C, h, w) with the labels as they
+            came; the argmax of the scores, brought to the labels' size, is what is counted.
+        identity: a digest of all that decides the predictions, so that counts of others are not gone on with.
         split: the preset's final one by default.
         limit: only the first pictures.
         out: folder in which a stopped evaluation is kept, so that the same call goes on with it. None keeps nothing.
@@ -67,16 +99,15 @@ def score(
     data = preset.eval_data(split)
     wanted = range(len(data)) if limit is None else range(min(limit, len(data)))
     own = list(wanted)[state.process_index :: state.num_processes]
-    text = clip.class_embeddings(preset.names, preset.templates)
     confusion = ConfusionMatrix(len(preset.names))
-    kept = _Kept(out, confusion, _identity(preset, model, text, split, wanted, state)) if out is not None else None
+    which = [preset.name, preset.names, split, len(wanted), state.num_processes, identity]
+    kept = _Kept(out, confusion, digest(which)) if out is not None else None
     done = kept.load() if kept else 0
     loader = DataLoader(
         Subset(data, own[done:]), preset.scoring_batch, collate_fn=preset.collate,
         num_workers=preset.training.workers if len(own) > SAVE_EVERY else 0,
     )  # fmt: skip
     batches = tqdm(loader, disable=not progress or not state.is_main_process, desc="scoring", unit="batch")
-    seen = [preset.names.index(name) for name in preset.seen]
     sources = iter(own[done:])
 
     def after_batch(found: Tensor) -> None:
@@ -87,12 +118,7 @@ def score(
         if kept:
             kept.add(len(found))
 
-    how = preset.training
-    run = torch.compile(model) if how.compile else model
-    predicted = predict_batches(
-        run, batches, text, seen, preset.seen_offset, preset.window, preset.stride, how.precision
-    )
-    count(confusion, predicted, after_batch)
+    count(confusion, predict_all(batches), after_batch)
     _sum_over_processes(confusion, state)
     if state.is_main_process:
         warn_of_nonsense(confusion, preset.names, preset.unseen)
@@ -126,16 +152,12 @@ class _Kept:
             )
 
 
-def _identity(preset: Preset, model: CascadeCLIP, text: Tensor, split: str, wanted: range, state) -> str:
-    """A digest of all that decides an evaluation's counts."""
-    settings = [
-        preset.name, preset.names, preset.seen_offset, preset.window, preset.stride, preset.training.precision, split,
-        len(wanted), state.num_processes, model.config.to_dict(),
-    ]  # fmt: skip
-    digest = hashlib.sha256(json.dumps(settings).encode())
-    for tensor in (text, *own_state(model).values()):
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+def digest(settings: list, *tensors: Tensor) -> str:
+    """Of settings that JSON can hold, and tensors' values."""
+    found = hashlib.sha256(json.dumps(settings).encode())
+    for tensor in tensors:
+        found.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _sum_over_processes(confusion: ConfusionMatrix, state) -> None:

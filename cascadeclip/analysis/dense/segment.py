@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cascadeclip.analysis.dense.last_block import Surgery
-from cascadeclip.analysis.dense.registry import check_settings, from_trunk
+from cascadeclip.analysis.dense.registry import METHODS, check_settings, from_trunk
 from cascadeclip.analysis.dense.second_path import class_token, feature_surgery
 from cascadeclip.analysis.dense.trunk import Trunk, check_blocks
 from cascadeclip.clip.load import MINI, Clip
@@ -67,9 +67,8 @@ class DenseReader:
         return title if self.blocks is None else f"{title} on block {', '.join(map(str, self.blocks))}"
 
     @torch.inference_mode()
-    def similarity(self, images: Tensor, text: Tensor) -> Tensor:
-        """Cosine similarities (B, K, h, w) of patches and words, from normalised images and (K, E) embeddings."""
-        trunk = Trunk(self.clip.visual, images)
+    def similarity(self, trunk: Trunk, text: Tensor) -> Tensor:
+        """Cosine similarities (B, K, h, w) of a batch's patches and words, from (K, E) embeddings."""
         patches = from_trunk(trunk, self.method, blocks=self.blocks, **self.settings)
         text = text.to(patches)
         if self.common_removed:
@@ -80,29 +79,41 @@ class DenseReader:
             found = patches @ text.T
         return found.transpose(1, 2).unflatten(2, trunk.grid)
 
-    @torch.inference_mode()
     def at_pixels(self, images: Tensor, text: Tensor, window: int | None = None, stride: int | None = None) -> Tensor:
-        """Similarities (B, K, H, W) float32: brought to the pixels bilinearly, averaged where windows overlap.
-
-        Args:
-            images: (B, 3, H, W) float, normalised.
-            window, stride: px, as in `evaluation.predict`.
-        """
-        (height, width), device = images.shape[2:], images.device
-        total = torch.zeros(len(images), len(text), height, width, device=device)
-        visits = torch.zeros(height, width, device=device)
-        views = windows_over(height, width, window, stride)
-        for start in range(0, len(views), WINDOWS_AT_ONCE):
-            some = views[start : start + WINDOWS_AT_ONCE]
-            found = self.similarity(torch.cat([images[(..., *view)] for view in some]), text).float()
-            for view, own in zip(some, found.split(len(images)), strict=True):
-                visits[view] += 1
-                total[(..., *view)] += bilinear(own, visits[view].shape)
-        return total.div_(visits)
+        """`at_pixels` of this reader alone."""
+        return at_pixels([self], images, text, window, stride)[0]
 
     def scores(self, similarity: Tensor, vocabulary: Vocabulary) -> Tensor:
         """Similarities of words (B, K, ...) -> scores of classes (B, C, ...): softmax over words, the class's best."""
         return vocabulary.per_class((self.scale * similarity).softmax(1))
+
+
+@torch.inference_mode()
+def at_pixels(
+    readers: Sequence[DenseReader], images: Tensor, text: Tensor, window: int | None = None, stride: int | None = None
+) -> list[Tensor]:
+    """Similarities (B, K, H, W) float32 of every reader: at the pixels bilinearly, averaged where windows overlap.
+
+    Args:
+        readers: of one CLIP; the blocks that they share run once.
+        images: (B, 3, H, W) float, normalised.
+        text: (K, E) float, L2-normed.
+        window, stride: px, as in `evaluation.predict`.
+    """
+    (height, width), device = images.shape[2:], images.device
+    totals = [torch.zeros(len(images), len(text), height, width, device=device) for _ in readers]
+    visits = torch.zeros(height, width, device=device)
+    views = windows_over(height, width, window, stride)
+    for start in range(0, len(views), WINDOWS_AT_ONCE):
+        some = views[start : start + WINDOWS_AT_ONCE]
+        trunk = Trunk(readers[0].clip.visual, torch.cat([images[(..., *view)] for view in some]))
+        for view in some:
+            visits[view] += 1
+        for reader, total in zip(readers, totals, strict=True):
+            found = reader.similarity(trunk, text).float().split(len(images))
+            for view, own in zip(some, found, strict=True):
+                total[(..., *view)] += bilinear(own, visits[view].shape)
+    return [total.div_(visits) for total in totals]
 
 
 @dataclass(frozen=True)
@@ -174,31 +185,57 @@ def segment_training_free(
         >>> segment_training_free(load_clip("ViT-B-16", "openai"), "photo.jpg", ["dog", "sofa|couch", "wall"],
         ...                       background=0.4)  # doctest: +SKIP
     """
-    pixels, names = read_image(image), check_names(words)
     reader = DenseReader(clip, method, None if blocks is None else tuple(blocks), settings, common_removed, scale)
+    how = dict(templates=templates, synonyms=synonyms, background=background, iterations=pamr, protocol=protocol)
+    return _segment([reader], image, words, **how)[0]
+
+
+def segment_by_methods(
+    clip: Clip,
+    image: str | Path | Image.Image | np.ndarray,
+    words: str | Sequence[str],
+    methods: Sequence[str] = tuple(METHODS),
+    *,
+    blocks: Sequence[int] | None = None,
+    templates: str | Sequence[str] | None = None,
+    synonyms: str = "best",
+    background: float | Sequence[str] | None = None,
+    pamr: int = 0,
+    protocol: Protocol | None = None,
+) -> dict[str, Segmentation]:
+    """`segment_training_free` by several methods, each with its own defaults; shared blocks run once.
+
+    Returns:
+        method -> segmentation.
+    """
+    some = None if blocks is None else tuple(blocks)
+    readers = [DenseReader(clip, method, some) for method in methods]
+    how = dict(templates=templates, synonyms=synonyms, background=background, iterations=pamr, protocol=protocol)
+    return dict(zip(methods, _segment(readers, image, words, **how), strict=True))
+
+
+@torch.inference_mode()
+def _segment(
+    readers: Sequence[DenseReader], image: str | Path | Image.Image | np.ndarray, words: str | Sequence[str], *,
+    templates: str | Sequence[str] | None, synonyms: str, background: float | Sequence[str] | None, iterations: int,
+    protocol: Protocol | None,
+) -> list[Segmentation]:  # fmt: skip
+    pixels, names, clip = read_image(image), check_names(words), readers[0].clip
     vocabulary = read_vocabulary(clip, names, templates, synonyms=synonyms, background=background)
-    with torch.inference_mode():
-        scores = _scores(reader, pixels, vocabulary, pamr, protocol or usual_protocol(clip))
-    return Segmentation(
-        labels=scores.argmax(0).cpu().numpy(),
-        scores=scores.cpu().numpy(),
-        names=vocabulary.names,
-        image=pixels,
-        seen=(),
-        background=vocabulary.background,
-        method=reader.name,
-    )
-
-
-def _scores(reader: DenseReader, pixels: np.ndarray, vocabulary: Vocabulary, iterations: int, how: Protocol) -> Tensor:
-    """Scores (C, H, W) at the picture's own size."""
-    patch = reader.clip.visual.patch_size[0]
+    how, patch = protocol or usual_protocol(clip), clip.visual.patch_size[0]
     size = [max(1, round(length / patch)) * patch for length in working_size(*pixels.shape[:2], how.side)]
-    tensor = to_tensor(pixels)[None].float().to(reader.clip.visual.proj.device)
+    tensor = to_tensor(pixels)[None].float().to(clip.visual.proj.device)
     tensor = F.interpolate(tensor, size, mode="bilinear", align_corners=False, antialias=True)
-    images = normalised(tensor, reader.clip)
-    similarity = reader.at_pixels(images, vocabulary.embeddings, how.window, how.stride)
-    if iterations:
-        similarity = pamr(images, similarity, iterations)
-    similarity = F.interpolate(similarity, pixels.shape[:2], mode="bilinear", align_corners=False)
-    return reader.scores(similarity, vocabulary)[0]
+    images, result = normalised(tensor, clip), []
+    found = at_pixels(readers, images, vocabulary.embeddings, how.window, how.stride)
+    for reader in readers:
+        similarity = found.pop(0)  # large for large pictures: not kept once its scores are there
+        if iterations:
+            similarity = pamr(images, similarity, iterations)
+        similarity = F.interpolate(similarity, pixels.shape[:2], mode="bilinear", align_corners=False)
+        scores = reader.scores(similarity, vocabulary)[0]
+        result.append(Segmentation(
+            labels=scores.argmax(0).cpu().numpy(), scores=scores.cpu().numpy(), names=vocabulary.names, image=pixels,
+            seen=(), background=vocabulary.background, method=reader.name,
+        ))  # fmt: skip
+    return result
