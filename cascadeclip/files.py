@@ -209,7 +209,7 @@ def read_text(path: str | Path, what: str = "text file", most: int = MOST_TEXT) 
 
 def read_json(path: str | Path, what: str = "JSON file") -> dict:
     """The object that a JSON file holds; a `DamagedFile` names the file if it holds anything else."""
-    return parse_json_object(read_text(path, what), str(path))
+    return parse_json_object(read_text(path, what), str(path), what)
 
 
 def parse_json(text: str, where: str) -> object:
@@ -224,11 +224,11 @@ def parse_json(text: str, where: str) -> object:
         raise DamagedFile(f"{where} is damaged, no JSON ({error}); save or copy it again") from error
 
 
-def parse_json_object(text: str, where: str) -> dict:
+def parse_json_object(text: str, where: str, what: str = "JSON object") -> dict:
     """The same for an object, `{...}`."""
     values = parse_json(text, where)
     if not isinstance(values, dict):
-        raise DamagedFile(f"{where} must hold one object, {{...}}, not {type(values).__name__}")
+        raise DamagedFile(f"{where} is no {what}: it must hold one object, {{...}}, not {type(values).__name__}")
     return values
 
 

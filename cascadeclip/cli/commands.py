@@ -219,22 +219,27 @@ def experiments(
     preset: PresetName = "mini",
     data_root: DataRoot = None,
     seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on; the same for every row.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=2, help="Of training; 120 on mini, else the preset's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="4 on mini, else the preset's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Of training; 1200 on mini, else the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="The preset's by default.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that train at the same time, for CPUs.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Test pictures; 200 on mini, else all.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Test pictures; all by default.")] = None,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="2 steps of 2 on 10 pictures: does every row run? No result.")
+    ] = False,
     out: Out = Path("runs/experiments"),
 ) -> None:
     """Run the paper's comparisons as tables. A stopped one goes on, and what was trained before is used again."""
-    from cascadeclip.experiments.comparisons import COMPARISONS, get_comparison
+    from cascadeclip.experiments.comparisons import COMPARISONS, TRAINED_STEPS, get_comparison
     from cascadeclip.experiments.report import write_index, write_report
     from cascadeclip.experiments.run import budgeted, run_ahead, run_comparison
 
     for comparison in COMPARISONS.values() if not names else ():
         print(f"{comparison.name:12} {comparison.question}")
     chosen = [get_comparison(name) for name in (COMPARISONS if names == ["all"] else names or ())]
-    if preset == "mini":  # all rows with three seeds take less than an hour on two cores
-        steps, batch_size, limit = steps or 120, batch_size or 4, limit or 200
+    if smoke:
+        steps, batch_size, limit = steps or 2, batch_size or 2, limit or 10
+    elif preset == "mini":
+        steps = steps or TRAINED_STEPS
     make_preset = partial(budgeted, preset, data_root, steps, batch_size)
     if jobs > 1:
         run_ahead(chosen, make_preset, out, seeds=range(seeds), limit=limit, jobs=jobs)

@@ -71,7 +71,7 @@ def _atlas() -> Image.Image:
         return Image.open(file).convert("RGBA")
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=512)  # some 10 MB; all that can be asked for would be half a gigabyte, and a sprite is soon made
 def sprite(thing: str, style: str, side: int, mirrored: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """One thing's picture: colours (side, side, 3) int16 and opacity (side, side, 1) int16, both 0..255."""
     cell = _INDEX["cell"]

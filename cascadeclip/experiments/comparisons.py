@@ -11,6 +11,7 @@ from cascadeclip.errors import InputError
 
 CASCADE, LAST = ((6, 7, 8), (9, 10, 11), (12,)), ((12,),)
 FUSED = ((6, 7, 8, 9, 10, 11, 12),)
+TRAINED_STEPS = 1200  # of the mini preset's 8 scenes: its own, shorter schedule stops while the last layer still learns
 PAPER = {"train_taps": False, "centre_text": False, "aligned_start": False}  # what the mini preset does otherwise
 
 

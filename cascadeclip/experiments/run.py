@@ -18,7 +18,7 @@ from tqdm import tqdm
 from cascadeclip.checkpoints.own import TRAINED
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
-from cascadeclip.data.emojiscenes import EmojiScenes
+from cascadeclip.data.emojiscenes import BALANCED, EmojiScenes
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import mean_scores, picture_counts
 from cascadeclip.evaluation.resampling import OverRuns, Resampled, bootstrap
@@ -26,7 +26,7 @@ from cascadeclip.evaluation.scores import argmax_at, predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
 from cascadeclip.files import replace_file, write_json
-from cascadeclip.presets import Preset, get_preset
+from cascadeclip.presets import MINI, Preset, get_preset
 from cascadeclip.segmenter import load
 from cascadeclip.training.calibrate import calibrated_offset
 from cascadeclip.training.loop import FREE
@@ -89,8 +89,11 @@ def run_comparison(
 
 
 def budgeted(name: str, data_root: str | Path | None, steps: int | None, batch_size: int | None) -> Preset:
-    """A preset with another length of training or batch; None keeps its own."""
+    """A preset as comparisons run it: with another length of training or batch (None keeps its own), and on the mini
+    world scored on the scenes that hold every class equally often."""
     preset = get_preset(name, data_root)
+    if preset.name == MINI.name:
+        preset = replace(preset, final_split=BALANCED)
     given = {"steps": steps, "batch_size": batch_size}
     given = {key: value for key, value in given.items() if value is not None}
     return replace(preset, training=replace(preset.training, **given))

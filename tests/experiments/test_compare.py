@@ -247,26 +247,38 @@ def test_the_report_is_a_table_numbers_and_a_figure(rows, tmp_path):
     assert panels[3].lines[0].get_xdata() == pytest.approx([100 * low, 100 * high])
 
 
+def test_comparisons_are_scored_on_balanced_scenes():
+    assert budgeted("mini", None, 3, 5).eval_data(budgeted("mini", None, 3, 5).final_split).options["balanced"]
+    assert budgeted("voc12", "data", None, None).final_split == "val"
+
+
 def test_what_is_no_report_is_refused(tmp_path):
     (tmp_path / "list.json").write_text("[1]")
-    for name in ("list.json", "missing.json"):
-        with pytest.raises(InputError, match=f"{name} is no report of a comparison"):
+    (tmp_path / "other.json").write_text("{}")
+    for name, says in (
+        ("list.json", "list.json is no report of a comparison"),
+        ("other.json", "other.json is no report of a comparison"),
+        ("missing.json", "no report of a comparison at .*missing.json"),
+    ):
+        with pytest.raises(InputError, match=says):
             read_report(tmp_path / name)
 
 
 def test_the_command_lists_and_runs(tmp_path):
     listed = CliRunner().invoke(app, ["experiments"], catch_exceptions=False).output
     assert all(name in listed for name in COMPARISONS)
-    arguments = ["experiments", "offset", "--seeds", "1", "--steps", "2", "--limit", "10", "--out", str(tmp_path)]
+    arguments = ["experiments", "offset", "--seeds", "1", "--smoke", "--out", str(tmp_path)]
     printed = CliRunner().invoke(app, arguments, catch_exceptions=False).output
     assert "| 0.05 |" in printed and (tmp_path / "offset.png").exists()
+    assert "preset mini, 2 steps of 2 pictures, 1 seed, the first 10 test pictures" in printed
+    assert "not compared" in printed, "a smoke run is no result"
     index = (tmp_path / "README.md").read_text()
     assert (tmp_path / "offset.md").read_text() in index and "cascadeclip" in index
 
 
 @pytest.mark.slow
 def test_every_row_of_every_comparison_trains_and_is_scored(tmp_path):
-    arguments = ["experiments", "all", "--seeds", "1", "--steps", "2", "--batch-size", "2", "--limit", "10"]
+    arguments = ["experiments", "all", "--seeds", "1", "--smoke"]
     CliRunner().invoke(app, [*arguments, "--jobs", "2", "--out", str(tmp_path)], catch_exceptions=False)
     for name, comparison in COMPARISONS.items():
         report = read_report(tmp_path / f"{name}.json")
