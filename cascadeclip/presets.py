@@ -1,7 +1,8 @@
 """Presets: a CLIP, its data, the model and the schedule that go together, under one name."""
 
+import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 from torch.utils.data import Dataset
@@ -10,9 +11,12 @@ from cascadeclip.config import ModelConfig, TowerConfig, TrainConfig
 from cascadeclip.data import emojiscenes, folders
 from cascadeclip.data.benchmarks import BENCHMARKS, Benchmark
 from cascadeclip.data.classes import ONE_TEMPLATE
-from cascadeclip.data.folders import FolderDataset, LabelMap, matching_pairs
+from cascadeclip.data.folders import FolderDataset, Found, LabelReader
+from cascadeclip.data.own import OwnData
 from cascadeclip.data.transforms import Augment, ToWorkingSize
+from cascadeclip.data.words import check_names, check_templates
 from cascadeclip.errors import InputError
+from cascadeclip.files import read_json
 
 TRANSDUCTIVE = "-transductive"  # end of the names of the presets that train on pseudo labels of unseen classes
 TRAINING_FREE = "training-free"  # as a preset: VOC 2012's; as the end of a benchmark's name: the same protocol on it
@@ -55,10 +59,11 @@ class Preset:
     unseen_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self):
+        check_templates(self.templates, check_names(self.names))
         unknown = [name for name in self.unseen if name not in self.names]
-        if unknown or len(set(self.names)) < len(self.names) or not self.seen:
+        if unknown or not self.seen:
             raise InputError(
-                f"{self.name}: class words must differ, unseen ones be among them and leave some seen; "
+                f"{self.name}: unseen words must be among the class words and leave some seen; "
                 f"{len(self.names)} words, unseen but no class: {', '.join(unknown) or 'none'}"
             )
 
@@ -143,15 +148,15 @@ def get_preset(name: str, data_root: str | Path | None = None, *, image_size: in
 
 
 def _benchmark_preset(benchmark: Benchmark, data_root: str | Path | None, side: int) -> Preset:
-    def pairs(split: str):
+    def find(split: str) -> tuple[list[tuple[Path, Path]], LabelReader]:
         if data_root is None:
             raise InputError(f"preset {benchmark.name} needs the folder with its data: --data-root, or data_root=")
-        return benchmark.pairs(data_root, split)
+        return benchmark.pairs(data_root, split), benchmark.label_map
 
     steps, prompt_tokens = SCHEDULES[benchmark.name]
     return _vit_preset(
-        benchmark.name, benchmark.names, benchmark.unseen, benchmark.templates, benchmark.label_map, pairs, side,
-        steps=steps, prompt_tokens=prompt_tokens,
+        benchmark.name, benchmark.names, benchmark.unseen, benchmark.templates, find,
+        benchmark.label_map.ignore, side, steps=steps, prompt_tokens=prompt_tokens,
     )  # fmt: skip
 
 
@@ -168,19 +173,16 @@ def _training_free_preset(name: str, data_root: str | Path | None, window: int |
 
 
 def own_preset(
-    images: str | Path,
-    masks: str | Path,
-    names: Sequence[str],
-    unseen: Sequence[str],
+    images: str | Path | None = None,
+    masks: str | Path | None = None,
+    names: Sequence[str] | None = None,
+    unseen: Sequence[str] = (),
     *,
-    val_images: str | Path,
-    val_masks: str | Path,
-    first: int = 0,
-    ignored: Sequence[int] = (255,),
-    templates: Sequence[str] = ONE_TEMPLATE,
+    templates: str | Sequence[str] = ONE_TEMPLATE,
     steps: int = 20_000,
     prompt_tokens: int = 10,
     image_size: int = SIDE,
+    **data: object,
 ) -> Preset:
     """Your own pictures and masks, with the settings of the benchmarks.
 
@@ -188,15 +190,16 @@ def own_preset(
         images, masks: folders to train on; a mask is a PNG with one number per pixel and the picture's file name.
         names: class words; their order is the order of the numbers.
         unseen: those of them whose masks training must not see.
-        val_images, val_masks: folders to evaluate on.
-        first: the number of the first class; 1 where 0 is a background that counts for nothing.
-        ignored: numbers that belong to no class.
         templates: sentences with one `{}` for the class word.
         steps, prompt_tokens: of training and model; more of both for more classes.
         image_size: px; side of crops and windows.
+        data: what else says where data lie and what masks mean, as fields of `data.OwnData`: `val_images`, `val_masks`,
+            `val_share`, `values`, `mask_name`, `picture_name`, `first`, `ignored`, `pairs`, `val_pairs`, `coco`,
+            `val_coco`.
 
     Raises:
         InputError: words or numbers that do not fit together; when pictures are needed: folders or files missing.
+        TypeError: no such argument.
 
     Example:
         >>> preset = own_preset("train/images", "train/masks", ["cat", "sofa", "floor"], ["sofa"],
@@ -204,22 +207,69 @@ def own_preset(
         >>> preset.seen
         ('cat', 'floor')
     """
-    where = {"train": (images, masks), "val": (val_images, val_masks)}
-
-    def pairs(split: str):
-        if split not in where:
-            raise InputError(f"no split {split!r}; choose from {', '.join(where)}")
-        return matching_pairs(*map(Path, where[split]))
-
-    label_map = LabelMap(len(names), first, tuple(ignored))
+    own = OwnData(images=images, masks=masks, names=names, unseen=unseen, **data)
+    for what, value in (("steps", steps), ("prompt_tokens", prompt_tokens), ("image_size", image_size)):
+        if type(value) is not int:
+            raise InputError(f"{what} is {value!r}, expected a whole number")
+    words = own.words
     return _vit_preset(
-        "own", tuple(names), tuple(unseen), tuple(templates), label_map, pairs, image_size, steps=steps,
-        prompt_tokens=prompt_tokens,
+        "own", words, check_names(unseen) if unseen else (), check_templates(templates, words), own.find,
+        own.label_map.ignore, image_size, steps=steps, prompt_tokens=prompt_tokens,
     )  # fmt: skip
 
 
-def _vit_preset(name, names, unseen, templates, label_map, pairs, side, *, steps: int, prompt_tokens: int) -> Preset:
-    """The authors' settings on OpenAI's ViT-B/16; a model half-way is kept for self-training."""
+PATHS = ("images", "masks", "val_images", "val_masks", "pairs", "val_pairs", "coco", "val_coco")
+
+
+def own_arguments(path: Path) -> dict:
+    """Arguments of `own_preset` out of a JSON file that holds them; its paths start at the file's folder.
+
+    Raises:
+        InputError: no such file, or one that holds something else.
+    """
+    arguments = read_json(path, "description of own data")
+    known = {*inspect.signature(own_preset).parameters, *(one.name for one in fields(OwnData))} - {"data"}
+    strange = [key for key in arguments if key not in known]
+    if strange:
+        raise InputError(f"{path}: unknown {', '.join(map(repr, strange))}; its keys are: {', '.join(sorted(known))}")
+    for key in PATHS:
+        if isinstance(arguments.get(key), str):
+            arguments[key] = path.parent / arguments[key]
+    return arguments
+
+
+def read_own_preset(path: Path, *, image_size: int | None = None) -> Preset:
+    """The preset that a JSON file with the arguments of `own_preset` describes.
+
+    Raises:
+        InputError: as `own_preset`; the message names the file.
+    """
+    arguments = own_arguments(path) | ({} if image_size is None else {"image_size": image_size})
+    try:
+        return own_preset(**arguments)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _vit_preset(
+    name: str,
+    names: tuple[str, ...],
+    unseen: tuple[str, ...],
+    templates: tuple[str, ...],
+    find: Callable[[str], tuple[Found | list[tuple[Path, Path]], LabelReader]],
+    ignore: int,
+    side: int,
+    *,
+    steps: int,
+    prompt_tokens: int,
+) -> Preset:
+    """The authors' settings on OpenAI's ViT-B/16; a model half-way is kept for self-training.
+
+    Args:
+        find: split -> its pictures with label maps, and what reads these.
+        ignore: label of pixels of no class.
+        side: px, of crops and windows.
+    """
     return Preset(
         name=name,
         clip={"name": "ViT-B-16-quickgelu", "pretrained": "openai"},
@@ -228,8 +278,8 @@ def _vit_preset(name, names, unseen, templates, label_map, pairs, side, *, steps
         names=names,
         unseen=unseen,
         templates=templates,
-        train_data=lambda seed: FolderDataset(pairs("train"), label_map, Augment(side)),
-        eval_data=lambda split: FolderDataset(pairs(split), label_map, ToWorkingSize(side)),
+        train_data=lambda seed: FolderDataset(*find("train"), Augment(side, ignore)),
+        eval_data=lambda split: FolderDataset(*find(split), ToWorkingSize(side)),
         collate=folders.collate,
         final_split="val",
         window=side,

@@ -16,6 +16,7 @@ from cascadeclip.clip.vocabulary import read_vocabulary, split_synonyms
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import normalise, to_tensor, working_size
+from cascadeclip.data.words import as_written, check_names, check_templates
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.refine import pamr as refine
 from cascadeclip.evaluation.scores import predict
@@ -92,7 +93,7 @@ class Segmenter(HubMixin):
         origins: Sequence[str] = (),
     ):
         self.model, self.clip, self.origins = model.eval(), clip, tuple(origins)
-        self.seen, self.seen_offset, self.templates = tuple(seen), seen_offset, tuple(templates)
+        self.seen, self.seen_offset, self.templates = tuple(seen), seen_offset, check_templates(templates)
 
     def __repr__(self) -> str:
         stages = [list(stage) for stage in self.model.config.stages]
@@ -130,8 +131,8 @@ class Segmenter(HubMixin):
         """
         pixels, names = read_image(image), check_names(names)
         vocabulary = read_vocabulary(self.clip, names, self.templates, synonyms=synonyms, background=background)
-        known = {_as_written(name) for name in self.seen}
-        seen = [position for position, word in enumerate(vocabulary.words) if _as_written(word) in known]
+        known = {as_written(name) for name in self.seen}
+        seen = [position for position, word in enumerate(vocabulary.words) if as_written(word) in known]
         height, width = pixels.shape[:2]
         side = self.model.config.tower.image_size
         rows, columns = working_size(height, width, side)
@@ -151,7 +152,7 @@ class Segmenter(HubMixin):
             names=vocabulary.names,
             image=pixels,
             seen=tuple(
-                words[0] for words in map(split_synonyms, names) if any(_as_written(word) in known for word in words)
+                words[0] for words in map(split_synonyms, names) if any(as_written(word) in known for word in words)
             ),
             background=vocabulary.background,
         )
@@ -195,25 +196,3 @@ def _sizes(preset: Preset) -> dict:
     """What no tensor of the authors' layout tells."""
     model = preset.model
     return dict(heads=model.tower.heads, decoder_heads=model.decoder_heads, quick_gelu=model.tower.quick_gelu)
-
-
-def check_names(names: str | Sequence[str]) -> tuple[str, ...]:
-    """The words as a tuple, without spaces around them; an `InputError` for none, empty, repeated or non-text ones."""
-    names = (names,) if isinstance(names, str) else tuple(names)
-    if not names:
-        raise InputError("no words given: name at least one thing to look for, for example ['cat', 'grass']")
-    strange = [name for name in names if not isinstance(name, str) or not name.strip()]
-    if strange:
-        raise InputError(f"words must be text that is not empty, not {strange[0]!r}")
-    if len(names) == 1 and "," in names[0]:
-        raise InputError(f"{names[0]!r} is one text: give a list of words, {[w.strip() for w in names[0].split(',')]}")
-    written = [_as_written(name) for name in names]
-    repeated = sorted({name for name in written if written.count(name) > 1})
-    if repeated:
-        raise InputError(f"words given twice: {', '.join(repeated)}; give each once")
-    return tuple(name.strip() for name in names)
-
-
-def _as_written(name: str) -> str:
-    """A word as tokenizers see it: neither capitals nor the number of spaces count."""
-    return " ".join(name.split()).casefold()

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from cascadeclip.data.benchmarks import COCO_STUFF
-from cascadeclip.data.folders import IGNORE, LabelMap
+from cascadeclip.data.labels import IGNORE, LabelMap
 from cascadeclip.data.prepare.originals import Job, Source, all_there, demand, main
 from cascadeclip.errors import InputError
 

@@ -11,7 +11,6 @@ give `trainval.tar.gz` of the data set's page, https://cs.stanford.edu/~roozbeh/
 on when the command is given again. The archives may be deleted afterwards (`downloads` under the root).
 """
 
-import json
 import re
 import sys
 from collections import defaultdict
@@ -22,8 +21,10 @@ import numpy as np
 from scipy.io import loadmat
 
 from cascadeclip.data.benchmarks import CONTEXT59
+from cascadeclip.data.coco import decoded, picture_size, pycocotools_mask, read_coco
 from cascadeclip.data.prepare.originals import Job, Source, all_there, demand, main, read_list, write_list
 from cascadeclip.errors import InputError
+from cascadeclip.files import read_text
 
 VOC = Source(
     name="VOC 2010 (VOCtrainval_03-May-2010.tar)",
@@ -97,12 +98,9 @@ def check_names(names: dict[int, str], path: Path) -> None:
 
 
 def from_json(path: Path) -> tuple[dict[str, list[str]], Callable[[str], np.ndarray]]:
+    pycocotools_mask()  # before anything is read
     try:
-        from pycocotools import mask as coco_mask
-    except ImportError as error:
-        raise InputError(f'{JSON.name} needs pycocotools: pip install "cascadeclip[data]"') from error
-    try:
-        content = json.loads(path.read_text())
+        content = read_coco(path)
         names = {entry["category_id"]: str(entry["name"]) for entry in content["categories"]}
         images = {Path(image["file_name"]).stem: image for image in content["images"]}
         shapes = defaultdict(list)
@@ -120,10 +118,11 @@ def from_json(path: Path) -> tuple[dict[str, list[str]], Callable[[str], np.ndar
     def read(stem: str) -> np.ndarray:
         try:
             image = images[stem]
-            values = np.zeros((image["height"], image["width"]), dtype=np.uint8)
+            size = picture_size(image, path)
+            values = np.zeros(size, dtype=np.uint8)
             for id_, coded in shapes[image["image_id"]]:  # later shapes lie on earlier ones
-                values[coco_mask.decode(coded).astype(bool)] = VALUES.get(id_, 0)
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+                values[decoded(coded, *size, path)] = VALUES.get(id_, 0)
+        except (ValueError, KeyError, TypeError, IndexError) as error:  # an InputError is a ValueError, too
             raise InputError(f"{path} has no readable labels of {stem} ({error!r}): get it again") from error
         return values
 
@@ -139,7 +138,7 @@ def from_mats(job: Job) -> tuple[dict[str, list[str]], Callable[[str], np.ndarra
     if not mats_are_whole(job):
         job.extract(MATS, job.folder)
     if names.is_file():
-        lines = re.findall(r"^\s*(\d+)\s*:\s*(.+?)\s*$", names.read_text(), flags=re.MULTILINE)
+        lines = re.findall(r"^\s*(\d+)\s*:\s*(.+?)\s*$", read_text(names), flags=re.MULTILINE)
         check_names({int(id_): name for id_, name in lines}, names)
     main_lists = {split: job.folder / "ImageSets" / "Main" / f"{split}.txt" for split in CONTEXT59.splits}
     if not all(path.is_file() for path in main_lists.values()):

@@ -6,8 +6,8 @@ from PIL import Image
 
 import cascadeclip
 from cascadeclip.data.emojiscenes import EmojiScenes
+from cascadeclip.data.words import check_names
 from cascadeclip.errors import InputError
-from cascadeclip.segmenter import check_names
 
 
 def test_capitals_and_spaces_change_nothing():

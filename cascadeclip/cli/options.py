@@ -15,7 +15,7 @@ PresetName = Annotated[
 DataRoot = Annotated[Path | None, typer.Option(help="Folder with the benchmarks' data (voc12, context59, coco-stuff).")]
 ImageSize = Annotated[int | None, typer.Option(help="px; side of crops and windows, for small tries of a benchmark.")]
 Own = Annotated[
-    Path | None, typer.Option(help="Instead of a preset: a JSON file with the arguments of `presets.own_preset`.")
+    Path | None, typer.Option(help="Instead of a preset: a JSON file about your own data; `data init` makes one.")
 ]
 ClipName = Annotated[str | None, typer.Option("--clip", help="Another CLIP of open_clip, e.g. ViT-L-14-quickgelu.")]
 ClipWeights = Annotated[str | None, typer.Option(help="Its weights: open_clip's tag, a file, or 'random' for a try.")]
@@ -41,20 +41,10 @@ Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.
 
 def chosen_preset(name, data_root, own, image_size, clip, clip_weights, unseen):
     """The preset that the options describe."""
-    from cascadeclip.files import read_json
-    from cascadeclip.presets import get_preset, own_preset
+    from cascadeclip.presets import get_preset, read_own_preset
 
     if own is not None:
-        arguments = read_json(own)
-        for key in ("images", "masks", "val_images", "val_masks"):
-            if key in arguments:
-                arguments[key] = own.parent / arguments[key]
-        if image_size is not None:
-            arguments["image_size"] = image_size
-        try:
-            chosen = own_preset(**arguments)
-        except TypeError as error:
-            raise InputError(f"{own}: {error}; its keys are the arguments of cascadeclip.presets.own_preset") from error
+        chosen = read_own_preset(own, image_size=image_size)
     else:
         chosen = get_preset(name, data_root, image_size=image_size)
     if clip is not None or clip_weights is not None:

@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from cascadeclip.clip.mini import MiniTokenizer, build_mini_clip
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
+from cascadeclip.data.words import check_names, check_templates, filled
 from cascadeclip.errors import InputError
 from cascadeclip.model.tower import position_embedding, tower_config
 
@@ -43,12 +44,15 @@ class Clip:
         pretrained: open_clip's tag of the weights, a file, or None.
         model: open_clip's model, frozen and in eval mode.
         tokenize: texts -> (number of texts, context length) int64.
+        long_texts: what becomes of sentences that the text tower cannot take whole: "refuse" them, or "warn" and use
+            their beginnings.
     """
 
     name: str
     pretrained: str | None
     model: nn.Module
     tokenize: Callable[[list[str]], Tensor]
+    long_texts: str = "refuse"
     _embedded: dict = field(default_factory=dict, repr=False, compare=False)
 
     @property
@@ -68,19 +72,58 @@ class Clip:
             templates: sentences with one `{}` for the class word.
 
         Computed once per words and templates: the text tower is frozen.
+
+        Raises:
+            InputError: words or templates that do not fit (see `data.words`), sentences too long for the text tower, or
+                two words that it reads as the same text.
         """
-        key = (tuple(names), tuple(templates))
+        names = check_names(names)
+        key = (names, check_templates(templates, names))
         if key not in self._embedded:
             self._embedded[key] = self._embed(*key)
         return self._embedded[key].clone()
 
     @torch.inference_mode()
     def _embed(self, names: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
-        tokens = self.tokenize([template.replace("{}", name) for name in names for template in templates])
+        sentences = [filled(template, name) for name in names for template in templates]
+        tokens = self.tokenize(sentences)
+        self._check_whole([name for name in names for _ in templates], sentences, tokens)
+        _check_apart(names, tokens.view(len(names), -1))
         device = self.model.logit_scale.device  # the image tower may have been moved elsewhere by itself
         embedded = torch.cat([self.model.encode_text(chunk.to(device)).float() for chunk in tokens.split(512)])
         embedded = F.normalize(embedded, dim=-1).view(len(names), len(templates), -1)
         return F.normalize(embedded.mean(1), dim=-1)
+
+    def _check_whole(self, names: list[str], sentences: list[str], tokens: Tensor) -> None:
+        """Refuse, or warn of, sentences of which the tokenizer cut the end off; `names` has the word of each."""
+        if self.long_texts not in ("refuse", "warn"):
+            raise InputError(f"long_texts={self.long_texts!r}: choose from refuse, warn")
+        if self.name == MINI:  # its tokenizer refuses long texts itself
+            return
+        length, cut = tokens.shape[1], []
+        (padding,) = self.tokenize([""])[:, -1].tolist()
+        if full := (tokens[:, -1] != padding).nonzero().flatten().tolist():
+            # With room for one token more, a sentence that fits leaves the last place to padding.
+            longer = self.tokenize([sentences[row] for row in full], context_length=length + 1)
+            cut = [names[row] for row, end in zip(full, longer[:, -1].tolist(), strict=True) if end != padding]
+        if cut:
+            words = [name if len(name) <= 60 else f"{name[:40]}...{name[-15:]}" for name in dict.fromkeys(cut)]
+            said = (
+                f"{len(cut)} sentences are longer than the {length} tokens that CLIP {self.name!r} reads, those of "
+                f"{', '.join(map(repr, words))}"
+            )
+            if self.long_texts == "refuse":
+                raise InputError(f"{said}; shorten the words, or use their beginnings: long_texts='warn'")
+            logger.warning("%s; only their beginnings are used", said)
+
+
+def _check_apart(names: Sequence[str], tokens: Tensor) -> None:
+    """Two words of the same tokens would be one class with two names."""
+    first: dict[tuple, str] = {}
+    for name, row in zip(names, tokens.tolist(), strict=True):
+        other = first.setdefault(tuple(row), name)
+        if other != name:
+            raise InputError(f"CLIP reads {other!r} and {name!r} as the same text: change or leave out one of them")
 
 
 def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: int | None = None) -> Clip:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from cascadeclip.clip.load import MINI, Clip
 from cascadeclip.data.classes import ONE_TEMPLATE, TEMPLATES
 from cascadeclip.data.emojiscenes import CAPTIONS
+from cascadeclip.data.words import as_written, check_templates
 from cascadeclip.errors import InputError
 
 BACKGROUND = "background"
@@ -120,7 +121,7 @@ def _background(background: float | Sequence[str] | None) -> tuple[float | None,
 
 
 def _check_repeated(words: Sequence[str]) -> None:
-    written = [" ".join(word.split()).casefold() for word in words]
+    written = [as_written(word) for word in words]
     repeated = sorted({word for word in written if written.count(word) > 1})
     if repeated:
         raise InputError(f"words given twice: {', '.join(repeated)}; give each once, to one class")
@@ -141,11 +142,7 @@ def chosen_templates(templates: str | Sequence[str] | None, clip: Clip) -> tuple
     if isinstance(templates, str):
         if templates in TEMPLATE_SETS:
             return TEMPLATE_SETS[templates]
-        templates = (templates,)
-    wrong = [one for one in templates if not isinstance(one, str) or one.count("{}") != 1]
-    if wrong or not templates:
-        raise InputError(
-            f"templates={wrong[0] if wrong else templates!r}: choose from {', '.join(TEMPLATE_SETS)}, or give "
-            "sentences with one {} for the word, such as 'a photo of a {}'"
-        )
-    return tuple(templates)
+    try:
+        return check_templates(templates)
+    except InputError as error:
+        raise InputError(f"{error}; or choose from {', '.join(TEMPLATE_SETS)}") from error

@@ -1,5 +1,6 @@
 """Pictures and their labels: the drawn world EmojiScenes (`emojiscenes`, `textures`), the benchmarks and their class
-words (`benchmarks`, `classes`), folders of pictures and masks (`folders`, `images`), what is done to a picture before
+words (`benchmarks`, `classes`, `words`), folders of pictures and masks (`folders`, `images`, `labels`), anybody's own
+data (`own`, `coco`), what is done to a picture before
 a model reads it (`transforms`), and the order that training reads pictures in (`stream`). `prepare` lays the
 benchmarks' folders out.
 
@@ -13,10 +14,13 @@ from cascadeclip._lazy import on_first_use
 if TYPE_CHECKING:
     from cascadeclip.data.benchmarks import BENCHMARKS, Benchmark, Split
     from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, SEEN, STUFF, STYLES, THINGS, UNSEEN, EmojiScenes, Scene
-    from cascadeclip.data.folders import FolderDataset, LabelMap, listed_pairs, matching_pairs
+    from cascadeclip.data.folders import FolderDataset, Found, find_pairs, listed_pairs, matching_pairs
     from cascadeclip.data.images import read_image
+    from cascadeclip.data.labels import IGNORE, LabelMap, ignored_label
+    from cascadeclip.data.own import OwnData
     from cascadeclip.data.stream import Endless, Shares, stream
-    from cascadeclip.data.transforms import IGNORE, Augment, ToWorkingSize, normalise, to_tensor, working_size
+    from cascadeclip.data.transforms import Augment, ToWorkingSize, normalise, to_tensor, working_size
+    from cascadeclip.data.words import check_names, check_templates
 else:
     __getattr__, __dir__ = on_first_use(__name__)
 
@@ -35,11 +39,17 @@ __all__ = [
     "EmojiScenes",
     "Endless",
     "FolderDataset",
+    "Found",
     "LabelMap",
+    "OwnData",
     "Scene",
     "Shares",
     "Split",
     "ToWorkingSize",
+    "check_names",
+    "check_templates",
+    "find_pairs",
+    "ignored_label",
     "listed_pairs",
     "matching_pairs",
     "normalise",

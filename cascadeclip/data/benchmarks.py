@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cascadeclip.data import classes
-from cascadeclip.data.folders import LabelMap, listed_pairs, matching_pairs
+from cascadeclip.data.folders import listed_pairs, matching_pairs
+from cascadeclip.data.labels import LabelMap
 from cascadeclip.errors import InputError
 
 

@@ -1,87 +1,66 @@
-"""Pictures and label maps in folders: the benchmarks' layouts on disk, or anybody's own."""
+"""Pictures and label maps in folders: found, matched, and read. The benchmarks' layouts on disk, or anybody's own."""
 
+import os
+import unicodedata
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from cascadeclip.data.images import read_image
-from cascadeclip.data.transforms import IGNORE, to_tensor
+from cascadeclip.data.names import inside
+from cascadeclip.data.transforms import to_tensor
 from cascadeclip.errors import InputError
+from cascadeclip.files import read_text
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+STEM = "{stem}"  # in the name of a mask: the picture's name without its suffix
+SHOWN = 3  # files that are named per reason
 
 
-@dataclass(frozen=True)
-class LabelMap:
-    """How the values of a label map on disk become class indices: the one place where this happens.
-
-    Attributes:
-        classes: C.
-        first: value of class 0; 1 where 0 is a background that counts for nothing.
-        ignored: values that belong to no class; they become 255.
-
-    Raises:
-        InputError: a value that is a class and ignored at once, or values that do not fit into a byte.
-    """
-
-    classes: int
-    first: int = 0
-    ignored: tuple[int, ...] = (IGNORE,)
-
-    def __post_init__(self):
-        values = range(self.first, self.first + self.classes)
-        if not self.classes or self.first < 0 or values[-1] >= IGNORE:
-            raise InputError(f"{self.classes} classes from value {self.first} on do not fit into labels of 0..254")
-        both = sorted(set(self.ignored) & set(values))
-        if both:
-            raise InputError(f"label values {both} are ignored and classes at once")
+class LabelReader(Protocol):
+    """Reads the labels of a picture: a `LabelMap`, or what takes them out of a COCO file."""
 
     def read(self, path: Path) -> np.ndarray:
-        """(H, W) uint8: class indices 0..C-1, or 255.
+        """(H, W) int32: class indices, or the label of ignored pixels."""
 
-        Raises:
-            InputError: no picture, a picture in colours, or a value that is neither a class nor ignored.
-        """
-        try:
-            with Image.open(path) as file:
-                values = np.asarray(file)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise InputError(f"cannot read the label map {path}: {error}") from error
-        if values.ndim != 2 or values.dtype.kind not in "bui":
-            raise InputError(
-                f"{path} is no label map: expected one number per pixel (PNG in greys or with a palette), "
-                f"found {values.shape} {values.dtype}"
-            )
-        return self.convert(values, str(path))
 
-    def convert(self, values: np.ndarray, source: str) -> np.ndarray:
-        """The same for an array (H, W) of integers; `source` is named in the error."""
-        table = np.full(256, -1, dtype=np.int16)
-        table[list(self.ignored)] = IGNORE
-        table[self.first : self.first + self.classes] = np.arange(self.classes)
-        found = np.unique(values).astype(np.int64)
-        strange = [value for value in found.tolist() if not 0 <= value <= 255 or table[value] < 0]
-        if strange:
-            raise InputError(
-                f"{source} holds the values {strange[:10]}; expected {self.first}..{self.first + self.classes - 1} "
-                f"for the {self.classes} classes, and for ignored pixels {list(self.ignored)}"
-            )
-        return table[values].astype(np.uint8)
+@dataclass
+class Found:
+    """Pictures with their masks, and what was left out.
+
+    Attributes:
+        pairs: picture and mask, sorted.
+        left: reason -> names of the files left out for it.
+    """
+
+    pairs: list[tuple[Path, Path]] = field(default_factory=list)
+    left: dict[str, list[str]] = field(default_factory=dict)
+
+    def leave(self, reason: str, name: str) -> None:
+        self.left.setdefault(reason, []).append(name)
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.pairs):,} pictures with masks"]
+        for reason, names in self.left.items():
+            more = ", ..." if len(names) > SHOWN else ""
+            parts.append(f"{len(names):,} left out, {reason} ({', '.join(names[:SHOWN])}{more})")
+        return "; ".join(parts)
 
 
 class FolderDataset(Dataset):
     """Pictures with label maps.
 
     Args:
-        pairs: picture and label map of every item.
-        label_map: from values on disk to class indices.
-        transform: (picture (3, H, W) uint8, labels (H, W) uint8) -> the same two kinds of tensors; None leaves them.
+        pairs: picture and label map of every item, or what was found.
+        label_map: reads a label map.
+        transform: (picture (3, H, W) uint8, labels (H, W) int32) -> the same two kinds of tensors; None leaves them.
 
     Raises:
         InputError: no pairs; when read: a damaged picture, or sizes that differ.
@@ -89,18 +68,25 @@ class FolderDataset(Dataset):
 
     def __init__(
         self,
-        pairs: Sequence[tuple[Path, Path]],
-        label_map: LabelMap,
+        pairs: Sequence[tuple[Path, Path]] | Found,
+        label_map: LabelReader,
         transform: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     ):
-        if not pairs:
-            raise InputError("a data set without a picture")
-        self.pairs, self.label_map, self.transform = list(pairs), label_map, transform
+        self.found = pairs if isinstance(pairs, Found) else Found(list(pairs))
+        if not self.found.pairs:
+            raise InputError("a data set without a picture" + (f": {self.found}" if self.found.left else ""))
+        self.pairs, self.label_map, self.transform = self.found.pairs, label_map, transform
 
     def __len__(self) -> int:
         return len(self.pairs)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, labels = self.read(index)
+        item = to_tensor(image), torch.from_numpy(labels)
+        return item if self.transform is None else self.transform(*item)
+
+    def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Picture (H, W, 3) uint8 and labels (H, W) int32 as they lie on disk."""
         picture, label_file = self.pairs[index]
         image, labels = read_image(picture), self.label_map.read(label_file)
         if image.shape[:2] != labels.shape:
@@ -108,8 +94,7 @@ class FolderDataset(Dataset):
                 f"{picture} has {image.shape[1]} x {image.shape[0]} px, its label map {label_file} "
                 f"{labels.shape[1]} x {labels.shape[0]}"
             )
-        item = to_tensor(image), torch.from_numpy(labels)
-        return item if self.transform is None else self.transform(*item)
+        return image, labels
 
     def source(self, index: int) -> str:
         """What item `index` was read from, for messages and for naming results."""
@@ -117,9 +102,94 @@ class FolderDataset(Dataset):
 
 
 def collate(items: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """A batch of pictures of one size: (B, 3, H, W) uint8 and labels (B, H', W') uint8."""
+    """A batch of pictures of one size: (B, 3, H, W) uint8 and labels (B, H', W') int32."""
     images, labels = zip(*items, strict=True)
     return torch.stack(images), torch.stack(labels)
+
+
+def find_pairs(
+    images: Path, masks: Path, *, mask_name: str = "{stem}.png", picture_name: str = STEM, deep: bool = True
+) -> Found:
+    """Every picture of a folder with its mask; what has none, or is no picture, is left out and told of.
+
+    Both may be one folder, if the masks' names tell them apart. Capitals in the masks' names do not count.
+
+    Args:
+        mask_name: of the mask of a picture, with `{stem}` for the picture's: "{stem}_mask.png".
+        picture_name: what of a picture's name, without its suffix, is the stem: "{stem}_leftImg8bit".
+        deep: in sub-folders, too; masks lie in those of the same names.
+
+    Raises:
+        InputError: a folder that is missing or cannot be read, a name without `{stem}`, or two pictures of one mask.
+    """
+    for what, pattern in (("mask", mask_name), ("picture", picture_name)):
+        if pattern.count(STEM) != 1 or "/" in pattern or "\\" in pattern:
+            raise InputError(f"{what} name {pattern!r}: it holds {STEM} once, and no folder: '{{stem}}_mask.png'")
+    files, mask_files = _listed(images, deep), _listed(masks, deep)
+    there = {_key(path, masks): path for path in reversed(mask_files)}
+    there |= {str(path.relative_to(masks)): path for path in mask_files}  # the exact name goes first
+    found, candidates = Found(), {}
+    own_folder = masks != images and masks.is_relative_to(images)
+    before, after = picture_name.split(STEM)
+    for path in files:
+        name, stem = str(path.relative_to(images)), path.stem
+        if own_folder and path.is_relative_to(masks):
+            continue
+        if path.name.startswith("."):
+            found.leave("hidden", name)
+        elif path.suffix.lower() not in IMAGE_SUFFIXES:
+            if masks != images or path not in mask_files:
+                found.leave(f"of a suffix other than {' '.join(IMAGE_SUFFIXES)}", name)
+        elif not (stem.startswith(before) and stem.endswith(after) and len(stem) > len(before) + len(after)):
+            found.leave(f"not named {picture_name}", name)
+        else:
+            wanted = path.relative_to(images).with_name(
+                mask_name.replace(STEM, stem.removeprefix(before).removesuffix(after))
+            )
+            candidates[path] = there.get(str(wanted)) or there.get(_key(masks / wanted, masks))
+    of_others = {mask for path, mask in candidates.items() if mask is not None and mask != path}
+    for path, mask in candidates.items():
+        if path in of_others:
+            continue
+        if mask is None:
+            found.leave("without a mask", str(path.relative_to(images)))
+        elif mask == path:
+            found.leave("which would be masks of themselves", str(path.relative_to(images)))
+        else:
+            found.pairs.append((path, mask))
+    _refuse_shared(found)
+    return found
+
+
+def _refuse_shared(found: Found) -> None:
+    """Two pictures of one mask are two pictures of one name; one of them would be learnt with the other's mask."""
+    (most,) = Counter(mask for _, mask in found.pairs).most_common(1) or [(None, 0)]
+    if most[1] > 1:
+        pictures = [str(picture) for picture, mask in found.pairs if mask == most[0]]
+        raise InputError(f"{' and '.join(pictures)} both have the mask {most[0]}: give each a name of its own")
+
+
+def _listed(folder: Path, deep: bool) -> list[Path]:
+    """All files of a folder, sorted; linked folders are followed, once each."""
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder}")
+    found, visited = [], set()
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+
+    for where, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        real = os.path.realpath(where)
+        folders[:] = [] if real in visited or not deep else sorted(f for f in folders if not f.startswith("."))
+        if real not in visited:
+            found += [Path(where, name) for name in names]
+        visited.add(real)
+    return sorted(found)
+
+
+def _key(path: Path, folder: Path) -> str:
+    """A name as file systems that know no capitals, and those that store accents apart, see it."""
+    return unicodedata.normalize("NFC", str(path.relative_to(folder))).casefold()
 
 
 def matching_pairs(images: Path, labels: Path, label_suffix: str = ".png") -> list[tuple[Path, Path]]:
@@ -128,14 +198,13 @@ def matching_pairs(images: Path, labels: Path, label_suffix: str = ".png") -> li
     Raises:
         InputError: a folder that is missing or holds no picture, or a picture without a label map.
     """
-    for folder in (images, labels):
-        if not folder.is_dir():
-            raise InputError(f"no folder {folder}")
-    pictures = sorted(path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not pictures:
+    found = find_pairs(images, labels, mask_name=STEM + label_suffix, deep=False)
+    missing = found.left.get("without a mask", [])
+    if missing:
+        raise _missing([str(labels / f"{Path(name).stem}{label_suffix}") for name in missing])
+    if not found.pairs:
         raise InputError(f"no picture ({', '.join(IMAGE_SUFFIXES)}) in {images}")
-    pairs = [(path, labels / f"{path.stem}{label_suffix}") for path in pictures]
-    return _existing(pairs)
+    return found.pairs
 
 
 def listed_pairs(
@@ -144,22 +213,31 @@ def listed_pairs(
     """The pictures that a text file names, one stem per line; each label map from the first folder that has it.
 
     Raises:
-        InputError: a missing or empty list, or a missing picture or label map.
+        InputError: a missing or empty list, a line that leads out of the folders, or a missing picture or label map.
+    """
+    pairs = []
+    for stem in listed_stems(listing):
+        candidates = [folder / f"{stem}{label_suffix}" for folder in labels]
+        pairs.append((images / f"{stem}.jpg", next((path for path in candidates if path.is_file()), candidates[0])))
+    missing = [str(path) for pair in pairs for path in pair if not path.is_file()]
+    if missing:
+        raise _missing(missing)
+    return pairs
+
+
+def listed_stems(listing: Path, *, empty_allowed: bool = False) -> list[str]:
+    """The first word of every line of a list of pictures, as it may become a path.
+
+    Raises:
+        InputError: a missing or empty list, or a line that leads out of the folder of pictures.
     """
     if not listing.is_file():
         raise InputError(f"no list of pictures at {listing}")
-    stems = [stem for line in listing.read_text().splitlines() if (stem := line.strip())]
-    if not stems:
+    stems = [inside(line.split()[0], listing) for line in read_text(listing).splitlines() if line.strip()]
+    if not stems and not empty_allowed:
         raise InputError(f"{listing} names no picture")
-    pairs = []
-    for stem in stems:
-        candidates = [folder / f"{stem}{label_suffix}" for folder in labels]
-        pairs.append((images / f"{stem}.jpg", next((path for path in candidates if path.is_file()), candidates[0])))
-    return _existing(pairs)
+    return stems
 
 
-def _existing(pairs: list[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-    missing = [str(path) for pair in pairs for path in pair if not path.is_file()]
-    if missing:
-        raise InputError(f"{len(missing)} files are missing, the first of them {', '.join(missing[:3])}")
-    return pairs
+def _missing(paths: list[str]) -> InputError:
+    return InputError(f"{len(paths)} files are missing, the first of them {', '.join(paths[:3])}")

@@ -7,10 +7,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from cascadeclip.data.labels import IGNORE
+
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 LONGEST = 4  # a picture's long side goes through the model at most this many times as long as its short side
-IGNORE = 255
 MEAN_COLOUR = tuple(round(255 * value) for value in IMAGE_MEAN)  # becomes 0 when normalised
 
 
@@ -56,19 +57,19 @@ class Augment:
 
     SCALES, MOST_OF_ONE, TRIES = (0.5, 2.0), 0.75, 10
 
-    def __init__(self, side: int):
-        self.side = side
+    def __init__(self, side: int, ignore: int = IGNORE):
+        self.side, self.ignore = side, ignore
         changes = (dict(brightness=32 / 255), dict(contrast=0.5), dict(saturation=0.5), dict(hue=0.1))
         self.colours = v2.Compose([v2.RandomApply([v2.ColorJitter(**change)], p=0.5) for change in changes])
         self.flip = v2.RandomHorizontalFlip()
 
     def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(3, H, W) and (H, W) uint8 -> (3, side, side) and (side, side) uint8; draws from torch's global state."""
+        """(3, H, W) uint8 and (H, W) int -> (3, side, side) and (side, side); draws from torch's global state."""
         image, labels = self._crop(*self._resize(image, labels))
         image, labels = self.flip(tv_tensors.Image(image), tv_tensors.Mask(labels))  # told apart by their types
         image, labels = self.colours(image).as_subclass(Tensor), labels.as_subclass(Tensor)
         padding = [0, 0, self.side - image.shape[2], self.side - image.shape[1]]  # left, top, right, bottom
-        return F.pad(image, padding, fill=list(MEAN_COLOUR)), F.pad(labels[None], padding, fill=IGNORE)[0]
+        return F.pad(image, padding, fill=list(MEAN_COLOUR)), F.pad(labels[None], padding, fill=self.ignore)[0]
 
     def _resize(self, image, labels):
         ratio = torch.empty(()).uniform_(*self.SCALES).item()
@@ -85,7 +86,7 @@ class Augment:
             top = torch.randint(image.shape[1] - height + 1, ()).item()
             left = torch.randint(image.shape[2] - width + 1, ()).item()
             part = labels[top : top + height, left : left + width]
-            found = torch.bincount(part[part != IGNORE].flatten().long())
+            found = torch.bincount(part[part != self.ignore].flatten().long())
             if (found > 0).sum() > 1 and found.max() < self.MOST_OF_ONE * found.sum():
                 break
         return F.crop(image, top, left, height, width), part

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cascadeclip.data.transforms import IGNORE
+from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.resampling import Resampled, bootstrap
 from cascadeclip.evaluation.scores import (
@@ -35,7 +35,7 @@ class Readout:
 
     Attributes:
         labels: (n, H, W) integer, the truth.
-        seen_class, unseen_class: (n, H, W) int16, the best class of either group at each pixel.
+        seen_class, unseen_class: (n, H, W) int32, the best class of either group at each pixel.
         seen_score, unseen_score: (n, H, W) float32, its probability; -inf where the group may not be chosen.
     """
 
@@ -112,15 +112,15 @@ class OneStage(nn.Module):
 
 
 def _best(scores: Tensor, group: list[int]) -> tuple[Tensor, Tensor]:
-    """(B, C, H, W) -> index of the best class of `group` (B, H, W) int16, and its score (B, H, W)."""
+    """(B, C, H, W) -> index of the best class of `group` (B, H, W) int32, and its score (B, H, W)."""
     value, place = scores[:, group].max(1)
-    return torch.tensor(group, dtype=torch.int16)[place.cpu()], value.cpu()
+    return torch.tensor(group, dtype=torch.int32)[place.cpu()], value.cpu()
 
 
 def _present(labels: Tensor, classes: int) -> Tensor:
     """(B, H, W) -> (B, C) bool: which classes each picture holds."""
-    present = torch.zeros(len(labels), 256, dtype=torch.bool)
-    present.scatter_(1, labels.flatten(1).long().cpu(), True)
+    present = torch.zeros(len(labels), classes + 1, dtype=torch.bool)  # the last for ignored pixels
+    present.scatter_(1, labels.flatten(1).long().cpu().clamp(max=classes), True)
     return present[:, :classes]
 
 
@@ -142,7 +142,7 @@ def right_unseen_names(readout: Readout, hidden: Sequence[int]) -> float:
 
 def confusion_of(predicted: Tensor, labels: Tensor, classes: int) -> ConfusionMatrix:
     """The joint confusion matrix of a segmentation; raises as `ConfusionMatrix.update` does."""
-    confusion = ConfusionMatrix(classes, IGNORE)
+    confusion = ConfusionMatrix(classes)
     confusion.update(predicted, labels)
     return confusion
 
@@ -253,7 +253,7 @@ def _check_maps(predicted: Tensor, labels: Tensor) -> None:
 
 def _counts(predicted: Tensor, labels: Tensor, classes: int, in_guess: Tensor, in_truth: Tensor) -> Tensor:
     _check_maps(predicted, labels)
-    counted = labels != IGNORE
+    counted = labels != ignored_label(classes)
     check_indices(labels[counted], predicted[counted], classes)
     guessed, truth = in_guess & counted, in_truth & counted
     right = guessed & truth & (predicted == labels)
@@ -327,10 +327,9 @@ def _hidden_mask(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) ->
 def error_kinds(predicted: Tensor, labels: Tensor, names: Sequence[str], unseen: Sequence[str]) -> Tensor:
     """Wrong pixels of each picture by kind: (n, 4) int64 in the order of `ERROR_KINDS`."""
     _check_maps(predicted, labels)
-    table = torch.zeros(256, dtype=torch.bool)
-    table[_positions(names, unseen)] = True
-    wrong = (predicted != labels) & (labels != IGNORE)
-    kind = 2 * table[labels.long()].long() + table[predicted.long()].long()
+    hidden = torch.tensor(_positions(names, unseen), dtype=torch.int64)
+    wrong = (predicted != labels) & (labels != ignored_label(len(names)))
+    kind = 2 * torch.isin(labels.long(), hidden).long() + torch.isin(predicted.long(), hidden).long()
     # seen/seen 0, seen/unseen 1, unseen/seen 2, unseen/unseen 3: the order of ERROR_KINDS
     return torch.stack([((kind == number) & wrong).flatten(1).sum(1) for number in range(4)], dim=1)
 

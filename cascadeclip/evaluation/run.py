@@ -17,7 +17,7 @@ from tqdm import tqdm
 from cascadeclip.checkpoints.own import own_state
 from cascadeclip.clip.load import Clip
 from cascadeclip.colours import class_colours
-from cascadeclip.data.transforms import IGNORE
+from cascadeclip.data.labels import IGNORE
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, count, predict_batches, warn_of_nonsense
 from cascadeclip.files import replace_file
@@ -85,7 +85,7 @@ def score_with(
         limit: only the first pictures.
         out: folder in which a stopped evaluation is kept, so that the same call goes on with it. None keeps nothing.
         predictions: also write every segmentation to `out/predictions/` as a PNG with a palette: class numbers that
-            look like colours.
+            look like colours, up to 256 classes; beyond, 16-bit greys.
         progress: show a progress bar.
 
     Raises:
@@ -173,10 +173,13 @@ def _stem(data: Dataset, index: int) -> str:
 
 
 def _save_prediction(labels: Tensor, classes: int, path: Path) -> None:
-    picture = Image.fromarray(labels.to(torch.uint8).cpu().numpy())
-    colours = np.zeros((IGNORE + 1, 3), dtype=np.uint8)
-    colours[:classes] = (255 * class_colours(classes)).round()
-    picture.putpalette(colours.flatten().tolist())
+    if classes > IGNORE + 1:  # a palette has no more colours
+        picture = Image.fromarray(labels.cpu().numpy().astype(np.uint16))
+    else:
+        picture = Image.fromarray(labels.to(torch.uint8).cpu().numpy())
+        colours = np.zeros((IGNORE + 1, 3), dtype=np.uint8)
+        colours[:classes] = (255 * class_colours(classes)).round()
+        picture.putpalette(colours.flatten().tolist())
     replace_file(path, lambda scratch: picture.save(scratch, format="PNG"))
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cascadeclip.data.labels import ignored_label
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
 from cascadeclip.model.cascade import CascadeCLIP
@@ -186,10 +187,12 @@ class ConfusionMatrix:
 
     Attributes:
         counts: (C, C) int64, rows are true classes.
+        ignore_index: the label of pixels that count nowhere; by default that of so many classes.
     """
 
-    def __init__(self, classes: int, ignore_index: int = 255):
-        self.classes, self.ignore_index = classes, ignore_index
+    def __init__(self, classes: int, ignore_index: int | None = None):
+        self.classes = classes
+        self.ignore_index = ignored_label(classes) if ignore_index is None else ignore_index
         self.counts = torch.zeros(classes, classes, dtype=torch.int64)
 
     def update(self, predicted: Tensor, labels: Tensor) -> None:
@@ -289,8 +292,8 @@ def evaluate(
 
     Args:
         model: put into eval mode here, and back afterwards.
-        batches: images (B, 3, h, w) uint8 and labels (B, H, W) integer, indices into `names` or 255. The size of the
-            labels may differ from the images': that is where the scores are read.
+        batches: images (B, 3, h, w) uint8 and labels (B, H, W) integer, indices into `names` or the label of ignored
+            pixels. Their size may differ from the images': that is where the scores are read.
         text: (C, E) float, in the order of `names`.
         seen_offset, window, stride: as in `predict`.
         precision: `bf16`, where the device has it about twice as fast, `fp16` or `fp32`.

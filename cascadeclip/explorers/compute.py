@@ -16,7 +16,7 @@ from cascadeclip.analysis.lenses import Tower, block_inputs, block_tokens, raw_l
 from cascadeclip.analysis.pictures import Picture, grid_of, one_batch, to_batch
 from cascadeclip.analysis.surgery import attention_weights
 from cascadeclip.data.emojiscenes import CLASSES
-from cascadeclip.data.transforms import IGNORE
+from cascadeclip.data.labels import IGNORE
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import Readout
 from cascadeclip.model.cascade import CascadeCLIP
@@ -28,7 +28,7 @@ from cascadeclip.segmenter import Segmenter
 
 
 def split_words(text: str, most: int = 8) -> tuple[str, ...]:
-    """Words between commas, at most `most` of them; see also `segmenter.check_names`."""
+    """Words between commas, at most `most` of them; see also `data.words.check_names`."""
     words = tuple(word.strip() for word in text.split(",") if word.strip())
     if len(words) > most:
         raise InputError(f"{len(words)} words are too many to be drawn: give at most {most}")
@@ -48,7 +48,7 @@ def truth_among(picture: Picture, classes: Sequence[str], names: Sequence[str], 
     """
     if picture.labels is None:
         return np.full(size, IGNORE)
-    table = np.full(256, IGNORE)
+    table = np.full(2**16, IGNORE)  # labels have at most 16 bits
     for position, name in enumerate(names):
         if name in classes:
             table[list(classes).index(name)] = position

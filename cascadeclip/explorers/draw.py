@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cascadeclip.colours import HARMONIC_COLOUR, OTHER_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
-from cascadeclip.data.transforms import IGNORE
+from cascadeclip.data.labels import IGNORE
 from cascadeclip.explorers.canvas import WIDTH, Box, Drawing, Plot, heat, inside
 from cascadeclip.explorers.compute import WordMasks
 

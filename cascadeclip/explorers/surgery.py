@@ -13,7 +13,7 @@ from cascadeclip.analysis.layers import patch_labels
 from cascadeclip.analysis.lenses import Tower, block_inputs
 from cascadeclip.analysis.pictures import Picture, grid_of, one_batch
 from cascadeclip.analysis.surgery import Surgery, last_block
-from cascadeclip.data.transforms import IGNORE
+from cascadeclip.data.labels import IGNORE
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import confusion_of
 from cascadeclip.evaluation.scores import iou_of_counts

@@ -16,6 +16,7 @@ from cascadeclip.analysis.pictures import Picture, grid_of, scene_pictures, to_b
 from cascadeclip.analysis.surgery import ATTENTIONS, Surgery, last_block, repair_outliers
 from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES
+from cascadeclip.data.words import check_names
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import sweep_offsets
 from cascadeclip.explorers import compute, draw
@@ -23,7 +24,7 @@ from cascadeclip.explorers.base import Explorer, in_view, words_field
 from cascadeclip.explorers.canvas import Drawing
 from cascadeclip.explorers.surgery import bench_scores, lay_out
 from cascadeclip.model.cascade import nga_weights
-from cascadeclip.segmenter import Segmenter, check_names, load
+from cascadeclip.segmenter import Segmenter, load
 
 OFFSETS = tuple(np.linspace(0, 0.5, 11).round(2).tolist())
 

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
+from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import ERROR_KINDS
 from cascadeclip.evaluation.resampling import Resampled
@@ -46,8 +47,10 @@ def plot_maps(
     if not len(images) or any(len(maps) != len(images) for maps in columns.values()):
         lengths = {title: len(maps) for title, maps in columns.items()}
         raise InputError(f"{len(images)} pictures with maps {lengths}: give one map per picture in every column")
-    palette = np.concatenate([class_colours(len(names)), np.full((256 - len(names), 3), IGNORED_COLOUR)])
-    words = [*names, *[grey] * (256 - len(names))]
+    ignored = ignored_label(len(names))
+    palette = np.full((ignored + 1, 3), IGNORED_COLOUR)
+    palette[: len(names)] = class_colours(len(names))
+    words = [*names, *[grey] * (ignored + 1 - len(names))]
     hidden = [index for index, name in enumerate(names) if name in set(unseen)]
     figure = Figure(figsize=(1.75 * (1 + len(columns)) + 2.2, 1.85 * len(images) + 0.2), layout="constrained")
     axes = figure.subplots(len(images), 1 + len(columns), squeeze=False)

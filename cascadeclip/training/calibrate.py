@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Subset
 from cascadeclip.checkpoints.own import TRAINED, load_any
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
-from cascadeclip.data.transforms import IGNORE
+from cascadeclip.data.labels import positions_among
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import read_out, sweep_offsets
 from cascadeclip.presets import Preset
@@ -68,7 +68,6 @@ def calibrated_offset(
 
 def _seen_labels(batches: Iterable[tuple[Tensor, Tensor]], preset: Preset) -> Iterator[tuple[Tensor, Tensor]]:
     """Labels as positions among the seen classes, everything else ignored."""
-    table = torch.full((256,), IGNORE)
-    table[[preset.names.index(name) for name in preset.seen]] = torch.arange(len(preset.seen))
+    table = torch.from_numpy(positions_among([preset.names.index(name) for name in preset.seen]))
     for images, labels in batches:
         yield images, table[labels.long()]

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from cascadeclip.checkpoints.own import fingerprint, load_own_state, own_state
 from cascadeclip.config import TrainConfig
+from cascadeclip.data.labels import ignored_label, positions_among
 from cascadeclip.data.stream import Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
@@ -49,17 +50,15 @@ FREE = {
 }
 
 
-def seen_only(names: Sequence[str], unseen: Sequence[str], ignore_index: int = 255) -> tuple[list[int], Tensor]:
+def seen_only(names: Sequence[str], unseen: Sequence[str]) -> tuple[list[int], Tensor]:
     """What inductive training may know.
 
     Returns:
-        indices of the seen classes, and a table (256,) int64 from label to position among them; unseen classes and
-        unused labels map to `ignore_index`.
+        indices of the seen classes, and a table (65,536,) int64 from label to position among them; unseen classes and
+        unused labels map to `ignored_label` of so many classes.
     """
     seen = [position for position, name in enumerate(names) if name not in set(unseen)]
-    table = torch.full((256,), ignore_index)
-    table[seen] = torch.arange(len(seen))
-    return seen, table
+    return seen, torch.from_numpy(positions_among(seen))
 
 
 def pseudo_labels(mask_logits: Tensor, labels: Tensor, unseen: Sequence[int]) -> Tensor:
@@ -157,7 +156,7 @@ class _Run:
         )
         self.loader = stream(self.data, shares, collate, config.workers)
         self.table, self.text = table.to(self.device), text[known].to(self.device)
-        self.hidden = [names.index(name) for name in unseen]
+        self.hidden, self.ignore = [names.index(name) for name in unseen], ignored_label(len(known))
 
     @property
     def device(self) -> torch.device:
@@ -188,7 +187,7 @@ class _Run:
         batches = [(images.to(self.device), self._targets(labels)) for images, labels in batches]
         pairs = None  # pseudo labels are not known yet: every part then divides by its own number
         if not self.config.transductive:
-            pairs = sum(present_pairs(labels) for _, labels in batches) / len(batches)
+            pairs = sum(present_pairs(labels, self.ignore) for _, labels in batches) / len(batches)
         total = {}
         for part, (images, labels) in enumerate(batches, start=1):
             last = part == len(batches)
@@ -223,6 +222,7 @@ class _Run:
         return segmentation_loss(
             logits,
             labels,
+            self.ignore,
             focal_weight=self.config.focal_weight,
             dice_weight=self.config.dice_weight,
             ignored_are_negatives=self.config.ignored_are_negatives,

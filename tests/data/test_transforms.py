@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cascadeclip.data.transforms import IGNORE, Augment, ToWorkingSize, normalise, working_size
+from cascadeclip.data.labels import IGNORE
+from cascadeclip.data.transforms import Augment, ToWorkingSize, normalise, working_size
 
 SIDE = 64
 

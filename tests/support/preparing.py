@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from cascadeclip.data.benchmarks import BENCHMARKS
-from cascadeclip.data.folders import IGNORE, FolderDataset
+from cascadeclip.data.folders import FolderDataset
+from cascadeclip.data.labels import IGNORE
 from cascadeclip.data.prepare import originals
 from cascadeclip.errors import InputError
 from tests.support import archives

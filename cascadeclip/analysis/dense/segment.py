@@ -22,11 +22,12 @@ from cascadeclip.clip.load import MINI, Clip
 from cascadeclip.clip.vocabulary import Vocabulary, read_vocabulary
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import IMAGE_MEAN, IMAGE_STD, to_tensor, working_size
+from cascadeclip.data.words import check_names
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.refine import pamr
 from cascadeclip.evaluation.scores import WINDOWS_AT_ONCE, windows_over
 from cascadeclip.model.resize import bilinear
-from cascadeclip.segmenter import Segmentation, check_names
+from cascadeclip.segmenter import Segmentation
 
 SCALE = 40.0  # of similarities before the softmax over words, as in the code of SCLIP, NACLIP and SC-CLIP
 

@@ -14,15 +14,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from lzma import LZMAError
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 
+from cascadeclip.data.names import inside
 from cascadeclip.errors import InputError
 from cascadeclip.files import replace_file
 
 CHUNK = 1 << 20
+MOST_MEMBERS = 500_000
+MOST_RATIO, LEAST_ROOM = 20, 64 << 20  # what an archive may unpack to: times its size, and bytes in any case
 TIMEOUT = 60  # seconds without a byte
 # What the readers of archives raise on damaged ones; RuntimeError is zipfile's word for "encrypted".
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError, OSError, RuntimeError)
@@ -130,11 +133,13 @@ class Member:
     Attributes:
         name: its path inside.
         is_file: False for links, devices and the like.
+        size: bytes that it says it unpacks to.
         open: gives its bytes; for a tar file only until the next member is asked for.
     """
 
     name: str
     is_file: bool
+    size: int
     open: Callable[[], IO[bytes]]
 
 
@@ -142,13 +147,19 @@ def members(archive: str | Path) -> Iterator[Member]:
     """What is in a tar file (plain or compressed) or a zip file, in its order.
 
     Raises:
-        InputError: no such file, neither tar nor zip, or a damaged one.
+        InputError: no such file, neither tar nor zip, a damaged one, or one of more members than any data set has.
     """
     archive = Path(archive)
     if not archive.is_file():
         raise InputError(f"no archive at {archive}")
     try:
-        yield from _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
+        found = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
+        for number, member in enumerate(found, start=1):
+            if number > MOST_MEMBERS:
+                raise InputError(f"{archive} holds more than {MOST_MEMBERS:,} files: do not trust it")
+            yield member
+    except InputError:
+        raise
     except DAMAGED as error:
         raise _damaged(archive, error) from error
 
@@ -158,20 +169,27 @@ def _zip_members(archive: Path) -> Iterator[Member]:
         for info in file.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was packed on Windows
             if not info.is_dir():
-                yield Member(info.filename, kind in (0, stat.S_IFREG), lambda info=info: file.open(info))
+                yield Member(
+                    info.filename, kind in (0, stat.S_IFREG), info.file_size, lambda info=info: file.open(info)
+                )
 
 
 def _tar_members(archive: Path) -> Iterator[Member]:
     with tarfile.open(archive) as file:
-        for info in file:
-            if not info.isdir():
-                yield Member(info.name, info.isreg(), lambda info=info: file.extractfile(info))
+        yield from _tar_members_of(file)
         # The loop ends quietly at a header that is cut off or garbled; a whole archive ends in blocks of zeros.
         ended = file.fileobj.tell() >= file.offset + tarfile.BLOCKSIZE
         while ended and (rest := file.fileobj.read(CHUNK)):
             ended = not any(rest)
         if not ended:
             raise tarfile.ReadError("unexpected end of data")
+
+
+def _tar_members_of(file: tarfile.TarFile) -> Iterator[Member]:
+    while (info := file.next()) is not None:
+        file.members.clear()  # else all that went by would be kept in memory
+        if not info.isdir():
+            yield Member(info.name, info.isreg(), info.size, lambda info=info: file.extractfile(info))
 
 
 def _damaged(archive: Path, error: Exception) -> InputError:
@@ -188,35 +206,50 @@ def extract(archive: str | Path, target: str | Path, wanted: Callable[[str], str
         wanted: from a member's name to its path under `target`, or None to leave it out; by default all are taken.
 
     Raises:
-        InputError: a damaged archive, or a member that is no plain file or would lie outside `target`.
+        InputError: a damaged archive, a member that is no plain file or would lie outside `target`, or one that unpacks
+            to far more than what data sets do.
     """
     archive, target, written = Path(archive), Path(target), 0
+    room = _Room(archive)
     with tqdm(desc=f"extracting {archive.name}", unit=" files", disable=None) as bar:
         for member in members(archive):
-            _refuse_outside(member.name, archive)
+            inside(member.name, archive)
             place = wanted(member.name) if wanted else member.name
             if place is None:
                 continue
             if not member.is_file:
                 raise InputError(f"{archive} holds {member.name!r}, a link or device: nothing of it is extracted")
-            _refuse_outside(place, archive)
+            inside(place, archive)
             bar.update()
             if not (target / place).is_file():
                 # without waiting for the disk, ten thousands of times: `verify` finds what a power cut may leave
-                replace_file(target / place, lambda scratch, member=member: _copy(member, scratch, archive), sync=False)
+                replace_file(target / place, lambda scratch, member=member: _copy(member, scratch, room), sync=False)
                 written += 1
     return written
 
 
-def _refuse_outside(name: str, archive: Path) -> None:
-    path = PureWindowsPath(name)  # knows the separators and roots of both worlds
-    if path.root or path.drive or ".." in path.parts or "\0" in name:
-        raise InputError(f"{archive} holds {name!r}, which would lie outside the target folder: do not trust it")
+class _Room:
+    """Bytes that an archive may still unpack to: pictures and label maps are compressed already."""
+
+    def __init__(self, archive: Path):
+        self.archive = archive
+        self.most = self.left = max(LEAST_ROOM, MOST_RATIO * archive.stat().st_size) if archive.is_file() else 0
+
+    def take(self, size: int) -> None:
+        """Raise an `InputError` if there are not so many."""
+        if size > self.left:
+            raise InputError(
+                f"{self.archive} unpacks to more than {self.most:,} bytes, {MOST_RATIO} times its size: do not trust it"
+            )
+        self.left -= size
 
 
-def _copy(member: Member, scratch: Path, archive: Path) -> None:
+def _copy(member: Member, scratch: Path, room: _Room) -> None:
+    if member.size > room.left:
+        room.take(member.size)  # says no before anything is written
     with scratch.open("wb") as file:
-        for chunk in _contents(member, archive):
+        for chunk in _contents(member, room.archive):
+            room.take(len(chunk))  # what a member says of itself need not be true
             file.write(chunk)
 
 

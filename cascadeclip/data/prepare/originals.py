@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from cascadeclip.data.benchmarks import Benchmark
+from cascadeclip.data.folders import listed_stems
 from cascadeclip.data.prepare.fetch import digest, download, extract, members
 from cascadeclip.data.prepare.verify import in_parallel, verify
 from cascadeclip.errors import InputError
@@ -123,8 +124,8 @@ class Job:
 
 
 def read_list(path: Path) -> list[str]:
-    """First word of every line; empty for a file that is not there."""
-    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()] if path.is_file() else []
+    """First word of every line, checked before it becomes a path; empty for a file that is not there."""
+    return listed_stems(path, empty_allowed=True) if path.is_file() else []
 
 
 def write_list(path: Path, stems: Sequence[str]) -> None:

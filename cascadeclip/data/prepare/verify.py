@@ -11,8 +11,9 @@ import numpy as np
 from tqdm import tqdm
 
 from cascadeclip.data.benchmarks import Benchmark, Split
-from cascadeclip.data.folders import IGNORE, IMAGE_SUFFIXES, LabelMap
+from cascadeclip.data.folders import IMAGE_SUFFIXES, listed_stems
 from cascadeclip.data.images import read_image
+from cascadeclip.data.labels import LabelMap
 from cascadeclip.errors import InputError
 
 # Lists of Pascal Context made with its "Detail" API lack two and one pictures; most layouts on disk have those.
@@ -178,7 +179,7 @@ def _pairs(folder: Path, split: Split, suffix: str) -> tuple[list[tuple[Path, Pa
         listing = folder / split.listing
         if not listing.is_file():
             return [], [str(listing)]
-        stems, pictures = [line.strip() for line in listing.read_text().splitlines() if line.strip()], {}
+        stems, pictures = listed_stems(listing, empty_allowed=True), {}
     else:
         absent = [str(path) for path in (images, labels[0]) if not path.is_dir()]
         if absent:
@@ -218,7 +219,7 @@ def _check(label_map: LabelMap, pair: tuple[Path, Path]) -> _Found:
         for reader, path, is_there in zip((read_image, label_map.read), pair, there, strict=True)
     )
     if labels is not None:
-        found.pixels = np.bincount(labels.ravel(), minlength=IGNORE + 1)[: label_map.classes]
+        found.pixels = np.bincount(labels[labels != label_map.ignore], minlength=label_map.classes)
     if image is not None and labels is not None and image.shape[:2] != labels.shape:
         sizes = " and ".join(f"{array.shape[1]} x {array.shape[0]}" for array in (image, labels))
         found.mismatched.append(f"{pair[0]} ({sizes})")

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
+from cascadeclip.data.prepare import fetch
 from cascadeclip.data.prepare.fetch import download, extract, members
 from cascadeclip.errors import InputError
 from tests.support.archives import write_tar, write_zip
@@ -175,6 +176,67 @@ def test_members_outside_the_target_are_refused(tmp_path, name, member):
     with pytest.raises(InputError, match="outside"):
         extract(archive, tmp_path / "out" / "deep")
     assert set(files_under(tmp_path)) == {f"in/{name}", "out/deep/good"}
+
+
+NO_NAMES = ["x" * 300, "a/" * 600 + "b", "new\nline", "bell\a"]
+
+
+@pytest.mark.parametrize("name", ["evil.tar", "evil.zip"])
+@pytest.mark.parametrize("member", NO_NAMES)
+def test_names_that_no_file_system_takes_are_refused(tmp_path, name, member):
+    write = write_zip if name.endswith("zip") else write_tar
+    archive = write(tmp_path / "in" / name, {member: b"2"})
+    with pytest.raises(InputError, match="do not trust it") as error:
+        extract(archive, tmp_path / "out")
+    assert len(str(error.value)) < 400 and not (tmp_path / "out").exists()
+
+
+def test_a_zip_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "LEAST_ROOM", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("good", b"1")
+        archive.writestr("zeros", bytes(4 << 20))
+    with pytest.raises(InputError, match=r"bomb\.zip unpacks to more than 1,048,576 bytes"):
+        extract(tmp_path / "bomb.zip", tmp_path / "out")
+    assert set(files_under(tmp_path / "out")) == {"good"}
+
+
+def test_many_small_files_count_together(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "LEAST_ROOM", 1 << 20)
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(8):
+            archive.writestr(str(number), bytes(1 << 18))
+    with pytest.raises(InputError, match="do not trust it"):
+        extract(tmp_path / "bomb.zip", tmp_path / "out")
+    assert len(files_under(tmp_path / "out")) == 4
+
+
+def test_a_sparse_member_is_refused_before_it_is_written(tmp_path):
+    header = tarfile.TarInfo("hole")
+    header.type = tarfile.GNUTYPE_SPARSE
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT)[:512])
+    block[386:410] = b"%011o\0%011o\0" % (1 << 31, 0)
+    block[483:495] = b"%011o\0" % (1 << 31)
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "hole.tar").write_bytes(bytes(block) + bytes(10240 - 512))
+    with pytest.raises(InputError, match=r"hole\.tar unpacks to more than"):
+        extract(tmp_path / "hole.tar", tmp_path / "out")
+    assert not files_under(tmp_path / "out")
+
+
+def test_an_archive_of_too_many_files_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "MOST_MEMBERS", 10)
+    archive = write_tar(tmp_path / "many.tar", {str(n): b"" for n in range(11)})
+    with pytest.raises(InputError, match="holds more than 10 files"):
+        extract(archive, tmp_path / "out")
+
+
+def test_members_that_went_by_are_not_kept(tmp_path):
+    archive = write_tar(tmp_path / "some.tar", {str(n): b"x" for n in range(5)})
+    with tarfile.open(archive) as file:
+        kept = [len(file.members) for _ in fetch._tar_members_of(file)]
+    assert len(kept) == 5 and max(kept) <= 1
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cascadeclip.data.folders import IGNORE
+from cascadeclip.data.labels import IGNORE
 from cascadeclip.data.prepare.verify import verify
 from tests.support import archives, preparing
 from tests.support.preparing import KINDS, ROOT, SCRIPTS, VOC_SBD, arguments, benchmark_of, check_layout

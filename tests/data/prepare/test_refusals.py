@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from cascadeclip.data.benchmarks import BENCHMARKS
-from cascadeclip.data.folders import IGNORE
+from cascadeclip.data.labels import IGNORE
 from cascadeclip.data.prepare import fetch, originals
 from cascadeclip.errors import InputError
 from tests.support import archives, preparing
@@ -204,6 +204,21 @@ def test_damaged_mat_files_are_named(prepared, script, built):
 
 
 def test_pycocotools_is_asked_for_by_the_name_of_the_extra(script, built, tmp_path, monkeypatch):
+    given = arguments(tmp_path, built("context59-json"))
     monkeypatch.setitem(sys.modules, "pycocotools", None)
-    done = script("prepare_context59.py", *arguments(tmp_path, built("context59-json")))
+    done = script("prepare_context59.py", *given)
     assert done.status == 2 and 'pip install "cascadeclip[data]"' in done.err
+
+
+@pytest.mark.parametrize("line", ["/etc/passwd", "../../../escaped", "..\\escaped", "C:\\escaped"])
+def test_a_list_inside_an_archive_never_leads_outside(script, built, tmp_path, line):
+    """Neither the lists of VOC nor those of SBD become paths before they were looked at."""
+    lists = tmp_path / "root" / BENCHMARKS["voc12"].folder / "ImageSets" / "Segmentation"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text(f"2007_000032\n{line}\n")
+    done = script("prepare_voc12.py", *arguments(tmp_path / "root", built("voc12")))
+    assert done.status == 2 and "train.txt holds" in done.err and "would lie outside" in done.err
+    assert not list(tmp_path.rglob("*escaped*"))
+    (lists / "trainaug.txt").write_text(f"{line}\n")
+    with pytest.raises(InputError, match="would lie outside"):
+        BENCHMARKS["voc12"].pairs(tmp_path / "root", "train")

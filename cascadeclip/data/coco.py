@@ -1,0 +1,204 @@
+"""Pictures with labels in COCO's files: panoptic ones (a JSON file and a folder of PNGs), and those of stuff or of
+instances (a JSON file alone)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from cascadeclip.data.folders import Found
+from cascadeclip.data.labels import LabelMap, open_mask
+from cascadeclip.data.names import inside
+from cascadeclip.errors import InputError
+from cascadeclip.files import parse_json_object, read_text
+
+MOST_BYTES = 2**31  # of a JSON file
+MOST_PIXELS = 2**28  # of a mask that is run-length coded
+
+
+@dataclass
+class CocoMasks:
+    """Labels out of COCO's annotations: reads what `LabelMap` reads, from the same kind of path.
+
+    Attributes:
+        label_map: from category numbers to class indices.
+        segments: mask -> (segment number, category number) pairs; of masks that are PNG files in colours.
+        shapes: mask -> (category number, segmentation) pairs; of masks that the JSON file holds.
+        sizes: mask -> (height, width); of masks that the JSON file holds.
+    """
+
+    label_map: LabelMap
+    segments: dict[Path, list[tuple[int, int]]] = field(default_factory=dict)
+    shapes: dict[Path, list[tuple[int, object]]] = field(default_factory=dict)
+    sizes: dict[Path, tuple[int, int]] = field(default_factory=dict)
+
+    @property
+    def ignore(self) -> int:
+        """The label of pixels that belong to no class."""
+        return self.label_map.ignore
+
+    def read(self, path: Path) -> np.ndarray:
+        """(H, W) int32: class indices; pixels of no segment, or of a category that is no class, are ignored.
+
+        Raises:
+            InputError: a mask that cannot be read, or one that does not fit its JSON file.
+        """
+        index = {value: position for position, value in enumerate(self.label_map.values)}
+        if path in self.shapes:
+            labels = np.full(self.sizes[path], self.ignore, dtype=np.int32)
+            for category, shape in self.shapes[path]:
+                labels[decoded(shape, *self.sizes[path], path)] = index.get(category, self.ignore)
+            return labels
+        red, green, blue = np.moveaxis(open_mask(path, colours=True).astype(np.int32), -1, 0)
+        numbers = red | green << 8 | blue << 16
+        found, inverse = np.unique(numbers, return_inverse=True)
+        category = dict(self.segments[path]) | {0: None}  # 0: of no segment
+        strange = [number for number in found.tolist() if number not in category]
+        if strange:
+            raise InputError(f"{path} holds the segments {strange[:5]}, which its JSON file does not know")
+        labels = np.array([index.get(category[number], self.ignore) for number in found.tolist()], dtype=np.int32)
+        return labels[inverse].reshape(numbers.shape)
+
+
+def pycocotools_mask() -> ModuleType:
+    """`pycocotools.mask`; an `InputError` says how to get it."""
+    try:
+        from pycocotools import mask
+    except ImportError as error:
+        raise InputError('masks inside a COCO file need pycocotools: pip install "cascadeclip[data]"') from error
+    return mask
+
+
+def decoded(shape: object, height: int, width: int, path: Path) -> np.ndarray:
+    """(H, W) bool of COCO's polygons or run lengths.
+
+    Raises:
+        InputError: a segmentation that is none, or that does not fill the picture; `path` is named.
+    """
+    mask = pycocotools_mask()
+    try:
+        if isinstance(shape, list):
+            polygons = [polygon for polygon in shape if len(polygon) >= 6]
+            coded = mask.frPyObjects(polygons, height, width)
+            return mask.decode(mask.merge(coded)).astype(bool) if coded else np.zeros((height, width), bool)
+        _check_runs(shape, height, width)
+        coded = mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
+        return mask.decode(coded).astype(bool)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    except Exception as error:  # pycocotools raises anything
+        raise InputError(f"{path}: a segmentation that is none ({error!r})") from error
+
+
+def _check_runs(shape: Mapping, height: int, width: int) -> None:
+    """pycocotools writes past its memory where the runs are longer than the picture."""
+    if list(shape.get("size", ())) != [height, width]:
+        raise InputError(f"run lengths of a mask of {shape.get('size')} in a picture of {[height, width]}")
+    runs = shape["counts"]
+    lengths = runs if isinstance(runs, list) else _unpacked(runs.encode() if isinstance(runs, str) else bytes(runs))
+    if any(type(run) is not int or run < 0 for run in lengths) or sum(lengths) != height * width:
+        raise InputError(f"run lengths that do not add up to the {height * width} pixels of the picture")
+
+
+def _unpacked(text: bytes) -> list[int]:
+    """Run lengths from COCO's letters: 5 bits each, the sixth says that more follow; from the third on differences."""
+    runs: list[int] = []
+    value = shift = 0
+    for letter in text:
+        bits = letter - 48
+        if not 0 <= bits < 64 or shift > 60:
+            raise InputError("run lengths that are none")
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            if bits & 16:
+                value -= 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
+
+
+def read_categories(path: Path) -> dict[int, str]:
+    """Number -> word of a COCO file's categories, in its order."""
+    return {_whole(one, "id", path): _text(one, "name", path) for one in _list(read_coco(path), "categories", path)}
+
+
+def read_coco(path: Path) -> dict:
+    """The content of a COCO file."""
+    return parse_json_object(read_text(path, "COCO file", MOST_BYTES), str(path))
+
+
+def coco_pairs(path: Path, images: Path, masks: Path | None, label_map: LabelMap) -> tuple[Found, CocoMasks]:
+    """The pictures of a COCO file with their labels.
+
+    Args:
+        path: `panoptic_val2017.json`, `stuff_val2017.json` or `instances_val2017.json`, or one made like these.
+        images: folder of the pictures.
+        masks: folder of a panoptic file's PNGs; None for the others.
+        label_map: whose `numbers` are category numbers.
+
+    Raises:
+        InputError: a file of another kind, names that lead out of the folders, or masks too large to be meant.
+    """
+    content, reader, found = read_coco(path), CocoMasks(label_map), Found()
+    pictures = {_whole(one, "id", path): one for one in _list(content, "images", path)}
+    annotations = _list(content, "annotations", path)
+    panoptic = any("segments_info" in one for one in annotations)
+    if panoptic and masks is None:
+        raise InputError(f"{path} is a panoptic file, whose labels are PNGs: name their folder as masks")
+    with_labels = set()
+    for one in annotations:
+        number = _whole(one, "image_id", path)
+        if number not in pictures:
+            raise InputError(f"{path}: an annotation of picture {number}, which the file does not have")
+        if panoptic:
+            mask = masks / inside(_text(one, "file_name", path), path)
+            reader.segments[mask] = [
+                (_whole(s, "id", path), _whole(s, "category_id", path)) for s in _list(one, "segments_info", path)
+            ]
+        else:
+            mask = path / str(number)  # no file: what messages call it
+            reader.shapes.setdefault(mask, []).append((_whole(one, "category_id", path), one.get("segmentation")))
+            reader.sizes[mask] = picture_size(pictures[number], path)
+        if number not in with_labels:
+            with_labels.add(number)
+            picture = images / inside(_text(pictures[number], "file_name", path), path)
+            if not picture.is_file():
+                found.leave("whose picture is missing", picture.name)
+            elif panoptic and not mask.is_file():
+                found.leave("without a mask", picture.name)
+            else:
+                found.pairs.append((picture, mask))
+    for number in pictures.keys() - with_labels:
+        found.leave("without a mask", _text(pictures[number], "file_name", path))
+    found.pairs.sort()
+    return found, reader
+
+
+def picture_size(picture: Mapping, path: Path) -> tuple[int, int]:
+    """Height and width that a COCO file gives a picture; an `InputError` if they cannot be meant."""
+    height, width = (_whole(picture, side, path) for side in ("height", "width"))
+    if not (height > 0 and width > 0 and height * width <= MOST_PIXELS):
+        raise InputError(f"{path}: a picture of {width} x {height} px; at most {MOST_PIXELS:,} pixels are read")
+    return height, width
+
+
+def _list(values: Mapping, key: str, path: Path) -> Sequence[Mapping]:
+    found = values.get(key)
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise InputError(f"{path} is no COCO file: it has no list of {key}")
+    return found
+
+
+def _whole(values: Mapping, key: str, path: Path) -> int:
+    if type(values.get(key)) is not int:
+        raise InputError(f"{path}: {key} is {values.get(key)!r}, expected a whole number")
+    return values[key]
+
+
+def _text(values: Mapping, key: str, path: Path) -> str:
+    if not isinstance(values.get(key), str):
+        raise InputError(f"{path}: {key} is {values.get(key)!r}, expected text")
+    return values[key]

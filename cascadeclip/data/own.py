@@ -1,0 +1,222 @@
+"""Anybody's own pictures and masks, in the ways people have them: where they lie, what their numbers mean, how they are
+split."""
+
+import csv
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+from cascadeclip.data.coco import coco_pairs, read_categories
+from cascadeclip.data.folders import STEM, Found, LabelReader, find_pairs
+from cascadeclip.data.labels import LabelMap, parsed_values
+from cascadeclip.data.names import inside
+from cascadeclip.data.words import check_names
+from cascadeclip.errors import InputError
+from cascadeclip.files import parse_json, read_text
+
+OTHERS = "others"  # as `ignored`: everything that is no class
+PICTURE_KEYS, MASK_KEYS = ("picture", "image", "img"), ("mask", "label", "labels", "annotation")
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Where own pictures and masks lie and what the masks' numbers mean; the keys of `own.json`.
+
+    Attributes:
+        images, masks: folders to train on, searched with their sub-folders; pictures without a mask are left out. They
+            may be one folder, where `mask_name` tells masks from pictures.
+        names: class words; their order is the order of the numbers, from `first` on.
+        values: instead of `names`: the number or the colour of each class -> its word, as {"1": "person", "25":
+            "giraffe"}, {"128 0 0": "aeroplane"}, or pairs of the two.
+        unseen: words whose masks training must not see.
+        val_images, val_masks: folders to evaluate on; without them a share of the pictures is.
+        val_share: that share, between 0 and 1.
+        mask_name: of a picture's mask, `{stem}` for the picture's name without its suffix.
+        picture_name: what of that name is the stem, as in "{stem}_leftImg8bit".
+        first: number of the first of `names`; 1 where 0 is a background that counts for nothing.
+        ignored: numbers that belong to no class, or "others" for all that is none; 255 and 65,535 if they are none.
+        pairs, val_pairs: a CSV or JSON list of picture and mask, in `images` and `masks` or else beside the list.
+        coco, val_coco: a panoptic, stuff or instances file of COCO's; `masks` is the folder of a panoptic one's PNGs.
+            The words are its categories, unless `values` or `names` choose some.
+    """
+
+    images: str | Path | None = None
+    masks: str | Path | None = None
+    names: Sequence[str] | None = None
+    unseen: Sequence[str] = ()
+    values: Mapping[object, str] | Sequence[Sequence[object]] | None = None
+    val_images: str | Path | None = None
+    val_masks: str | Path | None = None
+    val_share: float = 0.1
+    mask_name: str = "{stem}.png"
+    picture_name: str = STEM
+    first: int = 0
+    ignored: Sequence[int] | str | None = None
+    pairs: str | Path | None = None
+    val_pairs: str | Path | None = None
+    coco: str | Path | None = None
+    val_coco: str | Path | None = None
+
+    def __post_init__(self):
+        for one in fields(self):
+            self._check_type(one.name, getattr(self, one.name))
+        if not 0 < self.val_share < 1:
+            raise InputError(f"val_share={self.val_share}: the share to evaluate on is between 0 and 1")
+        if self.pairs is not None and self.coco is not None:
+            raise InputError("both pairs and coco: give one list of pictures")
+        if self.pairs is None and self.images is None:
+            raise InputError("no pictures: give the folders images and masks, or a list as pairs")
+        if self.pairs is None and self.coco is None and self.masks is None:
+            raise InputError("no masks: give their folder as masks, or a file of COCO's as coco")
+        if self.names is not None and self.values is not None:
+            raise InputError("both names and values: values holds the words already")
+        self.label_map  # noqa: B018 (built here so that what does not fit together is told of at once)
+
+    @staticmethod
+    def _check_type(name: str, value: object) -> None:
+        kinds = {"val_share": (float, int), "first": (int,), "mask_name": (str,), "picture_name": (str,)}
+        lists = {"names": (str, Sequence), "unseen": (str, Sequence), "values": (Mapping, Sequence),
+                 "ignored": (str, Sequence)}  # fmt: skip
+        expected = kinds.get(name) or lists.get(name) or (str, Path)
+        may_be_none = name not in kinds and name != "unseen"
+        if isinstance(value, bool) or not (isinstance(value, expected) or (value is None and may_be_none)):
+            said = " or ".join({str: "text", Path: "path", int: "whole number", float: "number"}.get(k, "list")
+                               for k in expected)  # fmt: skip
+            raise InputError(f"{name} is {value!r}, expected {said}")
+        if name == "ignored" and value not in (None, OTHERS) and any(type(number) is not int for number in value):
+            raise InputError(f'ignored is {value!r}, expected a list of whole numbers, or "{OTHERS}"')
+
+    @cached_property
+    def _meaning(self) -> tuple[Sequence[str], dict[str, tuple]]:
+        """Words, and what a `LabelMap` needs to know of their numbers."""
+        if self.values is not None:
+            return parsed_values(self.values)
+        if self.coco is not None:
+            categories = read_categories(Path(self.coco))
+            if self.names is None:
+                return list(categories.values()), {"numbers": tuple(categories)}
+            number_of = {word: number for number, word in categories.items()}
+            strange = [word for word in check_names(self.names) if word not in number_of]
+            if strange:
+                raise InputError(f"names that are no category of {self.coco}: {', '.join(strange)}")
+            return self.names, {"numbers": tuple(number_of[word] for word in check_names(self.names))}
+        if self.names is None:
+            raise InputError("no class words: give names, or values for numbers that do not simply count up")
+        return self.names, {}
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Class words in the order of the class indices."""
+        return check_names(self._meaning[0])
+
+    @cached_property
+    def label_map(self) -> LabelMap:
+        """From the masks' numbers to class indices."""
+        others = self.ignored == OTHERS
+        ignored = None if others or self.ignored is None else tuple(self.ignored)
+        return LabelMap(len(self.words), self.first, ignored, others_ignored=others, **self._meaning[1])
+
+    @property
+    def is_split_by_share(self) -> bool:
+        """Whether the pictures to evaluate on are a share of those that there are."""
+        return self.val_images is None and self.val_pairs is None and self.val_coco is None
+
+    def find(self, split: str) -> tuple[Found, LabelReader]:
+        """The pictures of a split, `train` or `val`, with their masks, and what reads these.
+
+        Raises:
+            InputError: another split; folders or files that are missing or do not fit; no picture with a mask.
+        """
+        if split not in ("train", "val"):
+            raise InputError(f"no split {split!r}; choose from train, val")
+        if split == "train" or self.is_split_by_share:
+            where = (self.pairs, self.coco, self.images, self.masks)
+        else:
+            where = (self.val_pairs, self.val_coco, self.val_images or self.images, self.val_masks or self.masks)
+        found, reader = self._found(*(None if path is None else Path(path) for path in where))
+        if not found.pairs:
+            raise InputError(f"no picture with a mask: {found}; `cascadeclip data check` looks at own data")
+        if self.is_split_by_share:
+            found = Found(_share(found.pairs, self.val_share, split), found.left)
+        return found, reader
+
+    def _found(
+        self, listing: Path | None, coco: Path | None, images: Path | None, masks: Path | None
+    ) -> tuple[Found, LabelReader]:
+        if coco is not None:
+            return coco_pairs(coco, images, masks, self.label_map)
+        if listing is not None:
+            return read_pairs(listing, images or listing.parent, masks or listing.parent), self.label_map
+        if masks is None:
+            raise InputError("no masks of the pictures to evaluate on: give their folder as val_masks")
+        found = find_pairs(images, masks, mask_name=self.mask_name, picture_name=self.picture_name)
+        return found, self.label_map
+
+
+def _share(pairs: list[tuple[Path, Path]], share: float, split: str) -> list[tuple[Path, Path]]:
+    """One side of a split that depends on the pictures' names alone: pictures that are added move few others."""
+    if len(pairs) < 2:
+        raise InputError("one picture cannot be split into some to train and some to evaluate on; give val_images")
+    first = pairs[0][0].parents
+    root = next(folder for folder in first if all(picture.is_relative_to(folder) for picture, _ in pairs))
+
+    def place(pair: tuple[Path, Path]) -> bytes:
+        return hashlib.sha256(pair[0].relative_to(root).as_posix().encode("utf-8", "surrogateescape")).digest()
+
+    count = min(max(round(share * len(pairs)), 1), len(pairs) - 1)
+    chosen = set(sorted(pairs, key=place)[:count])
+    return [pair for pair in pairs if (pair in chosen) == (split == "val")]
+
+
+def read_pairs(listing: Path, images: Path, masks: Path) -> Found:
+    """The pictures and masks that a list names.
+
+    Args:
+        listing: CSV (commas, semicolons or tabs; a line of titles may stand first) or JSON (a list of pairs, or of
+            {"picture": ..., "mask": ...}).
+        images, masks: folders that the names are in.
+
+    Raises:
+        InputError: no list, a line that holds no two names, or a name that leads out of the folders.
+    """
+    text, found, taken = read_text(listing, "list of pictures"), Found(), set()
+    rows = _json_rows(text, listing) if listing.suffix.lower() == ".json" else _csv_rows(text)
+    for number, row in rows:
+        if len(row) < 2 or not all(isinstance(name, str) and name.strip() for name in row[:2]):
+            raise InputError(f"{listing}, entry {number}: {row!r} names no picture and mask")
+        picture, mask = (folder / inside(name.strip(), listing) for folder, name in zip((images, masks), row[:2],
+                                                                                         strict=True))  # fmt: skip
+        if picture in taken:
+            found.leave("named twice", picture.name)
+        elif not picture.is_file():
+            found.leave("whose picture is missing", picture.name)
+        elif not mask.is_file():
+            found.leave("without a mask", picture.name)
+        else:
+            found.pairs.append((picture, mask))
+        taken.add(picture)
+    return found
+
+
+def _csv_rows(text: str) -> list[tuple[int, list[str]]]:
+    first = text.partition("\n")[0]
+    separator = max(",;\t", key=first.count)
+    rows = [(n, row) for n, row in enumerate(csv.reader(io.StringIO(text), delimiter=separator), start=1) if any(row)]
+    has_titles = rows and rows[0][1][0].strip().lower() in PICTURE_KEYS
+    return rows[1:] if has_titles else rows
+
+
+def _json_rows(text: str, listing: Path) -> list[tuple[int, list]]:
+    entries = parse_json(text, str(listing))
+    if not isinstance(entries, list):
+        raise InputError(f"{listing} must hold a list of pairs, [...], not {type(entries).__name__}")
+
+    def row(entry: object) -> list:
+        if isinstance(entry, dict):
+            return [next((entry[key] for key in keys if key in entry), None) for keys in (PICTURE_KEYS, MASK_KEYS)]
+        return entry if isinstance(entry, list) else [entry]
+
+    return [(number, row(entry)) for number, entry in enumerate(entries, start=1)]

@@ -1,0 +1,87 @@
+"""Class words and the sentences that they are put into: one check for everything that takes them."""
+
+import unicodedata
+from collections.abc import Sequence
+
+from cascadeclip.errors import InputError
+
+GAP = "{}"  # where the class word goes in a template
+
+
+def check_names(names: str | Sequence[str]) -> tuple[str, ...]:
+    """The words as a tuple, without spaces around them.
+
+    Raises:
+        InputError: none, an empty one, one that is no text, several in one text, or one given twice; capitals, spaces
+            and the way accents are stored make no other word.
+    """
+    names = _listed(names, "words")
+    if not names:
+        raise InputError("no words given: name at least one thing to look for, for example ['cat', 'grass']")
+    strange = [name for name in names if not isinstance(name, str) or not as_written(name)]
+    if strange:
+        raise InputError(f"words must be text that is not empty, not {strange[0]!r}")
+    if len(names) == 1 and "," in names[0]:
+        raise InputError(f"{names[0]!r} is one text: give a list of words, {[w.strip() for w in names[0].split(',')]}")
+    repeated = _repeated([as_written(name) for name in names])
+    if repeated:
+        raise InputError(f"words given twice: {', '.join(repeated)}; give each once")
+    return tuple(name.strip() for name in names)
+
+
+def check_templates(templates: str | Sequence[str], names: Sequence[str] = ()) -> tuple[str, ...]:
+    """The sentences as a tuple; one may stand alone.
+
+    Args:
+        names: words that will be put into them.
+
+    Raises:
+        InputError: none, one that is no text, one without exactly one `{}` or with other braces, one given twice, or
+            sentences that are the same for two of the words ("cat" in "{}s", and "cats" in "{}").
+    """
+    templates = _listed(templates, "templates")
+    if not templates:
+        raise InputError("no templates given: give at least one sentence with {} for the class word, 'a photo of a {}'")
+    for template in templates:
+        if not isinstance(template, str):
+            raise InputError(f"templates must be text, not {template!r}: 'a photo of a {{}}'")
+        if template.count(GAP) != 1 or {"{", "}"} & set(template.replace(GAP, "")):
+            raise InputError(
+                f"template {template!r}: a sentence has {{}} once, where the class word goes, and no other braces"
+            )
+    repeated = _repeated([as_written(template) for template in templates])
+    if repeated:
+        raise InputError(f"templates given twice: {', '.join(map(repr, repeated))}; give each once")
+    sentences: dict[str, str] = {}
+    for name in names:
+        for template in templates:
+            sentence = as_written(filled(template, name))
+            if sentences.setdefault(sentence, name) != name:
+                raise InputError(
+                    f"the words {sentences[sentence]!r} and {name!r} become the same sentence, {sentence!r}: change "
+                    "one of them, or the templates"
+                )
+    return templates
+
+
+def filled(template: str, name: str) -> str:
+    """The sentence with the word in its gap. Nothing else in either text has a meaning."""
+    return template.replace(GAP, name)
+
+
+def as_written(name: str) -> str:
+    """A text as tokenizers see it: neither capitals, nor the number of spaces, nor how accents are stored, count."""
+    kept = "".join(letter for letter in name if unicodedata.category(letter) != "Cf")  # marks without width
+    return " ".join(unicodedata.normalize("NFC", kept).split()).casefold()
+
+
+def _listed(values: str | Sequence[str], what: str) -> tuple:
+    if isinstance(values, str):
+        return (values,)
+    if not isinstance(values, Sequence):
+        raise InputError(f"{what} must be a list of texts, not {type(values).__name__}")
+    return tuple(values)
+
+
+def _repeated(texts: Sequence[str]) -> list[str]:
+    return sorted({text for text in texts if texts.count(text) > 1})
