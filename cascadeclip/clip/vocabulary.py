@@ -139,10 +139,11 @@ def chosen_templates(templates: str | Sequence[str] | None, clip: Clip) -> tuple
     """The sentences that are meant; an `InputError` for an unknown name, or a sentence without exactly one `{}`."""
     if templates is None:
         templates = "mini" if clip.name == MINI else "openai80"
-    if isinstance(templates, str):
-        if templates in TEMPLATE_SETS:
-            return TEMPLATE_SETS[templates]
+    if isinstance(templates, str) and templates in TEMPLATE_SETS:
+        return TEMPLATE_SETS[templates]
     try:
         return check_templates(templates)
     except InputError as error:
-        raise InputError(f"{error}; or choose from {', '.join(TEMPLATE_SETS)}") from error
+        raise InputError(
+            f"{error}; choose from {', '.join(TEMPLATE_SETS)}, or give sentences with one {{}} for the word"
+        ) from error

@@ -222,7 +222,7 @@ class _Run:
         return segmentation_loss(
             logits,
             labels,
-            self.ignore,
+            ignore_index=self.ignore,
             focal_weight=self.config.focal_weight,
             dice_weight=self.config.dice_weight,
             ignored_are_negatives=self.config.ignored_are_negatives,

@@ -190,7 +190,7 @@ def test_own_pictures_and_masks(voc, tmp_path):
     with pytest.raises(InputError, match="colour"):
         chosen_preset("mini", None, tmp_path / "own.json", None, None, None, None)
     (tmp_path / "own.json").write_text("{")
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match=r"own.json is damaged, no JSON"):
         chosen_preset("mini", None, tmp_path / "own.json", None, None, None, None)
 
 
