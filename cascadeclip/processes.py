@@ -2,6 +2,7 @@
 format to compute in: bfloat16 or float16 where it is asked for and the device has it."""
 
 import os
+import sys
 
 import torch
 from accelerate import PartialState
@@ -42,3 +43,11 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     if precision == "fp16":
         return torch.autocast(device.type, torch.float16)
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and has_bf16(device))
+
+
+def physical_memory() -> int:
+    """Bytes of memory that this machine has; without an end where the system does not say."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # Windows
+        return sys.maxsize

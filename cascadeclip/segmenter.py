@@ -1,39 +1,88 @@
 """Image + words -> segmentation, for people."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from torch.nn import functional as F
+from torch import Tensor
 
 from cascadeclip.checkpoints.own import TRAINED, load_any
 from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.clip.vocabulary import read_vocabulary, split_synonyms
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.images import read_image
-from cascadeclip.data.transforms import normalise, to_tensor, working_size
+from cascadeclip.data.transforms import normalise, resized, working_size
 from cascadeclip.data.words import as_written, check_names, check_templates
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.refine import pamr as refine
-from cascadeclip.evaluation.scores import predict
+from cascadeclip.evaluation.scores import bands_at, predict
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
+from cascadeclip.processes import physical_memory
 from cascadeclip.sharing.hub import HubMixin
 
 SHIPPED = {"mini": "mini_cascade.safetensors"}
 
 
-@dataclass(frozen=True)
+def _unchanged(scores: Tensor) -> Tensor:
+    return scores
+
+
+@dataclass(frozen=True, eq=False)
+class PixelScores:
+    """Scores of every class at every pixel of a picture, made when they are asked for: for a large picture and many
+    words they are gigabytes.
+
+    Attributes:
+        coarse: (1, K, h, w) float32, at the size that the model read the picture at.
+        size: (H, W), the picture's.
+        finish: what is done to (1, K, rows, W) at the picture's size to make scores of classes, (1, C, rows, W).
+    """
+
+    coarse: Tensor
+    size: tuple[int, int]
+    finish: Callable[[Tensor], Tensor] = _unchanged
+
+    @torch.inference_mode()
+    def bands(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """Which rows, and their scores (C, rows, W) float32, from top to bottom; about 128 MB at once."""
+        for rows, part in bands_at(self.coarse, self.size):
+            yield rows, self.finish(part)[0].cpu().numpy()
+
+    @torch.inference_mode()
+    def labels(self) -> np.ndarray:
+        """(H, W) int32: the class of the highest score."""
+        found = np.empty(self.size, dtype=np.int32)
+        for rows, part in bands_at(self.coarse, self.size):
+            found[rows] = self.finish(part)[0].argmax(0).cpu().numpy()
+        return found
+
+    def whole(self) -> np.ndarray:
+        """(C, H, W) float32; an `InputError` if the machine's memory cannot hold so much."""
+        classes = self.finish(self.coarse[:, :, :1, :1]).shape[1]
+        size = 4 * classes * self.size[0] * self.size[1]
+        if size > (memory := physical_memory()):
+            raise InputError(
+                f"the scores of {classes} words at {self.size[1]} x {self.size[0]} px take {size / 2**30:.0f} GiB, and "
+                f"this machine has {memory / 2**30:.0f}: read them in bands, `for rows, scores in result.score_bands()`"
+            )
+        found = np.empty((classes, *self.size), dtype=np.float32)
+        for rows, part in self.bands():
+            found[:, rows] = part
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class Segmentation:
     """A picture segmented into the words given.
 
     Attributes:
-        labels: (H, W) int64, indices into `names`.
-        scores: (C, H, W) float32, score of each word at each pixel; their argmax is `labels`.
+        labels: (H, W) int32, indices into `names`.
+        pixel_scores: what makes `scores`.
         names: the C words.
         image: (H, W, 3) uint8, the picture.
         seen: those of `names` that had mask labels in training.
@@ -42,12 +91,22 @@ class Segmentation:
     """
 
     labels: np.ndarray
-    scores: np.ndarray
+    pixel_scores: PixelScores
     names: tuple[str, ...]
     image: np.ndarray
     seen: tuple[str, ...]
     background: str | None = None
     method: str | None = None
+
+    @property
+    def scores(self) -> np.ndarray:
+        """(C, H, W) float32, score of each word at each pixel; their argmax is `labels`. Computed at every use: keep
+        it, or read `score_bands` where it is too large."""
+        return self.pixel_scores.whole()
+
+    def score_bands(self) -> Iterator[tuple[slice, np.ndarray]]:
+        """The same by bands of rows: which rows, and their scores (C, rows, W)."""
+        return self.pixel_scores.bands()
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
@@ -56,7 +115,8 @@ class Segmentation:
 
     def shares(self) -> dict[str, float]:
         """Share of the picture that each word has, from 0 to 1."""
-        return {name: float((self.labels == index).mean()) for index, name in enumerate(self.names)}
+        counts = sum(np.bincount(row, minlength=len(self.names)) for row in self.labels)
+        return {name: float(count / self.labels.size) for name, count in zip(self.names, counts, strict=True)}
 
     def called(self, name: str) -> str:
         """A name as figures and tables show it: a word that a trained model had no masks of is marked."""
@@ -137,18 +197,15 @@ class Segmenter(HubMixin):
         side = self.model.config.tower.image_size
         rows, columns = working_size(height, width, side)
         device = next(self.model.parameters()).device
-        tensor = F.interpolate(
-            to_tensor(pixels)[None].float(), (rows, columns), mode="bilinear", align_corners=False, antialias=True
-        )
-        batch = normalise(tensor).to(device)
+        batch = normalise(resized(pixels, rows, columns)).to(device)
         with torch.inference_mode():
             text = vocabulary.embeddings.to(device)
             scores = predict(self.model, batch, text, seen, self.seen_offset, window=side)
             scores = vocabulary.per_class(refine(batch, scores, pamr) if pamr else scores)
-            scores = F.interpolate(scores, (height, width), mode="bilinear", align_corners=False)[0]
+        found = PixelScores(scores, (height, width))
         return Segmentation(
-            labels=scores.argmax(0).cpu().numpy(),
-            scores=scores.cpu().numpy(),
+            labels=found.labels(),
+            pixel_scores=replace(found, coarse=scores.cpu()),
             names=vocabulary.names,
             image=pixels,
             seen=tuple(

@@ -1,16 +1,23 @@
 """Pictures and words in every shape people bring them, through the shipped checkpoint."""
 
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
 import cascadeclip
+from cascadeclip import segmenter as module
 from cascadeclip.checkpoints.own import save_checkpoint
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import working_size
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation import scores as evaluation
 from cascadeclip.presets import MINI
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +33,7 @@ def scene():
 def test_segmentation_has_the_pictures_size_and_the_words(segmenter, scene):
     picture = np.asarray(Image.fromarray(scene.image).resize((150, 110)))
     result = segmenter.segment(picture, ["tiger", "grass", "sand"])
-    assert result.labels.shape == (110, 150) and result.labels.dtype == np.int64
+    assert result.labels.shape == (110, 150) and result.labels.dtype == np.int32
     assert result.scores.shape == (3, 110, 150) and result.scores.dtype == np.float32
     assert result.names == ("tiger", "grass", "sand")
     assert result.seen == ("grass",)
@@ -167,3 +174,36 @@ def test_plot_shows_the_words_that_were_found(segmenter, scene):
     figure = result.plot()
     labels = [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
     assert labels == [f"{result.names[i]} (unseen)" for i in np.unique(result.labels)]
+
+
+def test_scores_come_in_bands_that_are_the_whole(segmenter, monkeypatch):
+    monkeypatch.setattr(evaluation, "BAND_VALUES", 3 * 150 * 7)
+    picture = np.random.default_rng(0).integers(0, 255, (200, 150, 3), dtype=np.uint8)
+    result = segmenter.segment(picture, ["tiger", "grass", "sand"])
+    bands = list(result.score_bands())
+    assert [band.shape for _, band in bands] == [(3, 7, 150)] * 28 + [(3, 4, 150)]
+    assert np.array_equal(np.concatenate([band for _, band in bands], axis=1), result.scores)
+    assert (result.scores.argmax(0) == result.labels).all()
+
+
+def test_scores_that_no_memory_holds_say_how_to_read_them(segmenter, scene, monkeypatch):
+    result = segmenter.segment(scene.image, ["tiger", "grass"])
+    monkeypatch.setattr(module, "physical_memory", lambda: 1000)
+    with pytest.raises(InputError, match=r"2 words at 96 x 96 px .* in bands"):
+        _ = result.scores
+
+
+def test_a_large_picture_and_many_words_need_little_memory(run, tmp_path):
+    """4000 x 3000 px and 60 words: scores of 2.7 GiB, which nobody asked for."""
+    script = """
+import resource, numpy as np, cascadeclip
+from cascadeclip.data.emojiscenes import CLASSES
+segmenter = cascadeclip.load("mini")
+segmenter.segment(np.zeros((96, 96, 3), np.uint8), CLASSES[:60])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+picture = np.random.default_rng(0).integers(0, 255, (3000, 4000, 3), dtype=np.uint8)
+result = segmenter.segment(picture, CLASSES[:60])
+assert result.labels.shape == (3000, 4000), result.labels.shape
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+    assert int(run(sys.executable, "-c", script, cwd=tmp_path, PYTHONPATH=str(ROOT)).split()[-1]) < 800  # MiB

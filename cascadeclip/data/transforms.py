@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
@@ -11,6 +12,7 @@ from cascadeclip.data.labels import IGNORE
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
+BAND_PIXELS = 2**22  # of a picture that are floats at once, 50 MB
 LONGEST = 4  # a picture's long side goes through the model at most this many times as long as its short side
 MEAN_COLOUR = tuple(round(255 * value) for value in IMAGE_MEAN)  # becomes 0 when normalised
 
@@ -25,6 +27,19 @@ def normalise(images: Tensor) -> Tensor:
 def to_tensor(image: np.ndarray) -> Tensor:
     """(H, W, 3) uint8 array -> (3, H, W) uint8 tensor."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
+
+
+def resized(image: np.ndarray, rows: int, columns: int) -> Tensor:
+    """(H, W, 3) uint8 -> (1, 3, rows, columns) float32 in 0..255, bilinearly with antialiasing.
+
+    First every row, a band of rows at a time, then every column: the same numbers as at once, without a float copy of a
+    large picture.
+    """
+    band = max(1, BAND_PIXELS // image.shape[1])
+    how = dict(mode="bilinear", align_corners=False, antialias=True)
+    bands = (to_tensor(image[start : start + band])[None].float() for start in range(0, len(image), band))
+    lines = torch.cat([interpolate(part, (part.shape[2], columns), **how) for part in bands], dim=2)
+    return interpolate(lines, (rows, columns), **how)
 
 
 def working_size(height: int, width: int, side: int) -> tuple[int, int]:

@@ -116,23 +116,35 @@ def _scores(
 
 
 def argmax_at(scores: Tensor, size: tuple[int, int]) -> Tensor:
-    """The class with the highest score after bilinear resizing to `size`: (B, C, h, w) -> (B, *size) int64.
+    """The class with the highest score after bilinear resizing to `size`: (B, C, h, w) -> (B, *size) int32.
 
     Done in bands of rows, so that the resized scores, gigabytes for a large picture and many classes, never exist.
     """
+    found = torch.empty(len(scores), *size, dtype=torch.int32, device=scores.device)
+    for rows, part in bands_at(scores, size):
+        found[:, rows] = part.argmax(1).int()
+    return found
+
+
+def bands_at(scores: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+    """Scores (B, C, h, w) after bilinear resizing to `size`, a band of rows at a time.
+
+    Yields:
+        which rows, and their scores (B, C, rows, width): at most `BAND_VALUES` numbers, or one row.
+    """
     height, width = size
-    if tuple(scores.shape[2:]) == (height, width):
-        return scores.argmax(1)
     band = max(1, BAND_VALUES // (scores.shape[0] * scores.shape[1] * width))
+    same = tuple(scores.shape[2:]) == (height, width)
     rows = ((torch.arange(height, device=scores.device) + 0.5) * scores.shape[2] / height - 0.5).clamp(min=0)
     above = rows.floor().long()
     below = (above + 1).clamp(max=scores.shape[2] - 1)
     weight = (rows - above).to(scores.dtype)[:, None]
-    parts = []
-    for part in torch.arange(height, device=scores.device).split(band):
+    for part in (slice(start, min(start + band, height)) for start in range(0, height, band)):
+        if same:
+            yield part, scores[:, :, part]
+            continue
         lines = torch.lerp(scores[:, :, above[part]], scores[:, :, below[part]], weight[part])
-        parts.append(F.interpolate(lines, (len(part), width), mode="bilinear", align_corners=False).argmax(1))
-    return torch.cat(parts, dim=1)
+        yield part, F.interpolate(lines, (lines.shape[2], width), mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)
@@ -267,7 +279,7 @@ def count(
 
     Args:
         predicted: scores (B, C, h, w) and labels (B, H, W).
-        after_batch: called with the segmentation (B, H, W) int64 of every batch, after it was counted.
+        after_batch: called with the segmentation (B, H, W) int32 of every batch, after it was counted.
     """
     for scores, labels in predicted:
         found = argmax_at(scores, labels.shape[1:])

@@ -99,8 +99,10 @@ def plot_class_iou(
     for group, colour, mean in (("seen", SEEN_COLOUR, scores.mIoU_seen), ("unseen", UNSEEN_COLOUR, scores.mIoU_unseen)):
         members = [i for i, name in enumerate(scores.names) if (name in scores.unseen) == (group == "unseen")]
         members.sort(key=lambda i: -np.nan_to_num(iou[i], nan=-1.0))
+        if not members:
+            continue
         places = np.arange(start, start + len(members))
-        label = f"{group} classes ({len(members)}), mean {100 * mean:.1f}"
+        label = f"{group} classes ({len(members)}), mean {100 * mean:.1f}"  # of NaN: no ground truth
         axis.bar(places, iou[members], 0.8, color=colour, label=label)
         if intervals is not None:
             low, high = 100 * np.asarray([intervals[i] for i in members]).T

@@ -13,6 +13,8 @@ from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.plots.figure import Figure
 from cascadeclip.segmenter import Segmentation
 
+MOST_SHOWN = 1000  # px of a picture's long side that a figure shows
+
 
 def plot_segmentation(segmentation: Segmentation) -> Figure:
     """A picture beside its segmentation; words that a trained model had no masks of are marked, background is grey."""
@@ -21,10 +23,12 @@ def plot_segmentation(segmentation: Segmentation) -> Figure:
         colours[-1] = OTHER_COLOUR
     figure = Figure(figsize=(8, 3.6), layout="constrained")
     picture, masks = figure.subplots(1, 2)
-    picture.imshow(segmentation.image)
+    every = max(1, max(segmentation.labels.shape) // MOST_SHOWN)  # of a large picture, every second pixel, or third
+    image, labels = segmentation.image[::every, ::every], segmentation.labels[::every, ::every]
+    picture.imshow(image)
     picture.set_title("picture")
-    masks.imshow(segmentation.image)
-    masks.imshow(colours[segmentation.labels], alpha=0.75)
+    masks.imshow(image)
+    masks.imshow(colours[labels], alpha=0.75)
     masks.set_title("segmentation" if segmentation.method is None else f"{segmentation.method}, without training")
     handles = [
         Patch(color=colours[i], label=segmentation.called(name))

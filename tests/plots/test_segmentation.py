@@ -6,7 +6,7 @@ import torch
 from cascadeclip.colours import OTHER_COLOUR, class_colours
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.plots.segmentation import _classes_to_name, plot_predictions, plot_scores, plot_segmentation
-from cascadeclip.segmenter import Segmentation
+from cascadeclip.segmenter import PixelScores, Segmentation
 from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise
 
 
@@ -18,7 +18,9 @@ def test_a_segmentation_marks_unseen_words_and_names_only_what_is_there():
     labels = np.zeros((4, 4), dtype=np.int64)
     labels[:2] = 1
     image = np.full((4, 4, 3), 9, dtype=np.uint8)
-    result = Segmentation(labels, np.zeros((3, 4, 4), np.float32), ("cat", "owl", "sky"), image, seen=("cat", "sky"))
+    result = Segmentation(
+        labels, PixelScores(torch.zeros(1, 3, 4, 4), (4, 4)), ("cat", "owl", "sky"), image, seen=("cat", "sky")
+    )
     picture, masks = plot_segmentation(result).axes
     assert np.array_equal(picture.images[0].get_array(), image)
     assert np.allclose(masks.images[1].get_array(), class_colours(3)[labels])

@@ -4,7 +4,8 @@ Symbols: B images of H x W px, N = h * w patches, K words, C classes, E joint wi
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,6 @@ import open_clip
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from cascadeclip.analysis.dense.last_block import Surgery
 from cascadeclip.analysis.dense.registry import METHODS, check_settings, from_trunk
@@ -21,13 +21,13 @@ from cascadeclip.analysis.dense.trunk import Trunk, check_blocks
 from cascadeclip.clip.load import MINI, Clip
 from cascadeclip.clip.vocabulary import Vocabulary, read_vocabulary
 from cascadeclip.data.images import read_image
-from cascadeclip.data.transforms import IMAGE_MEAN, IMAGE_STD, to_tensor, working_size
+from cascadeclip.data.transforms import IMAGE_MEAN, IMAGE_STD, resized, working_size
 from cascadeclip.data.words import check_names
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.refine import pamr
 from cascadeclip.evaluation.scores import WINDOWS_AT_ONCE, windows_over
 from cascadeclip.model.resize import bilinear
-from cascadeclip.segmenter import Segmentation
+from cascadeclip.segmenter import PixelScores, Segmentation
 
 SCALE = 40.0  # of similarities before the softmax over words, as in the code of SCLIP, NACLIP and SC-CLIP
 
@@ -225,18 +225,15 @@ def _segment(
     vocabulary = read_vocabulary(clip, names, templates, synonyms=synonyms, background=background)
     how, patch = protocol or usual_protocol(clip), clip.visual.patch_size[0]
     size = [max(1, round(length / patch)) * patch for length in working_size(*pixels.shape[:2], how.side)]
-    tensor = to_tensor(pixels)[None].float().to(clip.visual.proj.device)
-    tensor = F.interpolate(tensor, size, mode="bilinear", align_corners=False, antialias=True)
-    images, result = normalised(tensor, clip), []
+    images, result = normalised(resized(pixels, *size).to(clip.visual.proj.device), clip), []
     found = at_pixels(readers, images, vocabulary.embeddings, how.window, how.stride)
     for reader in readers:
-        similarity = found.pop(0)  # large for large pictures: not kept once its scores are there
+        similarity = found.pop(0)  # large for large pictures: not kept on the device once its labels are there
         if iterations:
             similarity = pamr(images, similarity, iterations)
-        similarity = F.interpolate(similarity, pixels.shape[:2], mode="bilinear", align_corners=False)
-        scores = reader.scores(similarity, vocabulary)[0]
+        scores = PixelScores(similarity, pixels.shape[:2], partial(reader.scores, vocabulary=vocabulary))
         result.append(Segmentation(
-            labels=scores.argmax(0).cpu().numpy(), scores=scores.cpu().numpy(), names=vocabulary.names, image=pixels,
-            seen=(), background=vocabulary.background, method=reader.name,
+            labels=scores.labels(), pixel_scores=replace(scores, coarse=similarity.cpu()), names=vocabulary.names,
+            image=pixels, seen=(), background=vocabulary.background, method=reader.name,
         ))  # fmt: skip
     return result
