@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cascadeclip.analysis.dense.registry import dense_features
 from cascadeclip.analysis.layers import FeatureColours
 from cascadeclip.analysis.lenses import Tower, block_inputs, block_tokens, raw_lens
 from cascadeclip.analysis.pictures import Picture, grid_of, one_batch, to_batch
@@ -19,6 +20,7 @@ from cascadeclip.data.emojiscenes import CLASSES
 from cascadeclip.data.labels import IGNORE
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import Readout
+from cascadeclip.evaluation.refine import pamr
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.encoder import EncoderOutput
 from cascadeclip.model.tower import run_block
@@ -200,9 +202,10 @@ class WordMasks:
     Attributes:
         names, unseen: the words, and those that never had a mask label.
         on: which of the S stages count in the sum.
-        masks: (S + 1, C, h, w) float32, mask logits; the sum comes last.
+        masks: (S + 1, C, h, w) float32, mask logits; the sum comes last, but for a method `beside` it.
         best: (S + 1, h, w) int64, the word chosen at each place, the seen offset taken off.
         truth: (h, w) int64, the right word, or 255 where it is none of them or unknown.
+        beside: a training-free method whose masks stand in one column more.
     """
 
     names: tuple[str, ...]
@@ -211,6 +214,7 @@ class WordMasks:
     masks: np.ndarray
     best: np.ndarray
     truth: np.ndarray
+    beside: str | None = None
 
     def right(self) -> list[float]:
         """Share of the pixels with a known word that each stage and the sum give it; nan if there are none."""
@@ -227,7 +231,7 @@ def read_words(segmenter: Segmenter, encoded: EncoderOutput, names: Sequence[str
 
 def word_masks(
     segmenter: Segmenter, picture: Picture, names: Sequence[str], on: Sequence[bool], *,
-    logits: Tensor | None = None, classes: Sequence[str] = CLASSES,
+    logits: Tensor | None = None, classes: Sequence[str] = CLASSES, beside: str | None = None,
 ) -> WordMasks:  # fmt: skip
     """The words' masks at the size they are drawn at.
 
@@ -235,6 +239,7 @@ def word_masks(
         on: stages that count in the sum; at least one.
         logits: `read_words` of the same, if that has been done already.
         classes: what the picture's labels are indices into.
+        beside: a training-free method on the same CLIP to compare with.
     """
     if logits is None:
         logits = read_words(segmenter, encode(segmenter.model, [picture.image]), names)
@@ -242,8 +247,32 @@ def word_masks(
     size, unseen = shown_size(picture.image), tuple(name for name in names if name not in segmenter.seen)
     seen = [position for position, name in enumerate(names) if name not in unseen]
     best = probabilities(columns, size, seen, segmenter.seen_offset).argmax(1).numpy()
-    truth = truth_among(picture, classes, names, size)
-    return WordMasks(tuple(names), unseen, tuple(on), resized(columns, size).numpy(), best, truth)
+    truth, masks = truth_among(picture, classes, names, size), resized(columns, size).numpy()
+    if beside is not None:
+        without = method_masks(segmenter, picture.image, names, beside, size)
+        masks, best = np.concatenate([masks, without[None]]), np.concatenate([best, without.argmax(0)[None]])
+    return WordMasks(tuple(names), unseen, tuple(on), masks, best, truth, beside)
+
+
+@torch.inference_mode()
+def method_masks(
+    segmenter: Segmenter, image: np.ndarray, names: Sequence[str], method: str, size: tuple[int, int]
+) -> np.ndarray:
+    """What a training-free method says about the words, (C, *size) float32: similarities less their mean.
+
+    The mean is that of the words at each place, or of the places, if there is one word.
+    """
+    visual, text = segmenter.clip.visual, segmenter.clip.class_embeddings(names, segmenter.templates)
+    batch = to_batch(image, visual)
+    patches = dense_features(visual, batch, method)
+    similarity = (patches @ text.to(patches).T).transpose(1, 2).unflatten(2, grid_of(batch, visual)).float().cpu()
+    similarity = similarity - similarity.mean((1,) if len(names) > 1 else (2, 3), keepdim=True)
+    return resized(similarity, size)[0].numpy()
+
+
+def refined(batch: Tensor, similarity: Tensor, image: np.ndarray, times: int) -> Tensor:
+    """Similarities (1, C, h, w) refined along a picture's edges, at the size they are drawn: (1, C, h', w')."""
+    return resized(pamr(batch, similarity, times), shown_size(image))
 
 
 def every_second_pixel(pictures: Sequence[Picture]) -> Tensor:

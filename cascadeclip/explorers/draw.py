@@ -104,17 +104,20 @@ def draw_words(image: np.ndarray, found: WordMasks, stages: Sequence[str]) -> Dr
 
     Args:
         image: (H, W, 3) uint8.
-        found: `compute.word_masks`; stages that are off are drawn pale.
+        found: `compute.word_masks`; stages that are off are drawn pale, a training-free method on a scale of its own.
         stages: name of each.
     """
     logits, names = found.masks, found.names
-    reach, colours = max(float(np.abs(logits).max()), 1e-6), class_colours(len(names))
-    on, (height, width) = [*found.on, True], logits.shape[2:]
+    colours, beside = class_colours(len(names)), [found.beside] if found.beside is not None else []
+    on, (height, width) = [*found.on, True, *(True for _ in beside)], logits.shape[2:]
+    reach = max(float(np.abs(logits[: len(found.on) + 1]).max()), 1e-6)
+    own = max(float(np.abs(logits[-1]).max()), 1e-6) if beside else reach  # a method's similarities are no logits
+    ends = [reach] * (len(found.on) + 1) + [own] * len(beside)
     pale = [1.0 if state else 0.25 for state in on]
-    rows = [[1 - a + a * heat(c[w], "RdBu_r", -reach, reach) for a, c in zip(pale, logits, strict=True)]
+    rows = [[1 - a + a * heat(c[w], "RdBu_r", -end, end) for a, c, end in zip(pale, logits, ends, strict=True)]
             for w in range(len(names))]  # fmt: skip
     rows.append([1 - a + a * colours[s] for a, s in zip(pale, found.best, strict=True)])
-    above = [name if state else f"{name}\n(off)" for name, state in zip([*stages, "sum"], on, strict=True)]
+    above = [name if state else f"{name}\n(off)" for name, state in zip([*stages, "sum", *beside], on, strict=True)]
     left = [*(name + "\n(unseen)" * (name in found.unseen) for name in names), "best word"]
     gap, place = max(1, width // 16), (374, 60, WIDTH - 384, 700)
     wide = inside(place, len(above) * (width + gap) - gap, len(rows) * (height + gap) - gap)
@@ -245,6 +248,7 @@ def draw_surgery(
     names: Sequence[str],
     scores: Mapping[str, Mapping[str, float]] | None,
     repaired: np.ndarray | None = None,
+    background: Mapping[str, np.ndarray] | None = None,
 ) -> Drawing:
     """Patch-text maps before and after surgery, the word each patch is nearest to, and the scores.
 
@@ -253,22 +257,29 @@ def draw_surgery(
         similarity: row's name -> (C, h, w) cosine similarities; every map has its own range of brightness.
         names: the C words.
         scores: row's name -> label -> mIoU as fraction; None without labelled pictures.
-        repaired: (h, w) bool, patches that were filled, framed in the picture.
+        repaired: bool by patch, those that were filled, framed in the picture.
+        background: row's name -> (h, w) bool, where the nearest word is too far to count: drawn grey.
     """
-    colours, (height, width) = class_colours(len(names)), next(iter(similarity.values())).shape[1:]
-    rows = [[*(heat(one) for one in maps), colours[maps.argmax(0)]] for maps in similarity.values()]
+    colours, (height, width), rows = class_colours(len(names)), next(iter(similarity.values())).shape[1:], []
+    for name, maps in similarity.items():
+        nearest = colours[maps.argmax(0)]
+        nearest[(background or {}).get(name, np.zeros((height, width), dtype=bool))] = OTHER_COLOUR
+        rows.append([*(heat(one) for one in maps), nearest])
     place = (250, 40, WIDTH - 258, 300)
     wide = inside(place, (len(names) + 1) * (width + 1) - 1, len(rows) * (height + 1) - 1)
     picture = inside((8, 40, 160, 160), width, height)
     below = picture[1] + picture[3] + 14
-    bottom = max(wide[1] + wide[3], below + 17 * len(names)) + 36
+    bottom = max(wide[1] + wide[3], below + 17 * (len(names) + bool(background))) + 36
     drawing = Drawing(bottom + (17 * sum(map(len, scores.values())) + 56 if scores else 40))
     drawing.panel(picture, image, "picture")
-    cell = picture[2] / width
+    cell = picture[2] / (width if repaired is None else repaired.shape[1])
     for row, column in () if repaired is None else np.argwhere(repaired):
         drawing.frame((picture[0] + cell * column, picture[1] + cell * row, cell, cell))
     drawing.montage(place, rows, list(similarity), [*names, "nearest word"])
-    drawing.key(8, below, [(colours[c], name) for c, name in enumerate(names)], room=190)
+    key = [(colours[c], name) for c, name in enumerate(names)] + (
+        [(OTHER_COLOUR, "none of them")] if background else []
+    )
+    drawing.key(8, below, key, room=190)
     if scores is None:
         drawing.text(250, bottom + 10, "No scores: these pictures have no labels.")
     else:

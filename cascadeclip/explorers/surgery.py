@@ -1,6 +1,6 @@
-"""Surgery judged: mIoU of patch-text maps over labelled pictures, beside what has to be beaten.
+"""Surgery and methods judged: mIoU of patch-text maps over labelled pictures, beside what has to be beaten.
 
-Symbols as in `surgery.py`: n pictures, N = h * w patches, T = 1 + N tokens, C classes, E joint width.
+Symbols as in `analysis/surgery.py`: n pictures, N = h * w patches, T = 1 + N tokens, C classes, E joint width.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cascadeclip.analysis.dense.last_block import Surgery
+from cascadeclip.analysis.dense.registry import from_trunk
+from cascadeclip.analysis.dense.trunk import Trunk
 from cascadeclip.analysis.layers import patch_labels
-from cascadeclip.analysis.lenses import Tower, block_inputs
+from cascadeclip.analysis.lenses import Tower
 from cascadeclip.analysis.pictures import Picture, grid_of, one_batch
-from cascadeclip.analysis.surgery import Surgery, last_block
 from cascadeclip.data.labels import IGNORE
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import confusion_of
@@ -22,21 +24,24 @@ from cascadeclip.model.tower import build_tower, tower_config
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """Labelled pictures laid out for surgery: everything up to the last block is computed once.
+    """Labelled pictures laid out for surgery and for methods: CLIP's own blocks are computed once.
 
     Attributes:
-        inputs: tower's name (`trained`, `random`) -> what goes into its last block, (n, T, D).
-        towers: the towers by the same names.
+        trunks: tower's name (`trained`, `random`) -> the pictures on their way through it.
         labels: (n, N) int64, each patch's class.
         text: (C, E), the classes' embeddings.
         grid: (h, w).
     """
 
-    inputs: dict[str, Tensor]
-    towers: dict[str, Tower]
+    trunks: dict[str, Trunk]
     labels: Tensor
     text: Tensor
     grid: tuple[int, int]
+
+    @property
+    def inputs(self) -> dict[str, Tensor]:
+        """What goes into each tower's last block, (n, T, D)."""
+        return {name: trunk.before(trunk.depth) for name, trunk in self.trunks.items()}
 
 
 @torch.inference_mode()
@@ -48,22 +53,25 @@ def lay_out(visual: Tower, pictures: Sequence[Picture], text: Tensor, seed: int 
         torch.manual_seed(seed)
         random = build_tower(tower_config(visual)).to(visual.proj.device).eval()
     batch = one_batch([picture.image for picture in pictures], visual)
-    grid, towers = grid_of(batch, visual), {"trained": visual, "random": random}
     labels = torch.stack([torch.as_tensor(picture.labels) for picture in pictures])
-    inputs = {name: block_inputs(tower, batch)[-1] for name, tower in towers.items()}
-    return Bench(inputs, towers, patch_labels(labels, grid), text.to(visual.proj.device), grid)
+    trunks = {name: Trunk(tower, batch) for name, tower in (("trained", visual), ("random", random))}
+    grid = grid_of(batch, visual)
+    return Bench(trunks, patch_labels(labels, grid), text.to(visual.proj.device), grid)
 
 
-def bench_scores(bench: Bench, surgery: Surgery, seed: int = 0) -> dict[str, float]:
+def bench_scores(
+    bench: Bench, method: Surgery | str, seed: int = 0, *, blocks: Sequence[int] | None = None
+) -> dict[str, float]:
     """mIoU over patches, each picture's patches given to the likeliest of its own words; baselines beside it.
 
+    Args:
+        method, blocks: as in `dense_features`.
+
     Returns:
-        `right words`, and what they must beat under the same surgery: `wrong words` (every word's embedding is that of
+        `right words`, and what they must beat under the same method: `wrong words` (every word's embedding is that of
         another one), `shuffled patches` (the right tokens in wrong places), `random tower` (weights never trained).
     """
-    tokens = {
-        name: last_block(bench.towers[name], inputs, bench.grid, surgery) for name, inputs in bench.inputs.items()
-    }
+    tokens = {name: from_trunk(trunk, method, blocks=blocks) for name, trunk in bench.trunks.items()}
     places = torch.randperm(bench.labels.shape[1], generator=torch.Generator().manual_seed(seed))
     cases = {
         "right words": (tokens["trained"], bench.text),

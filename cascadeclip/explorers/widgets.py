@@ -11,9 +11,11 @@ import ipywidgets
 import numpy as np
 import torch
 
-from cascadeclip.analysis.lenses import block_inputs
-from cascadeclip.analysis.pictures import Picture, grid_of, scene_pictures, to_batch
-from cascadeclip.analysis.surgery import ATTENTIONS, Surgery, last_block, repair_outliers
+from cascadeclip.analysis.dense.last_block import ATTENTIONS, Surgery, repair_outliers
+from cascadeclip.analysis.dense.registry import METHODS, from_trunk
+from cascadeclip.analysis.dense.segment import SCALE
+from cascadeclip.analysis.dense.trunk import Trunk, check_blocks
+from cascadeclip.analysis.pictures import Picture, scene_pictures, to_batch
 from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES
 from cascadeclip.data.words import check_names
@@ -26,6 +28,7 @@ from cascadeclip.explorers.surgery import bench_scores, lay_out
 from cascadeclip.model.cascade import nga_weights
 from cascadeclip.segmenter import Segmenter, load
 
+BY_HAND = "surgery by hand"
 OFFSETS = tuple(np.linspace(0, 0.5, 11).round(2).tolist())
 
 
@@ -102,7 +105,9 @@ class WordExplorer(Explorer):
         self.titles = [f"stage {s}\n{'+'.join(map(str, blocks))}" for s, blocks in enumerate(stages, 1)]
         names = [title.replace("\n", ": ") for title in self.titles]
         self.stages = [ipywidgets.Checkbox(True, description=name, indent=False) for name in names]
-        super().__init__(pictures or scene_pictures(), [[self.words], self.stages])
+        beside = [("nothing", None), *((method, method) for method in METHODS)]
+        self.beside = ipywidgets.Dropdown(options=beside, description="without training, beside it")
+        super().__init__(pictures or scene_pictures(), [[self.words, self.beside], self.stages])
 
     def picture_changed(self) -> None:
         if self.chooser.value.words:
@@ -114,7 +119,9 @@ class WordExplorer(Explorer):
     def figure(self) -> Drawing:
         picture, names = self.chooser.value, check_names(compute.split_words(self.words.value))
         on, logits = [stage.value for stage in self.stages], self._logits(picture, names)
-        found = compute.word_masks(self.segmenter, picture, names, on, logits=logits, classes=self.classes)
+        found = compute.word_masks(
+            self.segmenter, picture, names, on, logits=logits, classes=self.classes, beside=self.beside.value
+        )
         return draw.draw_words(picture.image, found, self.titles)
 
 
@@ -223,13 +230,13 @@ class CascadeExplorer(Explorer):
 
 
 class SurgeryBench(Explorer):
-    """Surgery bench: the last block cut open, without training.
+    """Surgery bench: CLIP's last block cut open by hand, or by a method, without training.
 
     Args:
         clip: Mini-CLIP if None.
         pictures: scenes of the mini world if None.
         classes: what the pictures' labels are indices into.
-        scored: on how many of the labelled pictures the scores are measured.
+        scored: on how many of the labelled pictures the scores are measured; over patches, before any refinement.
         templates: sentences that the words are put into.
     """
 
@@ -244,49 +251,65 @@ class SurgeryBench(Explorer):
     ):
         self.visual, pictures = (clip := clip or load_clip()).visual, pictures or scene_pictures()
         self._text = lru_cache(16)(lambda names: clip.class_embeddings(names, templates))
-        self._inputs = lru_cache(4)(self._read)
+        self._trunk = lru_cache(4)(self._read)
         labelled = [picture for picture in pictures if picture.labels is not None][:scored]
         self.bench = lay_out(self.visual, labelled, self._text(tuple(classes))) if labelled else None
-        self._scores = lru_cache(64)(lambda surgery: bench_scores(self.bench, surgery))
+        self._scores = lru_cache(64)(lambda method, blocks: bench_scores(self.bench, method, blocks=blocks))
+        super().__init__(pictures, self._make_controls(clip.tower.layers))
+
+    def _make_controls(self, layers: int) -> list[list[ipywidgets.Widget]]:
+        plain = dict(indent=False)
         self.words = words_field("words, separated by commas")
         self.words.layout.width = "36em"
+        self.method = ipywidgets.Dropdown(options=[(BY_HAND, None), *((m, m) for m in METHODS)], description="method")
         self.attention = ipywidgets.ToggleButtons(options=ATTENTIONS, description="attention")
-        self.residual = ipywidgets.Checkbox(True, description="residual", indent=False)
-        self.feed_forward = ipywidgets.Checkbox(True, description="feed-forward", indent=False)
-        self.repair = ipywidgets.Checkbox(False, description="repair patches longer than", indent=False)
+        self.residual = ipywidgets.Checkbox(True, description="residual", **plain)
+        self.feed_forward = ipywidgets.Checkbox(True, description="feed-forward", **plain)
+        self.repair = ipywidgets.Checkbox(False, description="repair patches longer than", **plain)
         self.factor = ipywidgets.FloatSlider(1.3, min=1.05, max=4, step=0.05, description="times the median")
-        controls = [
-            [self.words],
-            [self.attention],
-            [self.residual, self.feed_forward, self.repair, self.factor],
+        self.blocks = [
+            ipywidgets.Checkbox(b == layers, description=f"block {b}", **plain) for b in range(1, layers + 1)
         ]
-        super().__init__(pictures, controls)
+        self.pamr = ipywidgets.IntSlider(0, 0, 20, description="refined along edges, times")
+        self.background = ipywidgets.FloatSlider(0, min=0, max=1, step=0.05, description="none of them below")
+        by_hand = [self.attention, self.residual, self.feed_forward, self.repair, self.factor]
+        self.method.observe(lambda change: [setattr(one, "disabled", bool(change["new"])) for one in by_hand], "value")
+        return [[self.method, self.words], [self.attention], by_hand[1:], self.blocks, [self.pamr, self.background]]
 
     def picture_changed(self) -> None:
         if self.chooser.value.words:
             self.words.value = ", ".join(self.chooser.value.words)
 
-    def _read(self, picture: Picture):
-        """What goes into the last block, (1, T, D), and the grid."""
+    def _read(self, picture: Picture) -> tuple[torch.Tensor, Trunk]:
         batch = to_batch(picture.image, self.visual)
-        return block_inputs(self.visual, batch)[-1], grid_of(batch, self.visual)
+        return batch, Trunk(self.visual, batch)
 
     def surgery(self) -> Surgery:
-        """What the controls say."""
+        """What the controls by hand say."""
         factor = self.factor.value if self.repair.value else None
         return Surgery(self.attention.value, self.residual.value, self.feed_forward.value, factor)
 
     @torch.inference_mode()
     def figure(self) -> Drawing:
         picture, names = self.chooser.value, check_names(compute.split_words(self.words.value))
-        (tokens, grid), text, repaired = self._inputs(picture), self._text(names), None
-        cases = {"as CLIP is": Surgery(), "after surgery": self.surgery()}
-        if self.repair.value:
-            repaired = repair_outliers(tokens, grid, self.factor.value)[1][0].unflatten(0, grid).cpu().numpy()
-        similarity = {
-            name: (text.to(tokens.device) @ last_block(self.visual, tokens, grid, surgery)[0].T).unflatten(1, grid)
-            for name, surgery in cases.items()
-        }
-        scores = {name: self._scores(surgery) for name, surgery in cases.items()} if self.bench else None
-        maps = {name: found.float().cpu().numpy() for name, found in similarity.items()}
-        return draw.draw_surgery(picture.image, maps, names, scores, repaired)
+        (batch, trunk), text, repaired = self._trunk(picture), self._text(names), None
+        blocks = check_blocks([b for b, box in enumerate(self.blocks, 1) if box.value], trunk.depth)
+        method = self.method.value or self.surgery()
+        cases = {"as CLIP is": (Surgery(), None), self.method.value or "after surgery": (method, blocks)}
+        if self.repair.value and not self.method.value:
+            tokens = trunk.before(max(blocks))
+            repaired = (
+                repair_outliers(tokens, trunk.grid, self.factor.value)[1][0].unflatten(0, trunk.grid).cpu().numpy()
+            )
+        scores = {name: self._scores(*case) for name, case in cases.items()} if self.bench else None
+        maps = {}
+        for name, (how, those) in cases.items():
+            similarity = (from_trunk(trunk, how, blocks=those) @ text.to(batch).T).transpose(1, 2)
+            maps[name] = similarity.unflatten(2, trunk.grid).float()
+        if self.pamr.value:
+            maps = {name: compute.refined(batch, found, picture.image, self.pamr.value) for name, found in maps.items()}
+        grey, limit = None, self.background.value
+        if limit:
+            grey = {name: (SCALE * m).softmax(1).amax(1)[0].cpu().numpy() < limit for name, m in maps.items()}
+        maps = {name: found[0].cpu().numpy() for name, found in maps.items()}
+        return draw.draw_surgery(picture.image, maps, names, scores, repaired, grey)

@@ -20,6 +20,7 @@ pytest.importorskip("ipywidgets")
 
 import ipywidgets
 
+from cascadeclip.analysis.dense import METHODS
 from cascadeclip.analysis.pictures import Picture, scene_pictures
 from cascadeclip.errors import InputError
 from cascadeclip.explorers import base, widgets
@@ -65,6 +66,7 @@ def test_every_control_changes_the_picture_and_back(kind, made):
     one.clicked(0.1, 0.2)
     if kind is widgets.SurgeryBench:
         one.repair.value = True  # without it, its slider has nothing to say
+        one.blocks[10].value = True  # one block has to stay
     for control in settable(one):
         if control in (one.chooser, getattr(one, "sigma", None)):
             continue
@@ -73,6 +75,36 @@ def test_every_control_changes_the_picture_and_back(kind, made):
         assert not one.message.value and one.picture.value != before, control.description
         control.value = value
         assert one.picture.value == before, f"{control.description} left something behind"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_stands_beside_the_cascade_and_on_the_bench(made, method):
+    words, bench = made(widgets.WordExplorer), made(widgets.SurgeryBench)
+    before = [words.picture.value, bench.picture.value]
+    words.beside.value = bench.method.value = method
+    assert not words.message.value and not bench.message.value
+    assert words.picture.value != before[0] and bench.picture.value != before[1]
+    assert bench.attention.disabled and bench.repair.disabled
+    bench.method.value = None
+    assert not bench.attention.disabled and bench.picture.value == before[1]
+
+
+def test_the_bench_needs_a_block(made):
+    bench = made(widgets.SurgeryBench)
+    bench.blocks[-1].value = False
+    assert "name one or more of the tower" in bench.message.value
+    bench.blocks[5].value = True
+    assert not bench.message.value
+
+
+def test_refinement_and_background_on_the_bench(made):
+    bench = made(widgets.SurgeryBench)
+    bench.method.value = "naclip"
+    before = bench.picture.value
+    bench.pamr.value = 3
+    assert bench.picture.value != before and not bench.message.value
+    before, bench.background.value = bench.picture.value, 0.9
+    assert bench.picture.value != before and not bench.message.value
 
 
 @each

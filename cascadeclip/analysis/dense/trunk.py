@@ -15,7 +15,7 @@ from cascadeclip.model.tower import embed, run_block
 
 
 class Trunk:
-    """A batch on its way through an image tower, block by block and no further than needed.
+    """A batch on its way through an image tower, block by block and no further than needed; without gradients.
 
     Args:
         visual: open_clip image tower; it is not changed.
@@ -28,7 +28,8 @@ class Trunk:
 
     def __init__(self, visual: Tower, images: Tensor):
         self.visual = visual
-        first, self.grid = embed(visual, images, class_embedding_twice=False)
+        with torch.inference_mode():
+            first, self.grid = embed(visual, images, class_embedding_twice=False)
         self._states = [first]
 
     @property
@@ -39,6 +40,7 @@ class Trunk:
         """Block `number`, counted from 1."""
         return self.visual.transformer.resblocks[number - 1]
 
+    @torch.inference_mode()
     def after(self, number: int) -> Tensor:
         """Tokens (B, T, D) after block `number`; 0 for those before the first. What was run once is kept."""
         while len(self._states) <= number:
@@ -52,11 +54,6 @@ class Trunk:
     def joint(self, tokens: Tensor) -> Tensor:
         """CLIP's own `ln_post` and `proj`: (..., D) -> (..., E), L2-normed."""
         return raw_lens(self.visual, tokens)
-
-    def feed_forward(self, number: int, tokens: Tensor) -> Tensor:
-        """Block `number`'s feed-forward with the residual around it: (B, T, D) -> (B, T, D)."""
-        block = self.block(number)
-        return tokens + block.ls_2(block.mlp(block.ln_2(tokens)))
 
 
 def check_blocks(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
