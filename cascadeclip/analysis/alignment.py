@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cascadeclip.data.transforms import IGNORE
+from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.resampling import Resampled, bootstrap
 
@@ -80,13 +80,14 @@ def localise(similarity: Tensor, labels: Tensor, *, present_only: bool = False) 
 
     Args:
         similarity: (images, N, C) float.
-        labels: (images, N) int64, each patch's class, see `analysis.patch_labels`; 255 counts nowhere.
+        labels: (images, N) int64, each patch's class, see `analysis.patch_labels`; ignored ones count nowhere.
         present_only: let the argmax choose among the image's own classes instead of all C.
 
     Raises:
         InputError: shapes that do not fit, or labels that are not below C.
     """
-    (images, patches, classes), counted = similarity.shape, labels != IGNORE
+    images, patches, classes = similarity.shape
+    counted = labels != ignored_label(classes)
     known = labels[counted]
     if labels.shape != (images, patches) or (len(known) and not 0 <= known.min() <= known.max() < classes):
         raise InputError(f"labels {tuple(labels.shape)} must be ({images}, {patches}) with values 0..{classes - 1}")

@@ -17,6 +17,7 @@ from cascadeclip.analysis.dense.trunk import Trunk, check_blocks
 from cascadeclip.analysis.layers import patch_labels
 from cascadeclip.clip.load import Clip
 from cascadeclip.clip.vocabulary import chosen_templates
+from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.contours import contour_counts, contour_f
 from cascadeclip.evaluation.diagnostics import class_iou, picture_counts
@@ -64,14 +65,19 @@ class Judge:
             raise InputError(f"unseen={unknown} are none of the {len(self.names)} class names; use words from `names`")
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
-        """Scores (B, C, h, w) float, whose argmax is the segmentation, and labels (B, H, W), indices or 255."""
+        """Add pictures: what is to be measured, and the truth.
+
+        Args:
+            scores: (B, C, h, w) float; their argmax is the segmentation.
+            labels: (B, H, W) integer, indices into `names`, or the label of ignored pixels.
+        """
         scores, classes = scores.float().cpu(), len(self.names)
         by_patch = patch_labels(labels, tuple(scores.shape[2:]))
         flat = scores.flatten(2).transpose(1, 2)  # (B, N, C)
         pixels = argmax_at(scores, tuple(labels.shape[1:]))
         self._patches.append(picture_counts(flat.argmax(-1)[:, None], by_patch[:, None], classes))
         self._pixels.append(picture_counts(pixels, labels.long(), classes))
-        self._contours.append(contour_counts(pixels, labels.long()))
+        self._contours.append(contour_counts(pixels, labels.long(), ignored=ignored_label(classes)))
         self._found.append(localise(flat, by_patch))
 
     def measures(self, repeats: int = 200, seed: int = 0) -> dict[str, Resampled]:
@@ -126,7 +132,7 @@ def method_table(
 
     Args:
         images: (n, 3, H, W) uint8, read whole.
-        labels: (n, H, W) integer, indices into `names`, or 255.
+        labels: (n, H, W) integer, indices into `names`, or the label of ignored pixels.
         names, unseen: class words, and those reported apart.
         blocks: numbers, or several of them for a set that is read together; all blocks one by one by default. A method
             that reads below the block it changes has no line for the first one.

@@ -10,7 +10,8 @@ from cascadeclip.analysis.dense import MEASURES, Judge, as_markdown, dense_featu
 from cascadeclip.analysis.layers import patch_labels
 from cascadeclip.clip.load import load_clip
 from cascadeclip.data.emojiscenes import CLASSES, UNSEEN, EmojiScenes
-from cascadeclip.data.transforms import IGNORE, normalise, to_tensor
+from cascadeclip.data.labels import IGNORE
+from cascadeclip.data.transforms import normalise, to_tensor
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.contours import contour_counts, contour_f
 from cascadeclip.evaluation.diagnostics import mean_scores, picture_counts
