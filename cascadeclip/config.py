@@ -1,11 +1,31 @@
 """Settings as dataclasses. One `ModelConfig` states every variant of the model; presets live in `presets.py`."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from typing import Annotated, Any, TypeVar
 
+from cascadeclip._version import __version__
 from cascadeclip.errors import InputError
+from cascadeclip.schema import Range, check_fields
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 AGGREGATIONS = ("nga", "sum", "mean", "concat", "attention")
+
+# Settings that files of older versions do not have, and the value that means "as it was before there was a choice".
+# Whoever adds a setting to a configuration adds a row here.
+AS_BEFORE: dict[str, Any] = {
+    "train_aggregation": True,
+    "shared_projection": False,
+    "shared_decoder": False,
+    "spectral_blocks": [],
+    "centre_text": False,
+    "aligned_start": False,
+    "compile": False,
+}
+
+# Far above what anybody uses; a damaged file must not make us reserve terabytes.
+Size = Annotated[int, Range(high=2**14)]
+Steps = Annotated[int, Range(high=10**9)]
 
 
 @dataclass(frozen=True)
@@ -22,15 +42,16 @@ class TowerConfig:
         quick_gelu: x * sigmoid(1.702 x) instead of GELU, as in OpenAI's weights.
     """
 
-    image_size: int = 96
-    patch_size: int = 8
-    width: int = 192
-    layers: int = 12
-    heads: int = 3
-    embed_dim: int = 128
+    image_size: Size = 96
+    patch_size: Size = 8
+    width: Size = 192
+    layers: Annotated[int, Range(high=1000)] = 12
+    heads: Size = 3
+    embed_dim: Size = 128
     quick_gelu: bool = False
 
     def __post_init__(self):
+        check_fields(self, "tower.")
         for name in ("image_size", "patch_size", "width", "layers", "heads", "embed_dim"):
             _require(getattr(self, name) >= 1, f"tower.{name}={getattr(self, name)} must be at least 1")
         _require(self.width % self.heads == 0, f"tower.width={self.width} does not split into {self.heads} heads")
@@ -68,11 +89,11 @@ class ModelConfig:
             `tower.image_size` squared first, whatever the picture's size, and from there to the picture.
     """
 
-    stages: tuple[tuple[int, ...], ...] = ((6, 7, 8), (9, 10, 11), (12,))
+    stages: Annotated[tuple[tuple[int, ...], ...], Range(high=1000)] = ((6, 7, 8), (9, 10, 11), (12,))
     aggregation: str = "nga"
     sigma: float = 1.0
-    prompt_tokens: int = 10
-    decoder_layers: int = 3
+    prompt_tokens: Annotated[int, Range(high=10_000)] = 10
+    decoder_layers: Annotated[int, Range(high=100)] = 3
     decoder_heads: int = 8
     dropout: float = 0.1
     tower: TowerConfig = field(default_factory=TowerConfig)
@@ -87,9 +108,9 @@ class ModelConfig:
     spectral_blocks: tuple[int, ...] = ()
 
     def __post_init__(self):
-        nested = all(isinstance(stage, list | tuple) for stage in self.stages)
+        nested = isinstance(self.stages, list | tuple) and all(isinstance(stage, list | tuple) for stage in self.stages)
         _require(nested, f"stages={self.stages}: write a list of blocks for every stage, as in [[6, 7, 8], [12]]")
-        object.__setattr__(self, "stages", tuple(tuple(stage) for stage in self.stages))
+        check_fields(self)
         layers, width = self.tower.layers, self.tower.embed_dim
         _require(self.stages and all(self.stages), f"stages={self.stages}: name at least one block in every stage")
         for stage in self.stages:
@@ -100,7 +121,6 @@ class ModelConfig:
             self.aggregation in AGGREGATIONS,
             f"aggregation={self.aggregation!r}: choose from {', '.join(AGGREGATIONS)}",
         )
-        object.__setattr__(self, "spectral_blocks", tuple(self.spectral_blocks))
         beyond = [block for block in self.spectral_blocks if not 1 <= block <= layers]
         _require(not beyond, f"spectral_blocks={self.spectral_blocks}: the tower has blocks 1..{layers}, not {beyond}")
         _require(self.sigma > 0, f"sigma={self.sigma} must be positive")
@@ -122,10 +142,14 @@ class ModelConfig:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> "ModelConfig":
-        """Strict: an unknown or missing setting is an `InputError`."""
-        tower = _strict(TowerConfig, values.get("tower", {}))
-        return _strict(cls, {**values, "tower": tower})
+    def from_dict(cls, values: Mapping[str, Any]) -> "ModelConfig":
+        """Strict: an unknown or missing setting is an `InputError`. Of settings that files of older versions do not
+        have, `AS_BEFORE` says the value.
+        """
+        _require(isinstance(values, Mapping), f"settings of a model must be an object, {{...}}, not {values!r:.60}")
+        tower = values.get("tower", {})
+        _require(isinstance(tower, Mapping), f"tower must be an object, {{...}}, not {tower!r:.60}")
+        return _strict(cls, {**values, "tower": _strict(TowerConfig, tower)})
 
 
 @dataclass(frozen=True)
@@ -154,31 +178,32 @@ class TrainConfig:
         keep_every: steps between models that are kept for good; 0 keeps none but the last.
     """
 
-    steps: int = 20_000
-    batch_size: int = 16
-    accumulate: int = 1
+    steps: Steps = 20_000
+    batch_size: Steps = 16
+    accumulate: Steps = 1
     gradient_checkpointing: bool = False
     learning_rate: float = 2e-4
     weight_decay: float = 0.01
-    warmup: int = 1500
-    warmup_factor: float = 1e-6
-    power: float = 0.9
-    min_learning_rate: float = 1e-6
-    clip_norm: float | None = None
-    focal_weight: float = 100.0
-    dice_weight: float = 1.0
+    warmup: Steps = 1500
+    warmup_factor: Annotated[float, Range(0, 1)] = 1e-6
+    power: Annotated[float, Range(0)] = 0.9
+    min_learning_rate: Annotated[float, Range(0)] = 1e-6
+    clip_norm: Annotated[float | None, Range(0)] = None
+    focal_weight: Annotated[float, Range(0)] = 100.0
+    dice_weight: Annotated[float, Range(0)] = 1.0
     ignored_are_negatives: bool = True
     transductive: bool = False
-    loss_size: int | None = None
+    loss_size: Annotated[int | None, Range(1, 2**14)] = None
     seed: int = 0
     precision: str = "bf16"
     compile: bool = False
-    workers: int = 0
-    validate_every: int = 0
-    checkpoint_every: int = 0
-    keep_every: int = 0
+    workers: Annotated[int, Range(high=10_000)] = 0
+    validate_every: Steps = 0
+    checkpoint_every: Steps = 0
+    keep_every: Steps = 0
 
     def __post_init__(self):
+        check_fields(self)
         for name in ("steps", "batch_size", "learning_rate", "accumulate"):
             _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
         for name in ("weight_decay", "warmup", "validate_every", "checkpoint_every", "keep_every", "workers"):
@@ -196,13 +221,23 @@ class TrainConfig:
         return rate
 
 
-def _strict(kind, values: dict):
+Kind = TypeVar("Kind", TowerConfig, ModelConfig)
+
+
+def _strict(kind: type[Kind], values: Mapping[str, Any]) -> Kind:
     names = {f.name for f in fields(kind)}
-    unknown, missing = sorted(set(values) - names), sorted(names - set(values))
-    _require(not unknown and not missing, f"{kind.__name__}: unknown settings {unknown}, missing settings {missing}")
+    unknown = sorted(set(values) - names)
+    _require(
+        not unknown,
+        f"{kind.__name__}: unknown settings {unknown}, written by a newer cascadeclip; this is {__version__}: "
+        "upgrade it",
+    )
+    values = {name: value for name, value in AS_BEFORE.items() if name in names} | dict(values)
+    missing = sorted(names - set(values))
+    _require(not missing, f"{kind.__name__}: missing settings {missing}")
     return kind(**values)
 
 
-def _require(condition, message: str) -> None:
+def _require(condition: object, message: str) -> None:
     if not condition:
         raise InputError(message)

@@ -132,7 +132,8 @@ def matched(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[s
 
 def check_finite(tensors: Mapping[str, Tensor], blame: str) -> None:
     """An `InputError` that begins with `blame` if a floating-point tensor holds NaN or infinity."""
-    broken = [name for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    floats = {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point() and not tensor.is_meta}
+    broken = [name for name, tensor in floats.items() if not tensor.isfinite().all()]
     if broken:
         raise InputError(f"{blame}: NaN or infinite numbers in {shorten(broken)}")
 

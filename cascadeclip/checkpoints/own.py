@@ -5,20 +5,32 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import torch
 from open_clip.transformer import VisionTransformer
 from safetensors.torch import save_file
 from torch import Tensor
 
+from cascadeclip._version import __version__
 from cascadeclip.checkpoints.authors import read_authors
 from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.config import ModelConfig
-from cascadeclip.errors import InputError
-from cascadeclip.files import replace_file
+from cascadeclip.errors import DamagedFile, InputError
+from cascadeclip.files import parse_json, replace_file
 from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.tower import tower_config
+from cascadeclip.schema import Range, check_fields
 from cascadeclip.tensors import TOWER, check_finite, matched, read_safetensors
 
 FORMAT = "cascadeclip-1"
+_STORED = {  # metadata in JSON, and what files say that do not have it
+    "model": "{}",
+    "clip": "{}",
+    "seen": "null",
+    "templates": "null",
+    "seen_offset": "0.1",
+}
 TRAINED = "model.safetensors"  # what training writes into its folder
 
 
@@ -39,8 +51,16 @@ class CheckpointInfo:
     clip: dict[str, str | None]
     seen: tuple[str, ...]
     tower_sha256: str
-    templates: tuple[str, ...] | None = None
-    seen_offset: float = 0.1
+    templates: Annotated[tuple[str, ...] | None, Range(1, 10_000)] = None
+    seen_offset: Annotated[float, Range(-1, 1)] = 0.1
+
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not isinstance(self.clip.get("name"), str) or self.clip.keys() - {"name", "pretrained"}:
+            raise InputError(f"clip={self.clip}: must give the name of a CLIP, and may give pretrained")
+        for template in self.templates or ():
+            if "{}" not in template:
+                raise InputError(f"templates: {template!r:.60} has no {{}} for the class word")
 
 
 @dataclass(frozen=True)
@@ -89,6 +109,7 @@ def save_checkpoint(
     check_finite(tensors, f"{path} was not written, the model is of no use")
     metadata = {
         "format": FORMAT,
+        "version": __version__,
         "model": json.dumps(model.config.to_dict()),
         "clip": json.dumps(clip),
         "seen": json.dumps(list(seen)),
@@ -106,20 +127,29 @@ def read_checkpoint(path: str | Path) -> tuple[CheckpointInfo, dict[str, Tensor]
         InputError: no such file, cut short, not safetensors, or not a checkpoint of this package.
     """
     metadata, tensors = read_safetensors(Path(path))
-    if metadata.get("format") != FORMAT:
-        raise InputError(f"{path} is no {FORMAT} checkpoint (its metadata has format={metadata.get('format')!r})")
+    check_format(metadata.get("format"), FORMAT, f"{path} is no {FORMAT} checkpoint")
+    stored = {
+        name: parse_json(metadata.get(name, before), f"{name} in the metadata of {path}")
+        for name, before in _STORED.items()
+    }
     try:
         info = CheckpointInfo(
-            model=ModelConfig.from_dict(json.loads(metadata["model"])),
-            clip=dict(json.loads(metadata["clip"])),
-            seen=tuple(json.loads(metadata["seen"])),
-            tower_sha256=metadata["tower_sha256"],
-            templates=tuple(json.loads(metadata.get("templates", "null")) or ()) or None,
-            seen_offset=float(json.loads(metadata.get("seen_offset", "0.1"))),
-        )
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"the settings stored in {path} are damaged: {error!r}; save or copy it again") from error
+            model=ModelConfig.from_dict(stored.pop("model")), tower_sha256=metadata.get("tower_sha256"), **stored
+        )  # fmt: skip
+    except InputError as error:
+        raise DamagedFile(f"the settings stored in {path} do not fit: {error}") from error
     return info, tensors
+
+
+def check_format(found: object, wanted: str, refusal: str) -> None:
+    """An `InputError` that begins with `refusal` unless a file's format is the one wanted, `<name>-<number>`."""
+    if found == wanted:
+        return
+    kind, _, number = wanted.rpartition("-")
+    name, _, other = str(found).rpartition("-")
+    newer = name == kind and other.isdecimal() and len(other) < 5 and int(other) > int(number)
+    about = f": it was written by a newer cascadeclip; this is {__version__}: upgrade it" if newer else ""
+    raise InputError(f"{refusal} (its metadata has format={found!r:.60}){about}")
 
 
 def load_any(
@@ -174,11 +204,21 @@ def build_model(info: CheckpointInfo, tensors: Mapping[str, Tensor], visual: Vis
     Raises:
         InputError: another tower, or tensors that are missing, unknown or of other shapes.
     """
+    _check_sizes(info, tensors, visual)
     if fingerprint(visual) != info.tower_sha256:
         raise InputError(f"the checkpoint was trained on other weights of CLIP {info.clip}; load those")
     model = CascadeCLIP(info.model, visual)
     load_own_state(model, tensors)
     return model.eval()
+
+
+def _check_sizes(info: CheckpointInfo, tensors: Mapping[str, Tensor], visual: VisionTransformer) -> None:
+    """An `InputError` if settings and tensors do not fit each other, before memory is reserved for what they say."""
+    if tower_config(visual) != info.model.tower:
+        raise InputError(f"the checkpoint was trained on other weights of CLIP {info.clip}; load those")
+    with torch.device("meta"):
+        wanted = own_state(CascadeCLIP(info.model, visual))
+    matched(wanted, {name: tensor.to("meta") for name, tensor in tensors.items()})
 
 
 def own_state(model: CascadeCLIP) -> dict[str, Tensor]:

@@ -2,28 +2,31 @@
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from cascadeclip.checkpoints.own import own_state
 from cascadeclip.clip.load import Clip
 from cascadeclip.colours import class_colours
+from cascadeclip.data.identity import data_identity, digest_of, tensor_digest
 from cascadeclip.data.labels import IGNORE
-from cascadeclip.errors import InputError
+from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, count, predict_batches, warn_of_nonsense
-from cascadeclip.files import replace_file
+from cascadeclip.files import locked, replace_file
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import this_process
+from cascadeclip.tensors import read_safetensors
+
+logger = logging.getLogger(__name__)
 
 SAVE_EVERY = 50  # batches between states of a long evaluation
 Predictor = Callable[[Iterable[tuple[Tensor, Tensor]]], Iterator[tuple[Tensor, Tensor]]]
@@ -60,7 +63,8 @@ def score(
         )
 
     settings = [preset.seen_offset, preset.window, preset.stride, how.precision, model.config.to_dict()]
-    identity = digest(settings, text, *own_state(model).values())
+    tensors = model.state_dict().values()  # with the tower, in which two files of the authors may differ
+    identity = "" if out is None else digest(settings, text, *tensors)
     return score_with(preset, predict_all, identity, split, limit, out=out, predictions=predictions, progress=progress)
 
 
@@ -83,14 +87,23 @@ def score_with(
         identity: a digest of all that decides the predictions, so that counts of others are not gone on with.
         split: the preset's final one by default.
         limit: only the first pictures.
-        out: folder in which a stopped evaluation is kept, so that the same call goes on with it. None keeps nothing.
+        out: folder in which a stopped evaluation is kept, so that the same call goes on with it; what was counted of
+            other pictures, masks, weights or settings is not used. None keeps nothing.
         predictions: also write every segmentation to `out/predictions/` as a PNG with a palette: class numbers that
             look like colours, up to 256 classes; beyond, 16-bit greys.
         progress: show a progress bar.
 
     Raises:
-        InputError: no such split, no pictures, or predictions without a folder.
+        InputError: no such split, no pictures, predictions without a folder, or a folder that is in use.
     """
+    if out is not None and this_process().is_main_process:
+        with locked(out):
+            return _score(preset, predict_all, identity, split, limit, out, predictions, progress)
+    return _score(preset, predict_all, identity, split, limit, out, predictions, progress)
+
+
+def _score(preset, predict_all, identity, split, limit, out, predictions, progress) -> Scores:
+    """`score_with`, once the folder is ours."""
     if predictions and out is None:
         raise InputError("predictions need an output folder")
     if limit is not None and limit < 1:
@@ -100,9 +113,16 @@ def score_with(
     wanted = range(len(data)) if limit is None else range(min(limit, len(data)))
     own = list(wanted)[state.process_index :: state.num_processes]
     confusion = ConfusionMatrix(len(preset.names))
-    which = [preset.name, preset.names, split, len(wanted), state.num_processes, identity]
-    kept = _Kept(out, confusion, digest(which)) if out is not None else None
-    done = kept.load() if kept else 0
+    name = _prediction_names(data, wanted) if predictions else None
+    kept, done = None, 0
+    if out is not None:
+        which = data_identity(data, preset.collate, times=True) | {
+            "preset": preset.name, "classes": preset.names, "unseen classes": preset.unseen, "split": split,
+            "pictures": len(wanted), "batch": preset.scoring_batch, "processes": state.num_processes,
+            "predictions": predictions, "predicted by": identity,
+        }  # fmt: skip
+        kept = _Kept(Path(out) / f"counts-{state.process_index}.safetensors", confusion, digest_of(which))
+        done = kept.load(len(own), (lambda position: Path(out) / "predictions" / name(own[position])) if name else None)
     loader = DataLoader(
         Subset(data, own[done:]), preset.scoring_batch, collate_fn=preset.collate,
         num_workers=preset.training.workers if len(own) > SAVE_EVERY else 0,
@@ -113,8 +133,8 @@ def score_with(
     def after_batch(found: Tensor) -> None:
         for labels in found:
             index = next(sources)
-            if predictions:
-                _save_prediction(labels, len(preset.names), Path(out) / "predictions" / f"{_stem(data, index)}.png")
+            if name:
+                _save_prediction(labels, len(preset.names), Path(out) / "predictions" / name(index))
         if kept:
             kept.add(len(found))
 
@@ -126,30 +146,54 @@ def score_with(
 
 
 class _Kept:
-    """Counts so far, of one process, in a file; a file of another evaluation is not used."""
+    """Counts so far, of one process, in a file; a file of another evaluation is not used, nor a damaged one."""
 
-    def __init__(self, out: str | Path, confusion: ConfusionMatrix, identity: str):
-        state = this_process()
-        self.path = Path(out) / f"counts-{state.process_index}.safetensors"
-        self.confusion, self.identity, self.done, self.since = confusion, identity, 0, 0
+    def __init__(self, path: Path, confusion: ConfusionMatrix, identity: str):
+        self.path, self.confusion, self.identity = path, confusion, identity
+        self.done = self.since = 0
 
-    def load(self) -> int:
-        """Pictures that are already in the counts."""
-        if self.path.is_file():
-            with safe_open(self.path, "pt") as file:
-                if file.metadata().get("identity") == self.identity:
-                    self.confusion.counts += file.get_tensor("counts")
-                    self.done = int(file.metadata()["done"])
-        return self.done
+    def load(self, pictures: int, predicted: Callable[[int], Path] | None) -> int:
+        """How many of `pictures` are already in the counts.
+
+        Args:
+            pictures: of this process.
+            predicted: where the prediction of a picture has to be; None if none were asked for.
+        """
+        if not self.path.exists():
+            return 0
+        try:
+            metadata, tensors = read_safetensors(self.path, "file of counts")
+            if metadata.get("identity") != self.identity:
+                logger.info("%s is of another evaluation: counting anew", self.path)
+                return 0
+            done, counts = self._checked(metadata, tensors, pictures)
+        except InputError as error:
+            logger.warning("%s; counting anew", error)
+            return 0
+        if predicted is not None and not all(predicted(position).is_file() for position in range(done)):
+            return 0
+        self.confusion.counts += counts
+        self.done = done
+        return done
+
+    def _checked(self, metadata: dict[str, str], tensors: dict[str, Tensor], pictures: int) -> tuple[int, Tensor]:
+        done, counts = metadata.get("done", ""), tensors.get("counts", torch.empty(0))
+        like = self.confusion.counts
+        if counts.shape != like.shape or counts.dtype != like.dtype or (counts.numel() and counts.min() < 0):
+            raise DamagedFile(f"{self.path} is damaged: no counts of {len(like)} classes")
+        if not (done.isascii() and done.isdecimal() and len(done) < 19 and int(done) <= pictures):
+            raise DamagedFile(f"{self.path} is damaged: {done!r:.20} of {pictures} pictures done")
+        if metadata.get("sum") != tensor_digest({done: counts}):
+            raise DamagedFile(f"{self.path} is damaged: its checksum is wrong")
+        return int(done), counts
 
     def add(self, pictures: int) -> None:
         """That many more were counted; written every `SAVE_EVERY` calls."""
         self.done, self.since = self.done + pictures, self.since + 1
         if self.since == SAVE_EVERY:
-            self.since, metadata = 0, {"identity": self.identity, "done": str(self.done)}
-            replace_file(
-                self.path, lambda scratch: save_file({"counts": self.confusion.counts}, scratch, metadata=metadata)
-            )
+            self.since, done, counts = 0, str(self.done), self.confusion.counts
+            metadata = {"identity": self.identity, "done": done, "sum": tensor_digest({done: counts})}
+            replace_file(self.path, lambda scratch: save_file({"counts": counts}, scratch, metadata=metadata))
 
 
 def digest(settings: list, *tensors: Tensor) -> str:
@@ -167,9 +211,15 @@ def _sum_over_processes(confusion: ConfusionMatrix, state) -> None:
         confusion.counts = counts.cpu()
 
 
-def _stem(data: Dataset, index: int) -> str:
+def _prediction_names(data: Dataset, wanted: range) -> Callable[[int], str]:
+    """Picture's index -> file name: that of the picture, numbered where two pictures have the same."""
     source = getattr(data, "source", None)
-    return Path(source(index)).stem if source else str(index)
+    if source is None:
+        return "{}.png".format
+    stems = {index: Path(source(index)).stem for index in wanted}
+    if len(set(stems.values())) == len(stems):
+        return lambda index: f"{stems[index]}.png"
+    return lambda index: f"{index:06}-{stems[index]}.png"
 
 
 def _save_prediction(labels: Tensor, classes: int, path: Path) -> None:
@@ -180,7 +230,7 @@ def _save_prediction(labels: Tensor, classes: int, path: Path) -> None:
         colours = np.zeros((IGNORE + 1, 3), dtype=np.uint8)
         colours[:classes] = (255 * class_colours(classes)).round()
         picture.putpalette(colours.flatten().tolist())
-    replace_file(path, lambda scratch: picture.save(scratch, format="PNG"))
+    replace_file(path, lambda scratch: picture.save(scratch, format="PNG"), sync=False)
 
 
 def summarise(preset: Preset, scores: Scores) -> dict[str, float]:

@@ -29,8 +29,8 @@ from cascadeclip.files import replace_file, write_json
 from cascadeclip.presets import MINI, Preset, get_preset
 from cascadeclip.segmenter import load
 from cascadeclip.training.calibrate import calibrated_offset
-from cascadeclip.training.loop import FREE
 from cascadeclip.training.run import fit, on_tower_of, open_clip_of
+from cascadeclip.training.state import FREE
 
 MEASURES = ("mIoU_seen", "mIoU_unseen", "hIoU")
 

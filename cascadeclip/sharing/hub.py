@@ -12,11 +12,21 @@ import open_clip
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
-from cascadeclip.checkpoints.own import CheckpointInfo, fingerprint, load_any, read_checkpoint, save_checkpoint
+from cascadeclip._version import __version__
+from cascadeclip.checkpoints.own import (
+    CheckpointInfo,
+    check_format,
+    fingerprint,
+    load_any,
+    read_checkpoint,
+    save_checkpoint,
+)
 from cascadeclip.clip.load import load_clip, resize_positions
 from cascadeclip.config import ModelConfig
-from cascadeclip.errors import InputError
-from cascadeclip.files import replace_file
+from cascadeclip.data.emojiscenes import CAPTIONS
+from cascadeclip.errors import DamagedFile, InputError
+from cascadeclip.files import parse_json_object, read_text, write_json
+from cascadeclip.schema import check_value
 
 FORMAT = "cascadeclip-hub-1"
 WEIGHTS = constants.SAFETENSORS_SINGLE_FILE
@@ -75,16 +85,7 @@ class HubMixin(ModelHubMixin):
             raise InputError(
                 f"from_pretrained has no option {', '.join(unknown)}; choose from {', '.join(sorted(known))}"
             )
-        try:
-            return super().from_pretrained(where, **options)
-        except HFValidationError as error:
-            raise InputError(f"{where} is neither a folder nor the name of a repository, owner/name") from error
-        except InputError:
-            raise
-        except (HfHubHTTPError, OSError) as error:
-            raise InputError(f"{where} is no folder here, and cannot be had from the Hub: {error}") from error
-        except (ValueError, AttributeError) as error:  # the mixin reads the file before we do
-            raise InputError(f"{CONFIG} of {where} is damaged: {error}; save or download it again") from error
+        return cls._from_pretrained(model_id=where, **options)
 
     def _check(self) -> None:
         both = sorted(set(self.seen) & set(self.unseen))
@@ -108,8 +109,7 @@ class HubMixin(ModelHubMixin):
             seen_offset=self.seen_offset,
         )  # fmt: skip
         info, _ = read_checkpoint(save_directory / WEIGHTS)
-        text = json.dumps(_config(info, self.unseen), indent=1) + "\n"
-        replace_file(save_directory / CONFIG, lambda scratch: scratch.write_text(text))
+        write_json(save_directory / CONFIG, _config(info, self.unseen))
 
     def _portable_clip(self) -> dict[str, str | None]:
         """Of weights in a file its name alone: the folders of this machine mean nothing on another."""
@@ -121,15 +121,14 @@ class HubMixin(ModelHubMixin):
     @classmethod
     def _from_pretrained(cls, *, model_id, clip_weights=None, device="cpu", **rest):
         """`rest`: where to download from, and values of `config.json`, which is read again below, strictly."""
-        folder = Path(model_id)
         download = {name: value for name, value in rest.items() if name in _DOWNLOAD}
-        paths = [folder / name if folder.is_dir() else hf_hub_download(model_id, name, **download) for name in FILES]
-        config, weights = _read_config(Path(paths[0])), Path(paths[1])
+        config, weights = (_place(model_id, name, download) for name in FILES)
+        config = _read_config(config)
         _agree(config, _config(read_checkpoint(weights)[0], tuple(config["classes"]["unseen"])), model_id)
         loaded = load_any(weights, lambda info: _clip(info, clip_weights))
         segmenter = cls(
             loaded.model.to(device), loaded.clip, loaded.info.seen, seen_offset=loaded.info.seen_offset,
-            templates=config["templates"], origins=loaded.lines,
+            templates=loaded.info.templates or CAPTIONS, origins=loaded.lines,
         )  # fmt: skip
         segmenter.unseen = tuple(config["classes"]["unseen"])
         return segmenter
@@ -194,6 +193,7 @@ def _config(info: CheckpointInfo, unseen: tuple[str, ...]) -> dict:
     """What `config.json` holds."""
     values = {
         "format": FORMAT,
+        "version": __version__,
         "architecture": info.model.to_dict(),
         "built_on": {**info.clip, "tower_sha256": info.tower_sha256},
         "classes": {"seen": list(info.seen), "unseen": list(unseen)},
@@ -203,19 +203,32 @@ def _config(info: CheckpointInfo, unseen: tuple[str, ...]) -> dict:
     return json.loads(json.dumps(values))  # tuples as lists
 
 
-def _read_config(path: Path) -> dict:
-    if not path.is_file():
-        raise InputError(f"no {path.name} in {path.parent}; a folder that save_pretrained wrote has one")
-    config = json.loads(path.read_text())
-    if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise InputError(f"{path} does not describe a segmenter of this package: its format must be {FORMAT!r}")
+def _place(where: str, name: str, download: dict) -> Path:
+    """A file of a folder here, or of a repository of the Hub, downloaded."""
+    folder = Path(where)
     try:
-        ModelConfig.from_dict(config["architecture"])
-        if not all(isinstance(word, str) for group in ("seen", "unseen") for word in config["classes"][group]):
-            raise TypeError("class words must be text")
-    except (KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path} is damaged: {error!r}; save or download it again") from error
-    return config
+        if folder.is_dir():
+            return folder / name
+        return Path(hf_hub_download(where, name, **download))
+    except HFValidationError as error:
+        raise InputError(f"{where} is neither a folder nor the name of a repository, owner/name") from error
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise InputError(f"{where} is no folder here, and cannot be had from the Hub: {error}") from error
+
+
+def _read_config(path: Path) -> dict:
+    text = read_text(path, f"{path.name} of a folder that save_pretrained wrote")
+    config = parse_json_object(text, f"{path.name} of {path.parent}")
+    check_format(config.get("format"), FORMAT, f"{path} does not describe a segmenter: its format must be {FORMAT!r}")
+    try:
+        classes = check_value(config.get("classes"), dict[str, tuple[str, ...]], "class words must be text: classes")
+        if classes.keys() != {"seen", "unseen"}:
+            raise InputError(f"classes must be seen and unseen, not {', '.join(sorted(classes)) or 'none'}")
+        config["architecture"] = ModelConfig.from_dict(config.get("architecture")).to_dict()
+    except InputError as error:
+        raise DamagedFile(f"{path} is damaged: {error}") from error
+    config["version"] = __version__  # which one wrote it is for people
+    return json.loads(json.dumps(config))  # tuples as lists
 
 
 def _agree(config: dict, stored: dict, where: str) -> None:
@@ -229,6 +242,8 @@ def _agree(config: dict, stored: dict, where: str) -> None:
 
 def _clip(info: CheckpointInfo, weights: str | None):
     try:
-        return load_clip(info.clip["name"], weights or info.clip["pretrained"], image_size=info.model.tower.image_size)
+        return load_clip(
+            info.clip["name"], weights or info.clip.get("pretrained"), image_size=info.model.tower.image_size
+        )
     except InputError as error:
         raise InputError(f"{error}. Weights that lie elsewhere: from_pretrained(..., clip_weights=)") from error

@@ -7,7 +7,7 @@ the number of steps done.
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -26,28 +26,16 @@ from cascadeclip.data.labels import ignored_label, positions_among
 from cascadeclip.data.stream import Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.files import write_text
+from cascadeclip.files import locked, without_nan, write_text
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import present_pairs, segmentation_loss
-from cascadeclip.processes import autocast, on_cpu
-from cascadeclip.tensors import write_pth
+from cascadeclip.processes import autocast, on_cpu, this_process
+from cascadeclip.training.state import STATE, Asked, RunState, read_state, save_state
 
 logger = logging.getLogger(__name__)
 
-STATE = "state.pt"  # the resumable state in a run's folder
 LOG = "log.jsonl"
 LOG_EVERY = 10  # steps
-# Settings that may change when a stopped run goes on: they decide where and how fast it runs, not what it computes
-# (what is compiled draws other numbers for the dropout, from the same distribution).
-FREE = {
-    "accumulate",
-    "gradient_checkpointing",
-    "compile",
-    "workers",
-    "validate_every",
-    "checkpoint_every",
-    "keep_every",
-}
 
 
 def seen_only(names: Sequence[str], unseen: Sequence[str]) -> tuple[list[int], Tensor]:
@@ -98,6 +86,7 @@ def train(
     keep: Callable[[CascadeCLIP, int], None] | None = None,
     tensorboard: bool = False,
     progress: bool = True,
+    depends_on: Mapping[str, object] | None = None,
 ) -> list[dict[str, float]]:
     """Train what is trainable of `model`, in place: on the seen classes' masks (the inductive setting), or on those
     and pseudo labels of the unseen classes (`config.transductive`, from a model that was trained inductively).
@@ -114,6 +103,8 @@ def train(
         keep: called with the model and the number of steps done every `config.keep_every` steps, in the main process.
         tensorboard: also log there; needs `out` and the package of that name.
         progress: show a progress bar with loss and time left.
+        depends_on: what else the run depends on, name -> value that JSON can hold: a state in `out` of other values is
+            refused, by their names.
 
     Returns:
         The log: one entry per `LOG_EVERY` steps with step, loss, focal, dice, learning rate (and validation scores).
@@ -122,13 +113,15 @@ def train(
         InputError: a state in `out` of another model or schedule, a batch that does not split into the processes'
             parts, or a loss that is no longer a number (with the step, its pictures and the last good state).
     """
-    return _Run(model, data, text, names, unseen, config, collate, out, validate, keep, tensorboard).go(progress)
+    with locked(out) if out is not None and this_process().is_main_process else nullcontext():
+        run = _Run(model, data, text, names, unseen, config, collate, out, validate, keep, tensorboard, depends_on)
+        return run.go(progress)
 
 
 class _Run:
     """One training run in one process."""
 
-    def __init__(self, model, data, text, names, unseen, config, collate, out, validate, keep, tensorboard):
+    def __init__(self, model, data, text, names, unseen, config, collate, out, validate, keep, tensorboard, depends_on):
         self.model, self.config, self.validate, self.keep = model, config, validate, keep
         self.out = Path(out) if out is not None else None
         self.accelerator = _accelerator(self.out, tensorboard)
@@ -147,7 +140,11 @@ class _Run:
             self.wrapped = torch.compile(self.wrapped)
         self.optimiser = adamw(self.parameters, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        self.tower = fingerprint(model.encoder.visual)
+        self.log: list[dict[str, float]] = []
+        self.asked = Asked(
+            config=asdict(config), model=model.config.to_dict(), tower=fingerprint(model.encoder.visual),
+            run={"classes": list(names), "unseen classes": list(unseen), **(depends_on or {})}, text=text[known],
+        )  # fmt: skip
         self.done, self.log = self._resume()
         self.accelerator.wait_for_everyone()  # nobody writes a state before all have read it
         self.data = Endless(data, config.seed)
@@ -260,44 +257,26 @@ class _Run:
             self._save(step)
 
     def _save(self, step: int) -> None:
-        state = {
-            "step": step,
-            "config": json.dumps(asdict(self.config)),
-            "settings": json.dumps(self.model.config.to_dict()),
-            "tower": self.tower,
-            "model": own_state(self.model),
-            "optimiser": self.optimiser.state_dict(),
-            "scaler": self.scaler.state_dict(),
-            "log": json.dumps(self.log),
-        }
-        write_pth(self.out / STATE, state)
-        text = "".join(json.dumps(entry) + "\n" for entry in self.log)
-        write_text(self.out / LOG, text)
+        save_state(self.out, self.asked, self._state(step))
+        write_text(self.out / LOG, "".join(json.dumps(without_nan(entry)) + "\n" for entry in self.log))
+
+    def _state(self, step: int) -> RunState:
+        return RunState(step, own_state(self.model), self.optimiser.state_dict(), self.scaler.state_dict(), self.log)
 
     def _resume(self) -> tuple[int, list]:
         """Steps done and log of a run stopped in `out`; (0, []) if there is none."""
         if self.out is None:
             return 0, []
-        if self.accelerator.is_main_process:
-            for half_written in self.out.glob(f".{STATE}.*.tmp"):  # by a process that was killed
-                half_written.unlink(missing_ok=True)
-        path = self.out / STATE
-        if not path.exists():
+        sizes = [tuple(parameter.shape) for parameter in self.parameters]
+        state = read_state(self.out, self.asked, self._state(0), sizes)
+        if state is None:
             return 0, []
-        state = torch.load(path, weights_only=True, map_location="cpu")
-        saved = json.loads(state["config"]) | json.loads(state["settings"])
-        wanted = json.loads(json.dumps(asdict(self.config) | self.model.config.to_dict()))  # tuples as lists
-        changed = [name for name in wanted if saved.get(name) != wanted[name] and name not in FREE]
-        if changed or state["tower"] != self.tower:
-            raise InputError(
-                f"{path} belongs to a run with other settings ({', '.join(changed) or 'another CLIP'}); give another "
-                "output folder, or remove that file to start anew"
-            )
-        load_own_state(self.model, state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        logger.info("resuming %s at step %d", path, state["step"])
-        return state["step"], json.loads(state["log"])
+        load_own_state(self.model, state.model)
+        self.optimiser.load_state_dict(state.optimiser)
+        if state.scaler:  # empty, where it was computed in a format that needs none
+            self.scaler.load_state_dict(state.scaler)
+        logger.info("resuming %s at step %d", self.out / STATE, state.step)
+        return state.step, state.log
 
 
 def adamw(parameters: Sequence[torch.nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:

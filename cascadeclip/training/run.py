@@ -1,5 +1,6 @@
 """A preset turned into runs: build, train, save. What the command line, the demo and the notebooks share."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +10,10 @@ from torch.utils.data import Dataset
 from cascadeclip.checkpoints.own import TRAINED, load_own_state, own_state, save_checkpoint
 from cascadeclip.clip.load import Clip, load_clip, scaled_stages
 from cascadeclip.config import ModelConfig, TrainConfig
+from cascadeclip.data.identity import data_identity, tensor_digest
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import score, summarise
-from cascadeclip.files import check_writable
+from cascadeclip.files import check_writable, locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import this_process
@@ -58,8 +60,15 @@ def fit(
             f"preset {preset.name} trains on a model's own pseudo labels: give it one that was trained inductively"
         )
     out, state = Path(out), this_process()
-    if state.is_main_process:
-        check_writable(out)
+    with locked(out) if state.is_main_process else nullcontext():
+        if state.is_main_process:
+            check_writable(out)
+        return _fit(preset, clip, model, training, out, data, start, validate, tensorboard, progress)
+
+
+def _fit(preset, clip, model, training, out, data, start, validate, tensorboard, progress):
+    """`fit`, once the folder is ours."""
+    state = this_process()
     torch.manual_seed(training.seed)  # initial weights
     cascade = CascadeCLIP(on_tower_of(clip, model), clip.visual)
     if start is not None:
@@ -67,6 +76,10 @@ def fit(
     cascade.to(state.device)
     text = clip.class_embeddings(preset.names, preset.templates)
     data = preset.train_data(training.seed) if data is None else data
+    depends_on = data_identity(data, preset.collate) | {
+        "templates": list(preset.templates),
+        "model to start from": None if start is None else tensor_digest(own_state(start)),
+    }
     judged = replace(preset, training=training)  # validation in the same precision, by as many workers
 
     def save(current: CascadeCLIP, name: str) -> None:
@@ -77,7 +90,7 @@ def fit(
 
     log = train(
         cascade, data, text, preset.names, preset.unseen, training,
-        collate=preset.collate, out=out, tensorboard=tensorboard, progress=progress,
+        collate=preset.collate, out=out, tensorboard=tensorboard, progress=progress, depends_on=depends_on,
         keep=lambda current, step: save(current, f"model-{step}.safetensors"),
         validate=(lambda current: summarise(judged, score(judged, clip, current, "val"))) if validate else None,
     )  # fmt: skip

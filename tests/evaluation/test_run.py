@@ -126,3 +126,99 @@ def test_a_table_has_the_columns_that_there_are(preset, model):
     printed = table({"mine": summarise(preset, score(preset, Words(), model)), "seconds": 3})
     assert "mIoU(U)" in printed and "of it things" not in printed and "seconds" not in printed
     assert json.dumps(summarise(preset, score(preset, Words(), model)))
+
+
+# --- kept counts ------------------------------------------------------------------------------------------------------
+
+
+class Changed(Noise):
+    """The same pictures, with one mask changed."""
+
+    def __getitem__(self, index):
+        image, labels = super().__getitem__(index)
+        return image, (labels + 1) % 3 if index == 3 else labels
+
+
+def test_counts_of_other_masks_or_of_another_split_are_not_used(preset, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "SAVE_EVERY", 1)
+    first = score(preset, Words(), model, out=tmp_path)
+    changed = replace(preset, eval_data=lambda split: Changed())
+    assert score(changed, Words(), model, out=tmp_path) == score(changed, Words(), model) != first
+    counted = replace(preset, unseen=("c",))
+    assert score(counted, Words(), model, out=tmp_path) == score(counted, Words(), model)
+
+
+def test_counts_of_masks_changed_on_disk_are_not_used(preset, model, tmp_path, monkeypatch):
+    from cascadeclip.data.folders import FolderDataset, LabelMap, matching_pairs
+
+    monkeypatch.setattr(scoring, "SAVE_EVERY", 1)
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    for index in range(8):
+        image, labels = Noise()[index]
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / "images" / f"{index}.png")
+        Image.fromarray(labels.numpy().astype(np.uint8)).save(tmp_path / "masks" / f"{index}.png")
+
+    def data(split):
+        return FolderDataset(matching_pairs(tmp_path / "images", tmp_path / "masks"), LabelMap(3))
+
+    on_disk = replace(preset, eval_data=data)
+    before = score(on_disk, Words(), model, out=tmp_path / "out")
+    values = (np.asarray(Image.open(tmp_path / "masks" / "2.png")) + 1) % 3
+    Image.fromarray(values.astype(np.uint8)).save(tmp_path / "masks" / "2.png")
+    assert score(on_disk, Words(), model, out=tmp_path / "out") == score(on_disk, Words(), model) != before
+
+
+def test_predictions_asked_for_later_are_written(preset, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "SAVE_EVERY", 1)
+    whole = score(preset, Words(), model, out=tmp_path)
+    assert score(preset, Words(), model, out=tmp_path, predictions=True) == whole
+    assert len(list((tmp_path / "predictions").iterdir())) == 8
+    (tmp_path / "predictions" / "3.png").unlink()
+    assert score(preset, Words(), model, out=tmp_path, predictions=True) == whole
+    assert len(list((tmp_path / "predictions").iterdir())) == 8
+
+
+def spoil(path, counts=None, **metadata):
+    from safetensors.torch import save_file
+
+    from cascadeclip.tensors import read_safetensors
+
+    old, tensors = read_safetensors(path)
+    save_file({"counts": tensors["counts"] if counts is None else counts}, path, metadata=old | metadata)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:50]),
+        lambda path: spoil(path, torch.zeros(2, 2, dtype=torch.int64)),
+        lambda path: spoil(path, torch.zeros(3, 3)),
+        lambda path: spoil(path, torch.full((3, 3), -1)),
+        lambda path: spoil(path, torch.ones(3, 3, dtype=torch.int64)),
+        lambda path: spoil(path, done="-2"),
+        lambda path: spoil(path, done="9"),
+        lambda path: spoil(path, done="9" * 9999),
+        lambda path: spoil(path, done="4"),
+        lambda path: spoil(path, done="x"),
+    ],
+)
+def test_damaged_counts_are_told_of_and_counted_anew(preset, model, tmp_path, monkeypatch, caplog, damage):
+    whole = score(preset, Words(), model)
+    monkeypatch.setattr(scoring, "SAVE_EVERY", 1)
+    score(preset, Words(), model, out=tmp_path)
+    monkeypatch.setattr(scoring, "SAVE_EVERY", 1000)
+    damage(tmp_path / "counts-0.safetensors")
+    assert score(preset, Words(), model, out=tmp_path) == whole
+    assert "counts-0.safetensors" in caplog.text and "counting anew" in caplog.text
+
+
+def test_pictures_of_one_name_get_predictions_of_their_own(preset, model, tmp_path):
+    class Twins(Noise):
+        def source(self, index):
+            return f"folder-{index % 2}/picture-{index // 2}.jpg"
+
+    twins = replace(preset, eval_data=lambda split: Twins())
+    score(twins, Words(), model, out=tmp_path, predictions=True)
+    assert len(list((tmp_path / "predictions").iterdir())) == 8

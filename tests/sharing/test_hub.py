@@ -170,7 +170,7 @@ def test_missing_files_are_named(copy, missing):
     ("values", "message"),
     [
         ({"format": "other"}, "format must be 'cascadeclip-hub-1'"),
-        ({"classes": {"seen": ["cat"]}}, "damaged: KeyError"),
+        ({"classes": {"seen": ["cat"]}}, "damaged: classes must be seen and unseen, not seen"),
         ({"classes": {"seen": ["cat"], "unseen": [3]}}, "class words must be text"),
         ({"architecture": {"stages": [[12]]}}, "missing settings"),
         ({"classes": {"seen": ["cat"], "unseen": []}}, r"contradict each other \(classes\)"),

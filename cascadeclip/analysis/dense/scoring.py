@@ -63,5 +63,5 @@ def score_training_free(
             yield vocabulary.per_class(found), labels
 
     what = [method, reader.blocks, sorted(settings.items()), pamr, preset.window, preset.stride, preset.clip]
-    identity = digest(what, vocabulary.embeddings, clip.visual.proj)
+    identity = digest(what, vocabulary.embeddings, *clip.visual.state_dict().values())
     return score_with(preset, predict_all, identity, split, limit, out=out, predictions=predictions, progress=progress)

@@ -1,0 +1,100 @@
+"""What kept work depends on: a data set told from another, and from itself after its files were changed."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cascadeclip.errors import InputError
+
+SAMPLED = 32  # files or items whose contents are looked at
+
+
+def data_identity(
+    data: Dataset, collate: Callable[[list], tuple[Tensor, Tensor]], *, times: bool = False
+) -> dict[str, object]:
+    """What a data set is, in values of JSON under names for people: its pictures and masks in their order, and how
+    label numbers are read.
+
+    Of files: names, sizes and what some of them hold, so that a folder may move. Of a data set that is drawn: its
+    settings. Of any other: some of its items.
+
+    Args:
+        data: map-style.
+        collate: makes tensors of items.
+        times: also when each file was changed last. It finds every change, and a copy of the files is another set.
+    """
+    told: dict[str, object] = {"kind": type(data).__qualname__, "items": len(data)}  # type: ignore[arg-type]
+    if pairs := getattr(data, "pairs", None):
+        told["files"] = _files(pairs, times)
+    elif (options := getattr(data, "options", None)) is not None:
+        told |= {"options": _plain(options), "seed": getattr(data, "seed", None)}
+    else:
+        told["sample"] = _items(data, collate)
+    return {"pictures and masks": digest_of(told), "label numbers": _plain(getattr(data, "label_map", None))}
+
+
+def digest_of(values: object) -> str:
+    """SHA-256 of values that JSON can hold."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def tensor_digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of tensors by name, as float32 where they are floating-point."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update((tensor.float() if tensor.is_floating_point() else tensor).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sample(length: int) -> list[int]:
+    """Indices spread evenly over a set, its first and last among them."""
+    few = min(length, SAMPLED)
+    return sorted({index * (length - 1) // max(few - 1, 1) for index in range(few)})
+
+
+def _files(pairs: Sequence[tuple[Path, Path]], times: bool) -> str:
+    digest = hashlib.sha256()
+    try:
+        for path in (Path(path) for pair in pairs for path in pair):
+            found = path.stat()
+            told = [path.name, found.st_size] + ([found.st_mtime_ns] if times else [])
+            digest.update(json.dumps(told).encode())
+        for index in _sample(len(pairs)):
+            for path in map(Path, pairs[index]):
+                with path.open("rb") as file:
+                    digest.update(file.read(2**16))
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
+    return digest.hexdigest()
+
+
+def _items(data: Dataset, collate: Callable[[list], tuple[Tensor, Tensor]]) -> str:
+    items: dict[str, Tensor] = {}
+    for index in _sample(len(data)):  # type: ignore[arg-type]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            images, labels = collate([data[index]])
+        items |= {f"{index} image": images, f"{index} labels": labels}
+    return tensor_digest(items)
+
+
+def _plain(value: object) -> object:
+    """A value in words of JSON; of an object without fields, its kind."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return [
+            type(value).__qualname__,
+            *((field.name, _plain(getattr(value, field.name))) for field in fields(value)),
+        ]
+    if isinstance(value, Mapping):
+        return sorted(([repr(key), _plain(inner)] for key, inner in value.items()), key=lambda pair: pair[0])
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(inner) for inner in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else type(value).__qualname__

@@ -1,0 +1,225 @@
+"""The resumable state of a training: what is in it, and what must be the same for the training to go on.
+
+The last two are kept. One that is damaged is told of, and the one before it takes its place.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from cascadeclip._version import __version__
+from cascadeclip.config import AS_BEFORE
+from cascadeclip.errors import DamagedFile, InputError
+from cascadeclip.files import parse_json, parse_json_object
+from cascadeclip.tensors import check_finite, matched, read_pth, write_pth
+
+logger = logging.getLogger(__name__)
+
+STATE = "state.pt"  # the resumable state in a run's folder
+PREVIOUS = "state.previous.pt"
+DAMAGED = "state.damaged.pt"
+FORMAT = 1
+# Settings that may change when a stopped run goes on: they decide where and how fast it runs, not what it computes
+# (what is compiled draws other numbers for the dropout, from the same distribution).
+FREE = {
+    "accumulate",
+    "gradient_checkpointing",
+    "compile",
+    "workers",
+    "validate_every",
+    "checkpoint_every",
+    "keep_every",
+}
+_SAME_TEXT = 1e-3  # embeddings computed on another device differ by less, those of other sentences by more
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run was asked to do; a state fits only the run that it was written by.
+
+    Attributes:
+        config, model: settings, as JSON has them.
+        tower: fingerprint of the frozen tower.
+        run: whatever else it depends on, name -> value of JSON: classes, data, templates, start.
+        text: (C, E), the text embeddings trained with.
+    """
+
+    config: dict[str, Any]
+    model: dict[str, Any]
+    tower: str
+    run: dict[str, Any]
+    text: Tensor
+
+    def plain(self) -> "Asked":
+        """With lists for tuples, as a file gives it back."""
+        config, model, run = (json.loads(json.dumps(part)) for part in (self.config, self.model, self.run))
+        return Asked(config, model, self.tower, run, self.text.detach().float().cpu())
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A training after `step` steps.
+
+    Attributes:
+        model: tensors of `own_state`.
+        optimiser: the state dict of AdamW.
+        scaler: that of the loss scaling; empty without.
+        log: one entry per look.
+    """
+
+    step: int
+    model: Mapping[str, Tensor]
+    optimiser: dict[str, Any]
+    scaler: dict[str, Any]
+    log: list[dict[str, float]]
+
+
+def save_state(folder: Path, asked: Asked, state: RunState) -> None:
+    """Write the state; the one that was there is kept as the last but one.
+
+    Raises:
+        InputError: weights or moments that are not finite, or a file that cannot be written.
+    """
+    path, asked = folder / STATE, asked.plain()
+    blame = f"no state was written at step {state.step}, and the last good one is kept"
+    check_finite(state.model, blame)
+    for index, entry in state.optimiser["state"].items():
+        check_finite({f"{name} of parameter {index}": entry[name] for name in _MOMENTS}, blame)
+    content = {
+        "format": FORMAT, "version": __version__, "step": state.step, "config": json.dumps(asked.config),
+        "settings": json.dumps(asked.model), "tower": asked.tower, "run": json.dumps(asked.run), "text": asked.text,
+        "model": dict(state.model), "optimiser": state.optimiser, "moments": len(state.optimiser["state"]),
+        "scaler": state.scaler, "log": json.dumps(state.log),
+    }  # fmt: skip
+    if path.exists():
+        path.replace(folder / PREVIOUS)
+    write_pth(path, content)
+
+
+def read_state(folder: Path, asked: Asked, like: RunState, sizes: Sequence[tuple[int, ...]]) -> RunState | None:
+    """The last state in a folder that is whole; None if there is none of any kind.
+
+    Args:
+        folder: of the run.
+        asked: what the run that wants to go on was asked to do.
+        like: the state of that run before its first step: names and sizes of what a file must hold.
+        sizes: of the parameters that the optimiser moves.
+
+    Raises:
+        InputError: a state of another run (says what differs), one of a newer cascadeclip, or only damaged ones.
+    """
+    damaged: list[DamagedFile] = []
+    for path in (folder / STATE, folder / PREVIOUS):
+        if not path.exists():
+            continue
+        try:
+            content = read_pth(path, "state of a training")
+            _check_asked(path, content, asked.plain())
+            state = _checked(path, content, like, sizes, asked.config["steps"])
+        except DamagedFile as error:
+            damaged.append(error)
+            continue
+        if damaged:
+            logger.warning("%s; going on from %s, after step %d", damaged[0], path, state.step)
+            with suppress(OSError):  # out of the way of the next state, or that would push the good one out
+                (folder / STATE).replace(folder / DAMAGED)
+        return state
+    if damaged:
+        raise InputError(f"{damaged[0]}; there is no other to go on from: remove it to start anew") from damaged[0]
+    return None
+
+
+def _check_asked(path: Path, content: object, asked: Asked) -> None:
+    """An `InputError` unless the state is of a run that was asked the same."""
+    if not isinstance(content, dict):
+        raise DamagedFile(f"{path} is no state of a training but {type(content).__name__}")
+    number = _get(path, content, "format", int) if "format" in content else FORMAT
+    settings = {
+        **parse_json_object(_get(path, content, "config", str), f"config of {path}"),
+        **parse_json_object(_get(path, content, "settings", str), f"settings of {path}"),
+    }
+    wanted = asked.config | asked.model
+    unknown = sorted(settings.keys() - wanted.keys())
+    if number > FORMAT or unknown:
+        about = f"unknown settings {unknown}" if unknown else f"format {number}"
+        raise InputError(f"{path} was written by a newer cascadeclip ({about}); this is {__version__}: upgrade it")
+    settings = AS_BEFORE | settings
+    changed = [name for name in wanted if settings.get(name) != wanted[name] and name not in FREE]
+    if content.get("tower") != asked.tower:
+        changed.append("another CLIP")
+    changed += _other_run(path, content, asked)
+    if changed:
+        raise InputError(
+            f"{path} belongs to a run with other settings ({', '.join(changed)}); give another output folder, or "
+            "remove that file to start anew"
+        )
+
+
+def _other_run(path: Path, content: dict, asked: Asked) -> list[str]:
+    if "run" not in content:
+        logger.warning(
+            "%s is of an older cascadeclip, which did not note classes, data and start of a run: see that they are the "
+            "same", path,
+        )  # fmt: skip
+        return []
+    run = parse_json_object(_get(path, content, "run", str), f"run of {path}")
+    changed = [name for name in sorted(run.keys() | asked.run.keys()) if run.get(name) != asked.run.get(name)]
+    text = _get(path, content, "text", Tensor)
+    if text.shape != asked.text.shape or not (text - asked.text).abs().max() < _SAME_TEXT:
+        changed.append("text embeddings")
+    return changed
+
+
+def _checked(path: Path, content: dict, like: RunState, sizes: Sequence[tuple[int, ...]], steps: int) -> RunState:
+    """The state, every part of it of the kind and size that training needs; a `DamagedFile` names what is not."""
+    step = _get(path, content, "step", int)
+    if not 0 <= step <= steps:
+        raise DamagedFile(f"{path} is damaged: step {step} of a run of {steps}")
+    try:
+        model = matched(like.model, _get(path, content, "model", dict))
+    except InputError as error:
+        raise DamagedFile(f"{path}: {error}") from error
+    log = parse_json(_get(path, content, "log", str), f"log of {path}")
+    if not isinstance(log, list) or not all(isinstance(entry, dict) and "step" in entry for entry in log):
+        raise DamagedFile(f"{path} is damaged: its log is no list of entries")
+    moments = _checked_moments(path, content, sizes, step)
+    scaler = _get(path, content, "scaler", dict)
+    numbers = [value for value in scaler.values() if isinstance(value, int | float) and math.isfinite(value)]
+    if scaler and like.scaler and (scaler.keys() != like.scaler.keys() or len(numbers) < len(scaler)):
+        raise DamagedFile(f"{path} is damaged: the state of the loss scaling")
+    optimiser = {"state": moments, "param_groups": like.optimiser["param_groups"]}
+    return RunState(step, model, optimiser, scaler if like.scaler else {}, log)
+
+
+def _checked_moments(path: Path, content: dict, sizes: Sequence[tuple[int, ...]], step: int) -> dict[int, Any]:
+    """The optimiser's moments, by number of the parameter. The fused optimiser writes past the end of one too short."""
+    entries = _get(path, content, "optimiser", dict).get("state")
+    if not isinstance(entries, dict) or not entries.keys() <= set(range(len(sizes))):
+        raise DamagedFile(f"{path} is damaged: the state of the optimiser is of other parameters")
+    if len(entries) != content.get("moments", len(entries)) or (step and not entries):
+        raise DamagedFile(f"{path} is damaged: the state of the optimiser is not whole")
+    for index, entry in entries.items():
+        if not isinstance(entry, dict) or entry.keys() != {"step", *_MOMENTS}:
+            raise DamagedFile(f"{path} is damaged: the state of parameter {index} in the optimiser")
+        for name, shape in (("step", ()), *((name, sizes[index]) for name in _MOMENTS)):
+            value = entry[name]
+            fits = isinstance(value, Tensor) and value.is_floating_point() and tuple(value.shape) == shape
+            if not fits or not value.isfinite().all() or (name != "exp_avg" and value.min() < 0):
+                raise DamagedFile(f"{path} is damaged: {name} of parameter {index} in the optimiser")
+    return entries
+
+
+def _get(path: Path, content: dict, name: str, kind: type) -> Any:
+    value = content.get(name)
+    if not isinstance(value, kind) or isinstance(value, bool):
+        found = type(value).__name__ if name in content else "nothing"
+        raise DamagedFile(f"{path} is damaged: {name} must be {kind.__name__}, not {found}")
+    return value

@@ -1,0 +1,228 @@
+"""Resumable states: of the same run, whole, and checked before anything is made of them."""
+
+import json
+import logging
+import shutil
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cascadeclip.checkpoints.own import own_state
+from cascadeclip.config import TrainConfig
+from cascadeclip.data.folders import FolderDataset, LabelMap, matching_pairs
+from cascadeclip.data.identity import data_identity
+from cascadeclip.errors import InputError
+from cascadeclip.files import locked
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.training.loop import train
+from cascadeclip.training.state import PREVIOUS, STATE
+from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
+
+CONFIG = TrainConfig(steps=4, batch_size=2, learning_rate=1e-2, warmup=2, precision="fp32", checkpoint_every=2)
+
+
+def run(out, config=CONFIG, text=TEXT, names=NAMES, unseen=UNSEEN, **kwargs):
+    torch.manual_seed(3)
+    model = CascadeCLIP(MODEL)
+    train(model, Noise(), text, names, unseen, config, collate=collate, out=out, progress=False, **kwargs)
+    return model
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    return out, run(out, depends_on={"templates": ["{}"]})
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    return shutil.copytree(finished[0], tmp_path / "copy")
+
+
+def change(path, edit):
+    state = torch.load(path, weights_only=True)
+    edit(state)
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        (dict(unseen=["c"]), "unseen classes"),
+        (dict(names=["a", "c", "b"]), "classes, text embeddings|classes"),
+        (dict(text=TEXT.flip(0)), "text embeddings"),
+        (dict(depends_on={"templates": ["a {}"]}), "templates"),
+        (dict(depends_on={"templates": ["{}"], "label numbers": 1}), "label numbers"),
+        (dict(config=replace(CONFIG, seed=1)), "seed"),
+    ],
+)
+def test_a_state_of_another_run_is_refused_and_the_difference_named(copy, changed, named):
+    with pytest.raises(InputError, match=f"another|other settings \\({named}"):
+        run(copy, **({"depends_on": {"templates": ["{}"]}} | changed))
+
+
+def test_the_same_run_is_not_refused(copy, finished):
+    again = run(copy, depends_on={"templates": ["{}"]})
+    for one, other in zip(own_state(again).values(), own_state(finished[1]).values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_text_embedded_on_another_device_is_the_same(copy):
+    run(copy, text=TEXT + 1e-5, depends_on={"templates": ["{}"]})
+
+
+DAMAGES = {
+    "empty": lambda path: path.write_bytes(b""),
+    "cut": lambda path: path.write_bytes(path.read_bytes()[:1000]),
+    "another kind": lambda path: path.write_text("hello"),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a flipped bit": lambda path: flip(path),
+    "another pickle": lambda path: torch.save([1, 2], path),
+    "no step": lambda path: change(path, lambda state: state.pop("step")),
+    "step as text": lambda path: change(path, lambda state: state.update(step="4")),
+    "step as a float": lambda path: change(path, lambda state: state.update(step=4.0)),
+    "step beyond the run": lambda path: change(path, lambda state: state.update(step=5)),
+    "step below 0": lambda path: change(path, lambda state: state.update(step=-3)),
+    "a log that is no list": lambda path: change(path, lambda state: state.update(log="{}")),
+    "a log of numbers": lambda path: change(path, lambda state: state.update(log="[1]")),
+    "no optimiser": lambda path: change(path, lambda state: state["optimiser"].pop("state")),
+    "an optimiser dropped": lambda path: change(path, lambda state: state["optimiser"].update(state={})),
+    "moments dropped": lambda path: change(path, lambda state: state["optimiser"]["state"].pop(0)),
+    "moments cut": lambda path: change(path, lambda state: shrink(state["optimiser"]["state"][0])),
+    "moments of text": lambda path: change(path, lambda state: state["optimiser"]["state"][0].update(exp_avg="a")),
+    "moments of NaN": lambda path: change(path, lambda state: state["optimiser"]["state"][0]["exp_avg"].fill_(np.nan)),
+    "weights of NaN": lambda path: change(path, lambda state: state["model"]["encoder.prompts"].fill_(np.nan)),
+    "weights cut": lambda path: change(path, lambda state: state["model"].update({"encoder.prompts": torch.zeros(1)})),
+    "settings cut": lambda path: change(path, lambda state: state.update(config='{"steps":')),
+    "settings deep": lambda path: change(path, lambda state: state.update(config="[" * 100_000)),
+}
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def shrink(entry):
+    entry["exp_avg"] = entry["exp_avg"].flatten()[:1].clone()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_gives_way_to_the_one_before_it(copy, finished, damage, caplog):
+    """The run goes on from the step of the last whole state, to the same weights."""
+    DAMAGES[damage](copy / STATE)
+    with caplog.at_level(logging.WARNING):
+        again = run(copy, depends_on={"templates": ["{}"]})
+    assert f"going on from {copy / PREVIOUS}, after step 2" in caplog.text and str(copy / STATE) in caplog.text
+    for one, other in zip(own_state(again).values(), own_state(finished[1]).values(), strict=True):
+        assert torch.equal(one, other)
+    assert run(copy, depends_on={"templates": ["{}"]})  # and the good state was not lost by it
+
+
+def test_without_another_state_the_file_and_the_way_on_are_named(copy):
+    (copy / PREVIOUS).unlink()
+    (copy / STATE).write_bytes(b"")
+    with pytest.raises(InputError, match=r"state\.pt is cut short.*remove it to start anew"):
+        run(copy, depends_on={"templates": ["{}"]})
+
+
+def test_a_state_of_an_older_version_goes_on_with_a_line(copy, caplog):
+    def older(state):
+        for name in ("format", "version", "run", "text", "moments"):
+            del state[name]
+        settings = json.loads(state["settings"])
+        del settings["centre_text"], settings["spectral_blocks"]
+        state["settings"] = json.dumps(settings)
+
+    change(copy / STATE, older)
+    with caplog.at_level(logging.WARNING):
+        run(copy, unseen=["c"])
+    assert "is of an older cascadeclip, which did not note classes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "newer",
+    [
+        lambda state: state.update(format=2),
+        lambda state: state.update(settings=json.dumps(json.loads(state["settings"]) | {"colour": 1})),
+    ],
+)
+def test_a_state_of_a_newer_version_is_named_as_such(copy, newer):
+    change(copy / STATE, newer)
+    with pytest.raises(InputError, match=r"written by a newer cascadeclip .*upgrade"):
+        run(copy, depends_on={"templates": ["{}"]})
+
+
+def test_states_say_who_wrote_them(finished):
+    state = torch.load(finished[0] / STATE, weights_only=True)
+    assert state["format"] == 1 and state["version"]
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    @contextmanager
+    def other_thread():
+        import threading
+
+        have, done = threading.Event(), threading.Event()
+
+        def hold():
+            with locked(tmp_path):
+                have.set()
+                done.wait()
+
+        thread = threading.Thread(target=hold)
+        thread.start()
+        have.wait()
+        yield
+        done.set()
+        thread.join()
+
+    with other_thread(), pytest.raises(InputError, match="is in use by"):
+        run(tmp_path)
+
+
+# --- which data -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A builder of folders with pictures and masks."""
+
+    def make(name, seed=0):
+        rng = np.random.default_rng(seed)
+        for part, shape in (("images", (16, 16, 3)), ("masks", (16, 16))):
+            (tmp_path / name / part).mkdir(parents=True)
+            for number in range(3):
+                values = rng.integers(0, 3, shape, dtype=np.uint8)
+                Image.fromarray(values).save(tmp_path / name / part / f"{number}.png")
+        return tmp_path / name
+
+    return make
+
+
+def identity(folder, label_map=None, **options):
+    pairs = matching_pairs(folder / "images", folder / "masks")
+    return data_identity(FolderDataset(pairs, label_map or LabelMap(3)), collate, **options)
+
+
+def test_data_are_told_apart_by_what_is_in_them_and_not_by_where_they_are(own, tmp_path):
+    one = own("one")
+    assert identity(one) == identity(own("moved")) != identity(own("other", seed=1))
+    assert identity(one)["label numbers"] != identity(one, LabelMap(3, ignored=(254, 255)))["label numbers"]
+    before = identity(one, times=True)
+    values = np.asarray(Image.open(one / "masks" / "1.png")).copy()
+    values[0, 0] = (values[0, 0] + 1) % 3
+    Image.fromarray(values).save(one / "masks" / "1.png")
+    assert identity(one, times=True) != before and identity(one) != identity(own("as it was"))
+
+
+def test_drawn_data_are_told_apart_by_their_settings():
+    from cascadeclip.data.emojiscenes import EmojiScenes, collate
+
+    scenes = [EmojiScenes(9), EmojiScenes(9, 1), EmojiScenes(8), EmojiScenes(9, styles=("noto",))]
+    assert len({json.dumps(data_identity(one, collate)) for one in [*scenes, EmojiScenes(9)]}) == 4
