@@ -176,8 +176,8 @@ def check_file(path: str | Path, what: str, most: int | None = None) -> Path:
     """The path, if a regular file of at most `most` bytes is there; what pipes, devices and folders are is said.
 
     Raises:
-        InputError: nothing there, nothing that may be read, or no regular file.
-        DamagedFile: a file that is larger than what it should be.
+        InputError: nothing there, or nothing that may be read.
+        DamagedFile: no regular file, or one that is larger than what it should be.
     """
     path = Path(path)
     try:
@@ -187,9 +187,9 @@ def check_file(path: str | Path, what: str, most: int | None = None) -> Path:
     except (OSError, ValueError) as error:  # a name that is too long, a locked folder, a null in the name
         raise InputError(f"cannot read {path}: {error}") from error
     if stat.S_ISDIR(found.st_mode):
-        raise InputError(f"no {what} at {path}: that is a folder")
+        raise DamagedFile(f"no {what} at {path}: that is a folder")
     if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"no {what} at {path}: that is a pipe or a device, no regular file")
+        raise DamagedFile(f"no {what} at {path}: that is a pipe or a device, no regular file")
     if most is not None and found.st_size > most:
         raise DamagedFile(f"{path} has {found.st_size} bytes, too many for a {what}")
     return path
