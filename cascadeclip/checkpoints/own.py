@@ -16,6 +16,7 @@ from cascadeclip._version import __version__
 from cascadeclip.checkpoints.authors import read_authors
 from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.config import ModelConfig
+from cascadeclip.data.words import check_templates
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import parse_json, replace_file
 from cascadeclip.model.cascade import CascadeCLIP
@@ -58,9 +59,8 @@ class CheckpointInfo:
         check_fields(self)
         if not isinstance(self.clip.get("name"), str) or self.clip.keys() - {"name", "pretrained"}:
             raise InputError(f"clip={self.clip}: must give the name of a CLIP, and may give pretrained")
-        for template in self.templates or ():
-            if "{}" not in template:
-                raise InputError(f"templates: {template!r:.60} has no {{}} for the class word")
+        if self.templates is not None:
+            check_templates(self.templates)
 
 
 @dataclass(frozen=True)

@@ -149,7 +149,8 @@ def test_counts_of_other_masks_or_of_another_split_are_not_used(preset, model, t
 
 
 def test_counts_of_masks_changed_on_disk_are_not_used(preset, model, tmp_path, monkeypatch):
-    from cascadeclip.data.folders import FolderDataset, LabelMap, matching_pairs
+    from cascadeclip.data.folders import FolderDataset, matching_pairs
+    from cascadeclip.data.labels import LabelMap
 
     monkeypatch.setattr(scoring, "SAVE_EVERY", 1)
     for part in ("images", "masks"):

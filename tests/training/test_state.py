@@ -13,8 +13,9 @@ from PIL import Image
 
 from cascadeclip.checkpoints.own import own_state
 from cascadeclip.config import TrainConfig
-from cascadeclip.data.folders import FolderDataset, LabelMap, matching_pairs
+from cascadeclip.data.folders import FolderDataset, matching_pairs
 from cascadeclip.data.identity import data_identity
+from cascadeclip.data.labels import LabelMap
 from cascadeclip.errors import InputError
 from cascadeclip.files import locked
 from cascadeclip.model.cascade import CascadeCLIP
