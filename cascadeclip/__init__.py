@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cascadeclip.config import ModelConfig, TowerConfig, TrainConfig
     from cascadeclip.errors import InputError
     from cascadeclip.model.cascade import CascadeCLIP, CascadeOutput
+    from cascadeclip.processes import device
     from cascadeclip.segmenter import Segmentation, Segmenter, load
 else:
     __getattr__, __dir__ = on_first_use(__name__)
@@ -46,6 +47,7 @@ __all__ = [
     "checkpoints",
     "clip",
     "data",
+    "device",
     "evaluation",
     "exercises",
     "experiments",

@@ -1,8 +1,12 @@
-"""The process this is, among those that `accelerate launch` or `torchrun` may have started, its device, and the number
-format to compute in: bfloat16 or float16 where it is asked for and the device has it."""
+"""The process this is, among those that `accelerate launch` or `torchrun` may have started: its device, the number
+format to compute in there, and its random numbers."""
 
+import logging
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 from accelerate import PartialState
@@ -10,6 +14,8 @@ from accelerate.utils import parse_flag_from_env
 
 from cascadeclip.config import PRECISIONS
 from cascadeclip.errors import InputError
+
+logger = logging.getLogger(__name__)
 
 
 def on_cpu() -> bool:
@@ -22,16 +28,34 @@ def this_process() -> PartialState:
     return PartialState(cpu=on_cpu())
 
 
+def device() -> torch.device:
+    """Where training, scoring, the command line and the notebooks compute: this process's GPU if there is one.
+
+    `ACCELERATE_USE_CPU=1` in the environment makes it the CPU.
+
+    Example:
+        >>> cascadeclip.load("mini", device=cascadeclip.device())  # doctest: +SKIP
+    """
+    return this_process().device
+
+
+# --- number formats -------------------------------------------------------------------------------------------------
+
+
 def has_bf16(device: torch.device) -> bool:
     """Whether the device has instructions for bfloat16; without them autocast is slower than float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return device.type == "cpu" and any(getattr(torch.cpu, check, bool)() for check in checks)
 
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Context that computes in `precision`; `bf16` is float32 on a device that has no bfloat16.
+def number_format(device: torch.device, precision: str) -> torch.dtype:
+    """What `precision` is computed in on a device: `bf16` is float16 on a CUDA device without bfloat16 (a T4), and
+    float32 on any other device without it.
+
+    `fp32` is float32 throughout; `torch.set_float32_matmul_precision("high")` allows TF32 for all of it, which is
+    faster and as coarse as float16.
 
     Raises:
         InputError: an unknown precision, or `fp16` on a device other than CUDA.
@@ -40,9 +64,67 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
         raise InputError(f"precision={precision!r}: choose from {', '.join(PRECISIONS)}")
     if precision == "fp16" and device.type != "cuda":
         raise InputError(f"fp16 needs a CUDA device, this is {device.type}; use bf16 or fp32")
-    if precision == "fp16":
-        return torch.autocast(device.type, torch.float16)
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16" and has_bf16(device))
+    if precision == "bf16" and not has_bf16(device):
+        if device.type != "cuda":
+            return torch.float32
+        _say_once("this GPU has no bfloat16: computing in float16 instead (with loss scaling in training)")
+        return torch.float16
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context that computes in `number_format(device, precision)`, and raises as that does."""
+    dtype = number_format(device, precision)
+    if dtype == torch.float32:
+        return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, dtype)
+
+
+@lru_cache
+def _say_once(message: str) -> None:
+    logger.warning(message)
+
+
+# --- random numbers -------------------------------------------------------------------------------------------------
+
+
+def seed_draws(seed: int, device: torch.device) -> None:
+    """Start the generators of the CPU and of one device from a seed; `torch.manual_seed` reseeds every device."""
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        getattr(torch, device.type).manual_seed(seed)
+
+
+@contextmanager
+def own_draws(seed: int, device: torch.device = torch.device("cpu")) -> Iterator[None]:  # noqa: B008
+    """In here, random numbers come from `seed`; afterwards the caller's generators are as they were."""
+    kind = None if device.type == "cpu" else getattr(torch, device.type)
+    kept = torch.get_rng_state(), kind and kind.get_rng_state()
+    seed_draws(seed, device)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(kept[0])
+        if kind is not None:
+            kind.set_rng_state(kept[1])
+
+
+# --- the compiler ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def told_of_compiler() -> Iterator[None]:
+    """What `torch.compile` raises in here, at whatever call it first compiles, becomes an `InputError`."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            raise
+        reason = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise InputError(
+            f"torch.compile cannot compile the model here ({reason}); leave out --compile, or install a C++ compiler "
+            "and Python's headers (Debian and Ubuntu: g++ python3-dev)"
+        ) from error
 
 
 def physical_memory() -> int:

@@ -102,12 +102,12 @@ def localise(similarity: Tensor, labels: Tensor, *, present_only: bool = False) 
     is_class, score, of = truth[image, :, index], similarity[image, :, index].float(), counted[image]
     at_once = max(1, COMPARED_AT_ONCE // patches**2)
     rows = [_ranked(*part) for part in zip(*(one.split(at_once) for one in (is_class, score, of)), strict=True)]
-    auroc, precision = (torch.cat(column).numpy() for column in zip(*rows, strict=True))
+    auroc, precision = (torch.cat(column).cpu().numpy() for column in zip(*rows, strict=True))
     best = score.masked_fill(~of, -torch.inf).argmax(1, keepdim=True)
-    hit = is_class.gather(1, best)[:, 0].numpy()
-    prevalence = (is_class.sum(1).double() / of.sum(1)).numpy()
-    confusion = confusion.view(images, classes, classes).numpy()
-    return Localisation(image.numpy(), index.numpy(), auroc, precision, prevalence, hit, confusion)
+    hit = is_class.gather(1, best)[:, 0].cpu().numpy()
+    prevalence = (is_class.sum(1).double() / of.sum(1)).cpu().numpy()
+    confusion = confusion.view(images, classes, classes).cpu().numpy()
+    return Localisation(image.cpu().numpy(), index.cpu().numpy(), auroc, precision, prevalence, hit, confusion)
 
 
 def _ranked(is_class: Tensor, score: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,7 +167,7 @@ def loss_along_gap(image: Tensor, text: Tensor, shifts: Sequence[float], tempera
         shifts: 0 leaves all as it is; 1 lays the centroids on each other; embeddings are L2-normed after the move.
         temperature: the softmax's.
     """
-    gap, target = modality_gap(image, text), torch.arange(len(image))
+    gap, target = modality_gap(image, text), torch.arange(len(image), device=image.device)
     losses = []
     for shift in shifts:
         logits = F.normalize(image - shift * gap, dim=-1) @ text.T / temperature

@@ -63,7 +63,7 @@ class CKA:
 def _unbiased_hsic(grams: Tensor) -> Tensor:
     """HSIC_1 of all pairs: (tr(KL) + 1'K1 1'L1 / ((n-1)(n-2)) - 2 / (n-2) 1'KL1) / (n(n-3)), diagonals set to 0."""
     n = grams.shape[-1]
-    grams = grams * (1 - torch.eye(n, dtype=grams.dtype))
+    grams = grams * (1 - torch.eye(n, dtype=grams.dtype, device=grams.device))
     trace = torch.einsum("aij,bij->ab", grams, grams)
     totals, rows = grams.sum((1, 2)), grams.sum(1)
     return (trace + totals[:, None] * totals / ((n - 1) * (n - 2)) - 2 / (n - 2) * rows @ rows.T) / (n * (n - 3))
@@ -208,7 +208,7 @@ def probe(
     scores = model.predict(test_tokens.reshape(-1, test_tokens.shape[-1])).astype(np.float32)
     scores = torch.from_numpy(scores).view(len(test_tokens), *grid, classes).permute(0, 3, 1, 2)
     parts = []
-    for some, labels in zip(scores.split(25), test_labels.split(25), strict=True):
+    for some, labels in zip(scores.split(25), test_labels.cpu().split(25), strict=True):
         size = tuple(labels.shape[1:])
         pixels = torch.nn.functional.interpolate(some, size, mode="bilinear", align_corners=False)
         parts.append(picture_counts(pixels.argmax(1), labels, classes))

@@ -15,6 +15,7 @@ from open_clip.model import CLIPVisionCfg
 from open_clip.transformer import VisionTransformer
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from cascadeclip.clip.mini import MiniTokenizer, build_mini_clip
@@ -23,6 +24,7 @@ from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.words import check_names, check_templates, filled
 from cascadeclip.errors import InputError
 from cascadeclip.model.tower import position_embedding, tower_config
+from cascadeclip.processes import device, own_draws
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +73,8 @@ class Clip:
             names: class words.
             templates: sentences with one `{}` for the class word.
 
-        Computed once per words and templates: the text tower is frozen.
+        Computed once per words and templates, for the text tower is frozen: on `cascadeclip.device()`, which its
+        weights visit for that. The result is on the CPU.
 
         Raises:
             InputError: words or templates that do not fit (see `data.words`), sentences too long for the text tower, or
@@ -89,8 +92,11 @@ class Clip:
         tokens = self.tokenize(sentences)
         self._check_whole([name for name in names for _ in templates], sentences, tokens)
         _check_apart(names, tokens.view(len(names), -1))
-        device = self.model.logit_scale.device  # the image tower may have been moved elsewhere by itself
-        embedded = torch.cat([self.model.encode_text(chunk.to(device)).float() for chunk in tokens.split(512)])
+        tower, there = _TextTower(self.model), device()
+        weights = {name: tensor.to(there) for name, tensor in tower.text_state().items()}
+        with torch.autocast(there.type, enabled=False):
+            parts = [functional_call(tower, weights, (chunk.to(there),)).float() for chunk in tokens.split(512)]
+        embedded = torch.cat(parts).cpu()
         embedded = F.normalize(embedded, dim=-1).view(len(names), len(templates), -1)
         return F.normalize(embedded.mean(1), dim=-1)
 
@@ -126,6 +132,21 @@ def _check_apart(names: Sequence[str], tokens: Tensor) -> None:
             raise InputError(f"CLIP reads {other!r} and {name!r} as the same text: change or leave out one of them")
 
 
+class _TextTower(nn.Module):
+    """The text half of open_clip's model, so that it can be called with weights that stay where they are."""
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def text_state(self) -> dict[str, Tensor]:
+        tensors = {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        return {name: tensor for name, tensor in tensors.items() if not name.startswith("model.visual.")}
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.model.encode_text(tokens)
+
+
 def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: int | None = None) -> Clip:
     """Mini-CLIP, shipped with the package, or a CLIP of open_clip.
 
@@ -144,8 +165,7 @@ def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: in
         with as_file(files("cascadeclip") / "assets" / "mini_clip.safetensors") as path:
             model.load_state_dict({key: tensor.float() for key, tensor in load_file(path).items()})
     else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)  # random weights are the same every time: what was trained on them can be loaded
+        with own_draws(0):  # random weights are the same every time: what was trained on them can be loaded
             model, tokenize = _from_open_clip(name, pretrained)
     if image_size is not None:
         resize_positions(model.visual, image_size)

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from cascadeclip.errors import InputError
+from cascadeclip.processes import own_draws
 
 SAMPLED = 32  # files or items whose contents are looked at
 
@@ -79,8 +79,7 @@ def _files(pairs: Sequence[tuple[Path, Path]], times: bool) -> str:
 def _items(data: Dataset, collate: Callable[[list], tuple[Tensor, Tensor]]) -> str:
     items: dict[str, Tensor] = {}
     for index in _sample(len(data)):  # type: ignore[arg-type]
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with own_draws(0):
             images, labels = collate([data[index]])
         items |= {f"{index} image": images, f"{index} labels": labels}
     return tensor_digest(items)

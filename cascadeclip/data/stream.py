@@ -10,6 +10,10 @@ from functools import lru_cache
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from cascadeclip.data.labels import ignored_label
+from cascadeclip.errors import InputError
+from cascadeclip.processes import device, own_draws
+
 
 class Endless(Dataset):
     """Pass after pass over a data set, each in an order of its own; items are numbered by their position.
@@ -26,8 +30,7 @@ class Endless(Dataset):
         return _order(len(self.data), self.seed + number)[offset].item()
 
     def __getitem__(self, position: int):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed((self.seed << 40) + position)
+        with own_draws((self.seed << 40) + position):
             return self.data[self.index_at(position)]
 
 
@@ -55,10 +58,37 @@ class Shares(Sampler[list[int]]):
             step += 1
 
 
+class CheckedCollate:
+    """A collate function, and a look at the labels it gives, in the process that read the pictures.
+
+    Raises (when called):
+        InputError: labels that are not integers of (B, H, W) below `classes`, or `ignored_label` of so many.
+    """
+
+    def __init__(self, collate: Callable, classes: int):
+        self.collate, self.classes = collate, classes
+
+    def __call__(self, items: list) -> tuple[torch.Tensor, torch.Tensor]:
+        images, labels = self.collate(items)
+        if labels.ndim != 3 or labels.is_floating_point() or len(labels) != len(images):
+            raise InputError(
+                f"labels of {tuple(labels.shape)} {labels.dtype} beside images of {tuple(images.shape)}: expected "
+                "integers, (B, H, W)"
+            )
+        ignored = ignored_label(self.classes)
+        wrong = labels[((labels < 0) | (labels >= self.classes)) & (labels != ignored)]
+        if len(wrong):
+            raise InputError(
+                f"labels hold {wrong.unique().tolist()[:10]}; expected 0..{self.classes - 1}, or {ignored} for ignored "
+                "pixels"
+            )
+        return images, labels
+
+
 def stream(data: Endless, shares: Shares, collate: Callable, workers: int = 0) -> DataLoader:
     """Batches without end, read by `workers` processes (0: by this one)."""
     # With a generator of its own the loader leaves the global random state alone.
     return DataLoader(
         data, batch_sampler=shares, collate_fn=collate, num_workers=workers, generator=torch.Generator().manual_seed(0),
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=device().type == "cuda",  # so that an upload need not be waited for
     )  # fmt: skip

@@ -1,5 +1,7 @@
 """Pixels to tensors. One normalisation for both worlds: ImageNet's mean and deviation, as the authors trained with."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,11 +19,16 @@ LONGEST = 4  # a picture's long side goes through the model at most this many ti
 MEAN_COLOUR = tuple(round(255 * value) for value in IMAGE_MEAN)  # becomes 0 when normalised
 
 
-def normalise(images: Tensor) -> Tensor:
-    """(..., 3, H, W) uint8 -> float32 of the same shape, with ImageNet's mean 0 and deviation 1 per channel."""
-    mean = torch.tensor(IMAGE_MEAN, device=images.device).view(3, 1, 1)
-    std = torch.tensor(IMAGE_STD, device=images.device).view(3, 1, 1)
+def normalise(images: Tensor, mean: Sequence[float] = IMAGE_MEAN, std: Sequence[float] = IMAGE_STD) -> Tensor:
+    """(..., 3, H, W) uint8 or float 0..255 -> float32 of the same shape: with mean 0 and deviation 1 per channel, where
+    the pictures have these `mean` and `std` (of 0..1); ImageNet's by default."""
+    mean, std = (_by_channel(values, images.device) for values in (mean, std))
     return (images.float() / 255 - mean) / std
+
+
+def _by_channel(values: Sequence[float], device: torch.device) -> Tensor:
+    """(3, 1, 1) float32, filled in on the device: a list would have to be waited for on its way to a GPU."""
+    return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

@@ -133,7 +133,7 @@ def _positions(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
 
 def right_unseen_names(readout: Readout, hidden: Sequence[int]) -> float:
     """Share of the pixels of the unseen classes `hidden` whose best unseen class is right, as pseudo labels need."""
-    where = torch.isin(readout.labels.long(), torch.tensor(list(hidden)))
+    where = torch.isin(readout.labels.long(), torch.tensor(list(hidden), device=readout.labels.device))
     return (readout.unseen_class[where] == readout.labels[where]).double().mean().item()
 
 
@@ -239,7 +239,7 @@ def through_grid(labels: Tensor, classes: int, side: int) -> Tensor:
         masks = torch.stack([picture == index for index in present or [0]])[None].float()
         coarse = F.adaptive_avg_pool2d(masks, (side, side))
         fine = F.interpolate(coarse, tuple(picture.shape), mode="bilinear", align_corners=False)
-        found.append(torch.tensor(present or [0])[fine[0].argmax(0)])
+        found.append(torch.tensor(present or [0], device=labels.device)[fine[0].argmax(0)])
     return torch.stack(found)
 
 
@@ -264,7 +264,9 @@ def _counts(predicted: Tensor, labels: Tensor, classes: int, in_guess: Tensor, i
 def _per_picture(where: Tensor, index: Tensor, classes: int) -> Tensor:
     """How many pixels of each class are in `where`: (n, H, W) twice -> (n, C) float64."""
     index = torch.where(where, index.long(), 0).flatten(1)
-    return torch.zeros(len(index), classes, dtype=torch.float64).scatter_add_(1, index, where.flatten(1).double())
+    return torch.zeros(len(index), classes, dtype=torch.float64, device=index.device).scatter_add_(
+        1, index, where.flatten(1).double()
+    )
 
 
 def class_iou(counts: Tensor) -> Tensor:
@@ -327,7 +329,7 @@ def _hidden_mask(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) ->
 def error_kinds(predicted: Tensor, labels: Tensor, names: Sequence[str], unseen: Sequence[str]) -> Tensor:
     """Wrong pixels of each picture by kind: (n, 4) int64 in the order of `ERROR_KINDS`."""
     _check_maps(predicted, labels)
-    hidden = torch.tensor(_positions(names, unseen), dtype=torch.int64)
+    hidden = torch.tensor(_positions(names, unseen), dtype=torch.int64, device=labels.device)
     wrong = (predicted != labels) & (labels != ignored_label(len(names)))
     kind = 2 * torch.isin(labels.long(), hidden).long() + torch.isin(predicted.long(), hidden).long()
     # seen/seen 0, seen/unseen 1, unseen/seen 2, unseen/unseen 3: the order of ERROR_KINDS

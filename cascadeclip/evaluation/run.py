@@ -126,6 +126,7 @@ def _score(preset, predict_all, identity, split, limit, out, predictions, progre
     loader = DataLoader(
         Subset(data, own[done:]), preset.scoring_batch, collate_fn=preset.collate,
         num_workers=preset.training.workers if len(own) > SAVE_EVERY else 0,
+        pin_memory=state.device.type == "cuda",
     )  # fmt: skip
     batches = tqdm(loader, disable=not progress or not state.is_main_process, desc="scoring", unit="batch")
     sources = iter(own[done:])

@@ -14,7 +14,7 @@ from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.resize import bilinear
-from cascadeclip.processes import autocast
+from cascadeclip.processes import autocast, told_of_compiler
 
 logger = logging.getLogger(__name__)
 
@@ -51,11 +51,12 @@ def predict(
     Raises:
         InputError: a seen index that no class has, or a stride that leaves gaps.
     """
-    offset = torch.zeros(len(text), device=images.device)
+    offset = torch.zeros(len(text))
     outside = [index for index in seen if not 0 <= index < len(text)]
     if outside:
         raise InputError(f"seen={outside} are no indices of the {len(text)} classes")
     offset[list(seen)] = seen_offset
+    offset = offset.to(images.device, non_blocking=True)
     height, width = images.shape[2:]
     views = windows_over(height, width, window, stride)
     alone = len(views) == 1
@@ -215,11 +216,17 @@ class ConfusionMatrix:
         """
         if predicted.shape != labels.shape:
             raise InputError(f"predicted {tuple(predicted.shape)} and labels {tuple(labels.shape)} differ in shape")
-        counted = labels != self.ignore_index
-        truth, guess = labels[counted].long(), predicted[counted].long()
-        check_indices(truth, guess, self.classes)
-        cells = torch.bincount(truth * self.classes + guess, minlength=self.classes**2)
-        self.counts += cells.view(self.classes, self.classes).cpu()
+        truth, guess, counted = labels.long(), predicted.long(), labels != self.ignore_index
+        # all on the device, with one place more for what is ignored and one for what is wrong, and then read at once
+        ignored, wrong = self.classes**2, self.classes**2 + 1
+        valid = (truth >= 0) & (truth < self.classes) & (guess >= 0) & (guess < self.classes)
+        cell = torch.where(valid, truth * self.classes + guess, wrong)
+        cell = torch.where(counted, cell, ignored).flatten()
+        cells = torch.zeros(wrong + 1, dtype=torch.int64, device=cell.device)
+        cells = cells.scatter_add_(0, cell, torch.ones_like(cell)).cpu()
+        if cells[wrong]:
+            check_indices(truth[counted], guess[counted], self.classes)
+        self.counts += cells[:ignored].view(self.classes, self.classes)
 
     def scores(self, names: Sequence[str], unseen: Sequence[str]) -> Scores:
         """IoU = right / (true or predicted), pixel accuracy, and the means over seen and unseen classes."""
@@ -263,9 +270,11 @@ def predict_batches(
     """
     device, training = next(model.parameters()).device, model.training
     model.eval()
+    text = text.to(device)
     for images, labels in batches:
-        with autocast(device, precision):
-            scores = predict(model, normalise(images.to(device)), text.to(device), seen, seen_offset, window, stride)
+        with autocast(device, precision), told_of_compiler():
+            images = normalise(images.to(device, non_blocking=True))
+            scores = predict(model, images, text, seen, seen_offset, window, stride)
         yield scores, labels
     model.train(training)
 
@@ -283,7 +292,7 @@ def count(
     """
     for scores, labels in predicted:
         found = argmax_at(scores, labels.shape[1:])
-        confusion.update(found, labels.to(found.device))
+        confusion.update(found, labels.to(found.device, non_blocking=True))
         if after_batch is not None:
             after_batch(found)
 

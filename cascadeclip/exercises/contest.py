@@ -22,6 +22,7 @@ from cascadeclip.evaluation.scores import ConfusionMatrix, argmax_at
 from cascadeclip.exercises.checking import Wrong, quiet
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import MINI, Preset
+from cascadeclip.processes import device, own_draws
 from cascadeclip.training.loop import train
 from cascadeclip.training.run import on_tower_of, open_clip_of
 
@@ -187,9 +188,8 @@ def _competed(choices: str, seed: int, split: str) -> tuple[tuple[str, float], .
     settings, world, clip = checked(json.loads(choices)), small_world(), _clip()
     world = replace(world, seen_offset=settings.seen_offset)
     text = clip.class_embeddings(world.names, world.templates)
-    with torch.random.fork_rng(devices=[]), quiet():
-        torch.manual_seed(seed)
-        model = CascadeCLIP(on_tower_of(clip, settings.model), clip.visual)
+    with own_draws(seed), quiet():
+        model = CascadeCLIP(on_tower_of(clip, settings.model), clip.visual).to(device())
         training = replace(settings.training, seed=seed, checkpoint_every=0)
         try:
             train(

@@ -18,6 +18,7 @@ from cascadeclip.data.transforms import normalise
 from cascadeclip.exercises.checking import CASES, Ask, Exercise, Part, Test, Wrong, expect, integer, shaped
 from cascadeclip.exercises.likeness import cka_bounds, cka_noise, cka_value, gap_test
 from cascadeclip.model.tower import build_tower
+from cascadeclip.processes import own_draws
 
 # --- word_map ------------------------------------------------------------------------------------------------------
 
@@ -198,8 +199,7 @@ def _test_blocks(trained: bool) -> Test:
         if trained:
             visual, text = _mini()
         else:
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(integer(random, 0, 100_000))
+            with own_draws(integer(random, 0, 100_000)):
                 sizes = dict(image_size=32, width=24, heads=3, embed_dim=16)
                 visual = build_tower(TowerConfig(**sizes, layers=integer(random, 3, 5))).eval()
             text = F.normalize(torch.randn(len(CLASSES), 16, generator=random), dim=-1)

@@ -13,6 +13,7 @@ from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.plots.figure import save_figure
 from cascadeclip.plots.segmentation import plot_predictions, plot_scores
 from cascadeclip.presets import MINI, Preset
+from cascadeclip.processes import device
 from cascadeclip.segmenter import load
 from cascadeclip.training.run import fit, last_layer_only, open_clip_of
 
@@ -42,7 +43,7 @@ def run_demo(
         report[name] = summarise(MINI, score(MINI, clip, model, limit=limit))
         if name == "cascade":
             draw_predictions(MINI, clip, model, out / "predictions.png")
-    report["shipped"] = summarise(MINI, score(MINI, clip, load("mini").model, limit=limit))
+    report["shipped"] = summarise(MINI, score(MINI, clip, load("mini", device=device()).model, limit=limit))
     report["seconds"] = round(time.time() - started, 1)
     save_figure(plot_scores({name: report[name] for name in (*models, "shipped")}), out / "scores.png")
     write_json(out / "report.json", report)

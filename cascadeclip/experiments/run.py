@@ -27,6 +27,7 @@ from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
 from cascadeclip.files import replace_file, write_json
 from cascadeclip.presets import MINI, Preset, get_preset
+from cascadeclip.processes import device
 from cascadeclip.segmenter import load
 from cascadeclip.training.calibrate import calibrated_offset
 from cascadeclip.training.run import fit, on_tower_of, open_clip_of
@@ -228,7 +229,7 @@ class _Runs:
         return folder
 
     def _score(self, preset: Preset, path: Path, offset: float) -> torch.Tensor:
-        segmenter, data = load(path, preset=preset), self._first(preset.eval_data(preset.final_split))
+        segmenter, data = load(path, preset=preset, device=device()), self._first(preset.eval_data(preset.final_split))
         batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
         text = self.clip.class_embeddings(preset.names, preset.templates)
         seen = [preset.names.index(name) for name in preset.seen]

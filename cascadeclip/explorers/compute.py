@@ -21,7 +21,7 @@ from cascadeclip.data.labels import IGNORE
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import Readout
 from cascadeclip.evaluation.refine import pamr
-from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.cascade import CascadeCLIP, weighted_sum
 from cascadeclip.model.encoder import EncoderOutput
 from cascadeclip.model.tower import run_block
 from cascadeclip.segmenter import Segmenter
@@ -162,7 +162,7 @@ def stage_logits(
         raise InputError(f"stage {stage + 1} reads blocks {blocks} with {aggregate.kind!r}: it cannot take {weights}")
     else:
         given = torch.tensor(weights, dtype=text.dtype, device=text.device)
-        tokens = torch.einsum("l,lbne->bne", given, torch.stack(features))  # Z_s = sum_l w_l H_l
+        tokens = weighted_sum(given, features)
     describe, decode = (parts[stage % len(parts)] for parts in (model.descriptors, model.decoders))  # or shared
     return decode(describe(text, encoded.image_embedding), tokens).unflatten(-1, encoded.grid).float().cpu()
 

@@ -20,6 +20,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import confusion_of
 from cascadeclip.evaluation.scores import iou_of_counts
 from cascadeclip.model.tower import build_tower, tower_config
+from cascadeclip.processes import own_draws
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +50,7 @@ def lay_out(visual: Tower, pictures: Sequence[Picture], text: Tensor, seed: int 
     """A bench from labelled pictures of one size, and a tower of the same sizes with random weights beside it."""
     if not pictures or any(picture.labels is None for picture in pictures):
         raise InputError("scores need labelled pictures, one or more: give pictures with labels")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with own_draws(seed):
         random = build_tower(tower_config(visual)).to(visual.proj.device).eval()
     batch = one_batch([picture.image for picture in pictures], visual)
     labels = torch.stack([torch.as_tensor(picture.labels) for picture in pictures])

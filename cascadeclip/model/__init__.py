@@ -19,12 +19,21 @@ if TYPE_CHECKING:
         RelationshipDescriptor,
         TextImageDecoder,
         nga_weights,
+        weighted_sum,
     )
     from cascadeclip.model.encoder import EncoderOutput, PromptedEncoder
-    from cascadeclip.model.losses import present_pairs, segmentation_loss
+    from cascadeclip.model.losses import mean_over_ranks, present_pairs, segmentation_loss
     from cascadeclip.model.resize import bilinear, bilinear_matrix
     from cascadeclip.model.spectral import SpectralPrompt
-    from cascadeclip.model.tower import attend, build_tower, embed, position_embedding, run_block, tower_config
+    from cascadeclip.model.tower import (
+        attend,
+        build_tower,
+        embed,
+        frozen_twin,
+        position_embedding,
+        run_block,
+        tower_config,
+    )
 else:
     __getattr__, __dir__ = on_first_use(__name__)
 
@@ -44,10 +53,13 @@ __all__ = [
     "bilinear_matrix",
     "build_tower",
     "embed",
+    "frozen_twin",
+    "mean_over_ranks",
     "nga_weights",
     "position_embedding",
     "present_pairs",
     "run_block",
     "segmentation_loss",
     "tower_config",
+    "weighted_sum",
 ]

@@ -27,6 +27,14 @@ def nga_weights(blocks: int, sigma: float = 1.0) -> Tensor:
     return torch.exp(-(distance**2) / (2 * sigma**2))
 
 
+def weighted_sum(weights: Tensor, features: list[Tensor]) -> Tensor:
+    """Z_s = sum_l w_l H_l: weights (d,), d tensors (B, N, E) -> (B, N, E).
+
+    Written out: for the gradient of a product over stacked layers PyTorch may compile a kernel on CUDA.
+    """
+    return sum(weight * feature for weight, feature in zip(weights, features, strict=True))
+
+
 class Aggregation(nn.Module):
     """The d blocks of a stage become one set of patch tokens; a stage of one block is that block.
 
@@ -53,9 +61,9 @@ class Aggregation(nn.Module):
             return features[0]
         if self.kind == "concat":
             return self.mix(torch.cat(features, dim=-1))
+        if self.kind == "nga":
+            return weighted_sum(self.weights, features)
         stacked = torch.stack(features)  # (d, B, N, E)
-        if self.kind == "nga":  # Z_s = sum_l w_l H_l
-            return torch.einsum("l,lbne->bne", self.weights, stacked)
         if self.kind == "attention":
             return ((stacked @ self.query).softmax(0)[..., None] * stacked).sum(0)
         return stacked.sum(0) if self.kind == "sum" else stacked.mean(0)
@@ -166,7 +174,8 @@ class CascadeCLIP(nn.Module):
 
     Args:
         config: which blocks form which stages, and everything else.
-        visual: open_clip image tower to build on, of `config.tower`'s sizes; one with random weights if None.
+        visual: open_clip image tower to build on, of `config.tower`'s sizes; one with random weights if None. The model
+            has a frozen twin of it: wherever the model goes, the tower given stays as and where it is.
 
     Raises:
         InputError: a `visual` of other sizes.

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from cascadeclip.model.spectral import SpectralPrompt
-from cascadeclip.model.tower import embed, run_block
+from cascadeclip.model.tower import embed, frozen_twin, run_block
 
 
 @dataclass
@@ -35,7 +35,7 @@ class PromptedEncoder(nn.Module):
     """Frozen tower + one set of prompt tokens per block + taps.
 
     Args:
-        visual: open_clip image tower; its parameters are frozen here.
+        visual: open_clip image tower; it stays as it is, see `tower.frozen_twin`.
         taps: numbers (1..L-1) of the blocks to read besides the last one.
         prompt_tokens: P; 0 leaves the tower as CLIP made it.
         dropout: on the prompt tokens, while training.
@@ -54,7 +54,7 @@ class PromptedEncoder(nn.Module):
         spectral_blocks: tuple[int, ...] = (),
     ):
         super().__init__()
-        self.visual = visual.requires_grad_(False)
+        self.visual = frozen_twin(visual)
         self.taps = taps
         self.class_embedding_twice = class_embedding_twice
         self.recompute = False  # True: blocks are computed again in the backward pass, which saves memory

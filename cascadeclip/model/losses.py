@@ -14,7 +14,9 @@ from cascadeclip.model.resize import bilinear_matrix
 
 ALPHA, GAMMA = 0.25, 2  # of the focal loss; `_MaskSums` squares where the power is GAMMA
 SMOOTHING = 1.0  # of the dice loss
-CHUNK = 2**18  # upsampled logits that are worked on at once: few, so that a processor's cache holds them
+# Upsampled logits that are worked on at once: few on a CPU, so that its cache holds them; on any other device many, so
+# that starting the kernels costs little, yet not so many that a third of a gigabyte would be needed.
+CHUNK = {"cpu": 2**18, "other": 2**24}
 
 
 def segmentation_loss(
@@ -26,6 +28,7 @@ def segmentation_loss(
     dice_weight: float = 1.0,
     ignored_are_negatives: bool = True,
     pairs: Tensor | None = None,
+    trusted: bool = False,
 ) -> dict[str, Tensor]:
     """`focal_weight` * focal + `dice_weight` * dice, at the labels' resolution.
 
@@ -34,7 +37,9 @@ def segmentation_loss(
         labels: (B, H, W) int64, classes 0..C-1 or `ignore_index`.
         ignored_are_negatives: True is a quirk of the authors' code: ignored pixels, and with them every pixel of an
             unseen class, are negatives of every class. False leaves them out.
-        pairs: M to divide by, where this batch is one part of a larger one; by default `present_pairs` of the labels.
+        pairs: M to divide by, where this batch is one part of a larger one (`mean_over_ranks`, where several processes
+            train); by default `present_pairs` of the labels, averaged over the processes.
+        trusted: leave out the look at the labels' values, for which the host waits on a GPU, where they are known.
 
     Returns:
         `focal` and `dice` (both weighted) and `total`, their sum; scalars, float32.
@@ -42,15 +47,16 @@ def segmentation_loss(
     Raises:
         InputError: shapes that do not belong together, or a label out of range.
     """
-    labels = _checked(mask_logits, labels, ignore_index)
+    labels = _checked(mask_logits, labels, ignore_index, trusted)
     logits, positive = mask_logits.float(), labels != ignore_index
     counted = torch.ones_like(positive) if ignored_are_negatives else positive
     own = torch.where(positive, labels, 0)
     own_logit = _own_logits(logits, own)  # (B, pixels): logit of each pixel's own class
-    own, positive = own.flatten(1), positive.flatten(1)
+    own, positive = own.flatten(1), positive.flatten(1).float()
 
-    pixels = torch.zeros(logits.shape[:2], device=logits.device).scatter_add_(1, own, positive.float())  # (B, C)
-    masks = _average_over_ranks((pixels > 0).sum() if pairs is None else pairs).clamp(min=1)  # M
+    pixels = logits.new_zeros(logits.shape[:2]).scatter_add_(1, own, positive)  # (B, C)
+    present = pixels > 0
+    masks = (mean_over_ranks(present.sum()) if pairs is None else pairs).clamp(min=1)  # M
     negatives, area = _MaskSums.apply(logits, counted.float())  # (B, C): sums of _negative and of p
 
     # Focal, -a_t (1 - p_t)^gamma log p_t: every pixel as a negative of every class, then each pixel's own class
@@ -60,17 +66,26 @@ def segmentation_loss(
 
     # Dice, 1 - (2 sum p t + 1) / (sum p + sum t + 1), for the classes present
     overlap = torch.zeros_like(pixels).scatter_add(1, own, own_logit.sigmoid() * positive)
-    dice = (1 - (2 * overlap + SMOOTHING) / (area + pixels + SMOOTHING))[pixels > 0].sum()
+    dice = torch.where(present, 1 - (2 * overlap + SMOOTHING) / (area + pixels + SMOOTHING), 0).sum()
 
     focal, dice = focal_weight * focal.sum() / masks, dice_weight * dice / masks
     return {"focal": focal, "dice": dice, "total": focal + dice}
 
 
-def present_pairs(labels: Tensor, ignore_index: int = 255) -> Tensor:
-    """How many (image, class) pairs have a pixel: labels (B, H, W) int64 -> scalar int64."""
-    images = torch.arange(len(labels), device=labels.device)[:, None, None]
-    numbered = (images * (ignore_index + 1) + labels)[labels != ignore_index]
-    return (torch.bincount(numbered) > 0).sum()
+def present_pairs(labels: Tensor, classes: int, ignore_index: int = 255) -> Tensor:
+    """How many (image, class) pairs have a pixel: labels (B, H, W) int64, in range or ignored -> scalar int64."""
+    found = torch.where(labels != ignore_index, labels, classes).flatten(1)  # the ignored ones in a place of their own
+    present = torch.zeros(len(labels), classes + 1, dtype=torch.bool, device=labels.device)
+    return present.scatter_(1, found, True)[:, :classes].sum()
+
+
+def mean_over_ranks(count: Tensor) -> Tensor:
+    """Mean of a count over the processes of a distributed run, so that all divide by the same number; float32."""
+    count = count.to(torch.float32, copy=True)  # a copy: it is changed in place
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(count)
+        count = count / torch.distributed.get_world_size()
+    return count
 
 
 def _negative(logits: Tensor) -> Tensor:
@@ -96,30 +111,39 @@ class _MaskSums(torch.autograd.Function):
         rows, columns = (
             bilinear_matrix(n, m, logits.device) for n, m in zip(logits.shape[2:], counted.shape[1:], strict=True)
         )
-        counted, step = counted[:, None], max(1, CHUNK // counted.numel())
+        counted, at_once = counted[:, None], CHUNK["cpu" if logits.device.type == "cpu" else "other"]
+        step = max(1, at_once // counted.numel())
         # made beforehand: small results left between large ones that come and go would tear up the heap
-        sums, slopes = logits.new_empty(2, *logits.shape[:2]), logits.new_empty(2, *logits.shape)
+        negatives, area = (logits.new_empty(logits.shape[:2]) for _ in range(2))
+        negatives_slope, area_slope = (torch.empty_like(logits) for _ in range(2))
         with torch.autocast(logits.device.type, enabled=False):
             for part in (slice(first, first + step) for first in range(0, logits.shape[1], step)):
-                x = rows @ logits[:, part] @ columns.T
-                p = x.sigmoid().mul_(counted)
-                softplus = F.logsigmoid(x.neg_()).neg_().mul_(counted)  # F.softplus is several times as slow
-                square = p * p  # p ** GAMMA
-                sums[0, :, part] = torch.linalg.vecdot(square.flatten(2), softplus.flatten(2))
-                sums[1, :, part] = p.sum((2, 3))
-                focal_slope = torch.addcmul(p, 1 - p, softplus, value=GAMMA).mul_(square)
-                slopes[0, :, part] = rows.T @ focal_slope @ columns
-                slopes[1, :, part] = rows.T @ (p - square) @ columns
-        sums[0] *= 1 - ALPHA
-        slopes[0] *= 1 - ALPHA
-        ctx.save_for_backward(slopes)
-        return sums.unbind()
+                (
+                    negatives[:, part], area[:, part], negatives_slope[:, part], area_slope[:, part],
+                ) = _mask_sums(logits[:, part], counted, rows, columns)  # fmt: skip
+        ctx.save_for_backward(negatives_slope, area_slope)
+        return negatives, area
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, None]:
-        (slopes,) = ctx.saved_tensors
-        return torch.einsum("kbc,kbchw->bchw", torch.stack(gradients), slopes), None
+    def backward(ctx, of_negatives: Tensor, of_area: Tensor) -> tuple[Tensor, None]:
+        negatives_slope, area_slope = ctx.saved_tensors
+        # written out: the gradient of an einsum makes PyTorch compile a kernel on CUDA, even in eager mode
+        slope = negatives_slope * of_negatives[..., None, None] + area_slope * of_area[..., None, None]
+        return slope, None
+
+
+def _mask_sums(logits: Tensor, counted: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Both sums (B, C), and their derivatives by the logits (B, C, h, w), of a few classes."""
+    x = rows @ logits @ columns.T
+    p = x.sigmoid().mul_(counted)
+    softplus = F.logsigmoid(x.neg_()).neg_().mul_(counted)  # F.softplus is several times as slow
+    square = p * p  # p ** GAMMA
+    negatives = torch.linalg.vecdot(square.flatten(2), softplus.flatten(2)) * (1 - ALPHA)
+    focal_slope = torch.addcmul(p, 1 - p, softplus, value=GAMMA).mul_(square)
+    return (
+        negatives, p.sum((2, 3)), rows.T @ focal_slope @ columns * (1 - ALPHA), rows.T @ (p - square) @ columns,
+    )  # fmt: skip
 
 
 def _own_logits(logits: Tensor, own: Tensor) -> Tensor:
@@ -136,22 +160,15 @@ def _own_logits(logits: Tensor, own: Tensor) -> Tensor:
     return read
 
 
-def _average_over_ranks(count: Tensor) -> Tensor:
-    """Mean of `count` over the processes of a distributed run, so that all divide by the same number."""
-    count = count.float()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(count)
-        count = count / torch.distributed.get_world_size()
-    return count
-
-
-def _checked(mask_logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+def _checked(mask_logits: Tensor, labels: Tensor, ignore_index: int, trusted: bool) -> Tensor:
     if mask_logits.ndim != 4 or labels.ndim != 3 or len(mask_logits) != len(labels):
         raise InputError(
             f"mask_logits {tuple(mask_logits.shape)} and labels {tuple(labels.shape)} do not belong together; "
             "expected (B, C, h, w) and (B, H, W)"
         )
     labels, classes = labels.long(), mask_logits.shape[1]
+    if trusted:
+        return labels
     wrong = (labels != ignore_index) & ((labels < 0) | (labels >= classes))
     if wrong.any():
         found = labels[wrong].unique().tolist()

@@ -3,6 +3,8 @@
 Symbols: B images, N = h * w patches, T tokens, P prompt tokens, D width of the tower, X width of a head.
 """
 
+import copy
+
 import torch
 from open_clip.transformer import LayerNorm, QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
@@ -41,6 +43,16 @@ def tower_config(visual: VisionTransformer) -> TowerConfig:
     )
 
 
+def frozen_twin(visual: VisionTransformer) -> VisionTransformer:
+    """A tower of its own with the same weights, frozen: in the same memory until one of the two goes to a device.
+
+    So a model can be moved and trained while the tower that it was built on, which its CLIP and other models use, too,
+    stays on its device, in its mode, and with its parameters' flags.
+    """
+    parameters = {id(p): nn.Parameter(p.detach(), requires_grad=False) for p in visual.parameters()}
+    return copy.deepcopy(visual, parameters | {id(buffer): buffer.detach() for buffer in visual.buffers()})
+
+
 def position_embedding(visual: VisionTransformer, grid: tuple[int, int]) -> Tensor:
     """Position embedding (1 + N, D) for a grid of patches, resized bilinearly from the tower's own."""
     stored = visual.positional_embedding
@@ -58,15 +70,28 @@ def embed(visual: VisionTransformer, images: Tensor, class_embedding_twice: bool
         raise InputError(
             f"images have shape {tuple(images.shape)}; expected (B, 3, H, W) with H >= {ph} and W >= {pw} px"
         )
-    patches = visual.conv1(images)  # (B, D, h, w)
-    grid = (patches.shape[2], patches.shape[3])
+    patches = patch_embedding(visual, images)
+    grid = (images.shape[2] // ph, images.shape[3] // pw)
     positions = position_embedding(visual, grid)
     class_token = visual.class_embedding + positions[0]
     if class_embedding_twice:
         class_token = class_token + visual.class_embedding
-    patches = patches.flatten(2).transpose(1, 2) + positions[1:]
+    patches = patches + positions[1:]
     tokens = torch.cat([class_token.to(patches.dtype).expand(len(images), 1, -1), patches], dim=1)
     return visual.ln_pre(tokens), grid
+
+
+def patch_embedding(visual: VisionTransformer, images: Tensor) -> Tensor:
+    """`visual.conv1`: images (B, 3, H, W) -> (B, N, D); what is left of a side beyond whole patches is left out.
+
+    On CUDA as a product: a convolution of float32 computes in TF32 there, unless the process is told otherwise.
+    """
+    if images.device.type != "cuda":
+        return visual.conv1(images).flatten(2).transpose(1, 2)
+    ph, pw = visual.patch_size
+    rows, columns = images.shape[2] // ph, images.shape[3] // pw
+    cut = images[:, :, : rows * ph, : columns * pw].unflatten(3, (-1, pw)).unflatten(2, (-1, ph))
+    return cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2) @ visual.conv1.weight.flatten(1).T
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, dropout: float = 0.0) -> Tensor:
@@ -91,15 +116,23 @@ def run_block(block: ResidualAttentionBlock, tokens: Tensor, prompts: Tensor | N
     """
     attention, width = block.attn, tokens.shape[-1]
 
-    def project(x: Tensor, first: int) -> list[Tensor]:
-        """0 queries, 1 keys and 2 values, from the `first` of them on: each (B, heads, T or P, X)."""
-        weight, bias = attention.in_proj_weight[first * width :], attention.in_proj_bias[first * width :]
-        projected = F.linear(block.ln_1(x), weight, bias).unflatten(-1, (3 - first, attention.num_heads, -1))
-        return [part.transpose(1, 2) for part in projected.unbind(2)]
+    def project(normed: Tensor, first: int, last: int) -> list[Tensor]:
+        """0 queries, 1 keys and 2 values, from the `first` to before the `last`: each (B, heads, T or P, X)."""
+        rows = slice(first * width, last * width)
+        projected = F.linear(normed, attention.in_proj_weight[rows], attention.in_proj_bias[rows])
+        return [
+            part.transpose(1, 2) for part in projected.unflatten(-1, (last - first, attention.num_heads, -1)).unbind(2)
+        ]
 
-    q, k, v = project(tokens, 0)
-    if prompts is not None:
-        prompt_k, prompt_v = project(prompts, 1)
+    normed = block.ln_1(tokens)
+    if prompts is None:
+        q, k, v = project(normed, 0, 3)
+    else:  # queries by themselves: as a part of one product they would hold its keys and values until the backward pass
+        (q,), (k, v), (prompt_k, prompt_v) = (
+            project(normed, 0, 1),
+            project(normed, 1, 3),
+            project(block.ln_1(prompts), 1, 3),
+        )
         k, v = torch.cat([prompt_k, k], dim=2), torch.cat([prompt_v, v], dim=2)
     mixed = attend(q, k, v).transpose(1, 2).flatten(2)
     tokens = tokens + block.ls_1(attention.out_proj(mixed))

@@ -21,7 +21,7 @@ from cascadeclip.model.cascade import CascadeCLIP, TextImageDecoder
 from cascadeclip.model.losses import segmentation_loss
 from cascadeclip.plots.figure import Figure
 from cascadeclip.processes import autocast
-from cascadeclip.training.loop import reduce_labels, seen_only
+from cascadeclip.training.labels import reduce_labels, seen_only
 
 OUTLINE = "#00c853"  # of the true mask, on heat maps
 
@@ -167,7 +167,7 @@ def auroc_against(logits: Tensor, labels: Tensor, classes: Sequence[int], agains
         (R,) float64, without the pairs that lack patches on one side.
     """
     values = []
-    for masks, found in zip(logits.float().cpu(), labels.long(), strict=True):
+    for masks, found in zip(logits.float().cpu(), labels.long().cpu(), strict=True):
         others = torch.isin(found, torch.tensor(list(against)))
         for c in classes:
             own, rest = masks[c][found == c], masks[c][others & (found != c)]
@@ -217,7 +217,7 @@ class TrainingWatch:
     ):
         if not config.validate_every:
             raise InputError("validate_every is 0: set how many steps lie between two looks at the model")
-        self.images, self.labels, self.text, self.config = images, labels.long(), text, config
+        self.images, self.labels, self.text, self.config = images, labels.long().cpu(), text, config
         self.seen, self.table = seen_only(names, unseen)
         self.keep, self.kept_scenes, self.show = set(keep), kept_scenes, show
         self.offset = torch.zeros(len(names), 1, 1)

@@ -92,8 +92,6 @@ class HubMixin(ModelHubMixin):
         if both:
             raise InputError(f"words both seen and unseen: {', '.join(both)}")
         model, visual = self.model, self.clip.visual
-        if model.encoder.visual is visual:
-            return
         if self.clip.tower.image_size != model.config.tower.image_size:
             visual = deepcopy(visual)
             resize_positions(visual, model.config.tower.image_size)

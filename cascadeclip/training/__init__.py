@@ -1,5 +1,6 @@
-"""Training: the loop over batches (`loop`), the training of a preset in a folder, which goes on where it was stopped
-(`run`), and a seen offset chosen on held-out classes (`calibrate`).
+"""Training: the loop over batches (`loop`; what it may know is in `labels`, its processes are in `launcher`), the
+training of a preset in a folder, which goes on where it was stopped (`run`), and a seen offset chosen on held-out
+classes (`calibrate`).
 
 Imports everything from `model` to `evaluation`.
 """
@@ -10,7 +11,8 @@ from cascadeclip._lazy import on_first_use
 
 if TYPE_CHECKING:
     from cascadeclip.training.calibrate import calibrated_offset, held_out
-    from cascadeclip.training.loop import adamw, pseudo_labels, reduce_labels, seen_only, train
+    from cascadeclip.training.labels import pseudo_labels, reduce_labels, seen_only
+    from cascadeclip.training.loop import adamw, train
     from cascadeclip.training.run import fit, last_layer_only, on_tower_of, open_clip_of
 else:
     __getattr__, __dir__ = on_first_use(__name__)

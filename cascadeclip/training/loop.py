@@ -7,69 +7,36 @@ the number of steps done.
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
-from accelerate.utils import is_tensorboard_available
 from torch import Tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from cascadeclip.checkpoints.own import fingerprint, load_own_state, own_state
 from cascadeclip.config import TrainConfig
-from cascadeclip.data.labels import ignored_label, positions_among
-from cascadeclip.data.stream import Endless, Shares, stream
+from cascadeclip.data.labels import ignored_label
+from cascadeclip.data.stream import CheckedCollate, Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
 from cascadeclip.files import locked, without_nan, write_text
 from cascadeclip.model.cascade import CascadeCLIP
-from cascadeclip.model.losses import present_pairs, segmentation_loss
-from cascadeclip.processes import autocast, on_cpu, this_process
+from cascadeclip.model.losses import mean_over_ranks, present_pairs, segmentation_loss
+from cascadeclip.processes import autocast, number_format, own_draws, seed_draws, this_process, told_of_compiler
+from cascadeclip.training.labels import pseudo_labels, reduce_labels, seen_only
+from cascadeclip.training.launcher import accelerator_for
 from cascadeclip.training.state import STATE, Asked, RunState, read_state, save_state
 
 logger = logging.getLogger(__name__)
 
 LOG = "log.jsonl"
-LOG_EVERY = 10  # steps
-
-
-def seen_only(names: Sequence[str], unseen: Sequence[str]) -> tuple[list[int], Tensor]:
-    """What inductive training may know.
-
-    Returns:
-        indices of the seen classes, and a table (65,536,) int64 from label to position among them; unseen classes and
-        unused labels map to `ignored_label` of so many classes.
-    """
-    seen = [position for position, name in enumerate(names) if name not in set(unseen)]
-    return seen, torch.from_numpy(positions_among(seen))
-
-
-def pseudo_labels(mask_logits: Tensor, labels: Tensor, unseen: Sequence[int]) -> Tensor:
-    """Labels of transductive self-training: unseen classes' pixels are known to be unseen, but not which class.
-
-    Args:
-        mask_logits: (B, C, h, w), current scores of all classes.
-        labels: (B, H, W) int64, true classes.
-        unseen: their indices.
-
-    Returns:
-        (B, H, W) int64: a pixel whose true class is unseen takes the unseen class with the highest probability.
-    """
-    scores = F.interpolate(mask_logits[:, list(unseen)].float(), labels.shape[1:], mode="bilinear", align_corners=False)
-    unseen = torch.tensor(unseen, device=labels.device)
-    return torch.where(torch.isin(labels, unseen), unseen[scores.argmax(1)], labels)
-
-
-def reduce_labels(labels: Tensor, side: int | None) -> Tensor:
-    """(B, H, W) labels -> (B, side, side), nearest pixel; unchanged for None."""
-    if side is None:
-        return labels
-    return F.interpolate(labels[:, None].float(), (side, side), mode="nearest-exact")[:, 0].long()
+LOG_EVERY = 10  # steps; in between, the host does not wait for a GPU
+LOSSES = ("focal", "dice", "total")
+OVERFLOWS = 5  # steps in a row that float16 may lose, which the loss scaling skips
 
 
 def train(
@@ -91,10 +58,12 @@ def train(
     """Train what is trainable of `model`, in place: on the seen classes' masks (the inductive setting), or on those
     and pseudo labels of the unseen classes (`config.transductive`, from a model that was trained inductively).
 
-    Started by `accelerate launch`, every process takes its share of each step's pictures.
+    Started by `accelerate launch`, every process takes its share of each step's pictures, on `cascadeclip.device()`.
+    What is borrowed is given back, after an error, too: the model goes back to the device it came from, in eval mode,
+    the tower it was built on was never touched, and torch's random numbers go on as if there had been no training.
 
     Args:
-        model: its tower stays as it is.
+        model: its tower's weights stay as they are.
         data: map-style data set; `collate` makes (images uint8 (B, 3, H, W), labels (B, H, W)) of its items.
         text: (C, E) float, text embeddings in the order of `names`.
         names, unseen: class words; in the inductive setting unseen classes' pixels are ignored pixels to the loss.
@@ -111,20 +80,35 @@ def train(
 
     Raises:
         InputError: a state in `out` of another model or schedule, a batch that does not split into the processes'
-            parts, or a loss that is no longer a number (with the step, its pictures and the last good state).
+            parts, a label that no class has, a device without a compiler for `config.compile`, a launcher that asks
+            for more than several processes, or a loss or gradient that is no longer a number (with the step, its
+            pictures and the last good state). Such a step changes no weight. With float16, a few of them in a row are
+            skipped, as the loss scaling means it.
     """
-    with locked(out) if out is not None and this_process().is_main_process else nullcontext():
-        run = _Run(model, data, text, names, unseen, config, collate, out, validate, keep, tensorboard, depends_on)
+    accelerator = accelerator_for(Path(out) if out is not None else None, tensorboard)
+    alone = locked(out) if out is not None and this_process().is_main_process else nullcontext()
+    with alone, _borrowed(model), own_draws(config.seed, accelerator.device), told_of_compiler():
+        run = _Run(accelerator, model, data, text, names, unseen, config, collate, out, validate, keep, depends_on)
         return run.go(progress)
+
+
+@contextmanager
+def _borrowed(model: CascadeCLIP) -> Iterator[None]:
+    """Gives the model back to the device that it is on now, in eval mode."""
+    home, recompute = next(model.parameters()).device, model.encoder.recompute
+    try:
+        yield
+    finally:
+        model.encoder.recompute = recompute
+        model.to(home).eval()
 
 
 class _Run:
     """One training run in one process."""
 
-    def __init__(self, model, data, text, names, unseen, config, collate, out, validate, keep, tensorboard, depends_on):
-        self.model, self.config, self.validate, self.keep = model, config, validate, keep
+    def __init__(self, accelerator, model, data, text, names, unseen, config, collate, out, validate, keep, depends_on):
+        self.accelerator, self.model, self.config, self.validate, self.keep = accelerator, model, config, validate, keep
         self.out = Path(out) if out is not None else None
-        self.accelerator = _accelerator(self.out, tensorboard)
         ranks, parts = self.accelerator.num_processes, config.accumulate
         if config.batch_size % (ranks * parts):
             raise InputError(
@@ -136,10 +120,15 @@ class _Run:
         model.encoder.recompute = config.gradient_checkpointing
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.wrapped = self.accelerator.prepare_model(model)
+        self.loss = segmentation_loss
         if config.compile:  # not through Accelerate, which keeps the choice of a process's first run for all others
             self.wrapped = torch.compile(self.wrapped)
+            if self.device.type != "cpu":  # there, its many small chunks are as fast and would take minutes to compile
+                self.loss = torch.compile(segmentation_loss)
         self.optimiser = adamw(self.parameters, config)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._computes_in(torch.float16))
+        self.unread: list[Tensor] = []  # of each step since the last look: LOSSES and the gradient's norm
+        self.shown, self.overflows = {}, 0  # losses of the last good step, and how many bad ones came after it
         self.log: list[dict[str, float]] = []
         self.asked = Asked(
             config=asdict(config), model=model.config.to_dict(), tower=fingerprint(model.encoder.visual),
@@ -151,9 +140,10 @@ class _Run:
         shares = Shares(
             config.batch_size, parts=parts, rank=self.accelerator.process_index, processes=ranks, start=self.done
         )
-        self.loader = stream(self.data, shares, collate, config.workers)
+        self.loader = stream(self.data, shares, CheckedCollate(collate, len(names)), config.workers)
         self.table, self.text = table.to(self.device), text[known].to(self.device)
-        self.hidden, self.ignore = [names.index(name) for name in unseen], ignored_label(len(known))
+        self.hidden = torch.tensor([names.index(name) for name in unseen], device=self.device)
+        self.ignore = ignored_label(len(known))
 
     @property
     def device(self) -> torch.device:
@@ -166,57 +156,82 @@ class _Run:
         bar = tqdm(total=self.config.steps, initial=self.done, disable=not shown, desc="training", unit="step")
         batches = iter(self.loader) if self.done < self.config.steps else None
         for step in range(self.done, self.config.steps):
-            loss = self._step(step, [next(batches) for _ in range(self.config.accumulate)])
+            self._step(step, [next(batches) for _ in range(self.config.accumulate)])
             bar.update()
-            self._after_step(step + 1, loss, bar)
+            self._after_step(step + 1, bar)
         bar.close()
         for tracker in self.accelerator.trackers:
             tracker.finish()
-        self.accelerator.unwrap_model(self.wrapped, keep_fp32_wrapper=False).eval()
+        self.accelerator.free_memory()
         return self.log
 
-    def _step(self, step: int, batches: list[tuple[Tensor, Tensor]]) -> dict[str, float]:
-        """One optimiser step on this process's micro-batches; returns the losses of the whole step."""
+    def _step(self, step: int, batches: list[tuple[Tensor, Tensor]]) -> None:
+        """One optimiser step on this process's micro-batches; what came of it stays on the device in `unread`."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate_at(step)
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
-        torch.manual_seed((self.config.seed << 40) + step * ranks + rank)  # dropout
-        batches = [(images.to(self.device), self._targets(labels)) for images, labels in batches]
+        seed_draws((self.config.seed << 40) + step * ranks + rank, self.device)  # dropout
+        batches = [(images.to(self.device, non_blocking=True), self._targets(labels)) for images, labels in batches]
         pairs = None  # pseudo labels are not known yet: every part then divides by its own number
-        if not self.config.transductive:
-            pairs = sum(present_pairs(labels, self.ignore) for _, labels in batches) / len(batches)
-        total = {}
+        if not self.config.transductive:  # once a step: the same number for all parts and processes
+            classes = len(self.text)
+            pairs = mean_over_ranks(
+                sum(present_pairs(labels, classes, self.ignore) for _, labels in batches) / len(batches)
+            )
+        total = torch.zeros(len(LOSSES), device=self.device)
         for part, (images, labels) in enumerate(batches, start=1):
             last = part == len(batches)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 losses = self._loss(images, labels, pairs)
-                self.accelerator.backward(self.scaler.scale(losses["total"] / len(batches)))
-            for name, value in losses.items():
-                total[name] = total.get(name, 0) + value.detach() / len(batches)
-        total = {name: self.accelerator.reduce(value, "mean").item() for name, value in total.items()}
-        if not math.isfinite(total["total"]):
-            raise InputError(self._what_broke(step, total["total"]))
-        self._update()
-        return total
+                self.scaler.scale(losses["total"] / len(batches)).backward()
+            total += torch.stack([losses[name].detach() for name in LOSSES]) / len(batches)
+        self.unread.append(torch.cat([total, self._update()[None]]))
 
-    def _update(self) -> None:
+    def _update(self) -> Tensor:
+        """Move the weights, unless the gradient is no number, which is decided on the device; returns its norm."""
         self.scaler.unscale_(self.optimiser)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
         if self.config.clip_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.parameters, self.config.clip_norm)
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
+        if not self.scaler.is_enabled():  # the scaler does the same
+            self.optimiser.found_inf = 1 - norm.isfinite().float()
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
+        return norm
+
+    def _look(self, done: int) -> dict[str, float]:
+        """Losses of the last good step, after a look at those since the last look: the host waits for the device here.
+
+        Raises:
+            InputError: one of them is no number, and float16 does not excuse it.
+        """
+        rows = self.accelerator.reduce(torch.stack(self.unread), "mean").tolist()
+        self.unread.clear()
+        for step, (*losses, norm) in enumerate(rows, start=done - len(rows)):
+            overflow = self.scaler.is_enabled() and self.overflows < OVERFLOWS
+            if math.isfinite(losses[-1]) and (self.scaler.is_enabled() or math.isfinite(norm)):
+                self.shown, self.overflows = dict(zip(LOSSES, losses, strict=True)), 0
+            elif overflow:
+                self.overflows += 1
+            else:
+                raise InputError(self._what_broke(step, losses[-1], norm))
+        return self.shown
 
     def _targets(self, labels: Tensor) -> Tensor:
         """Class indices as far as the setting allows training to know them."""
-        return self.table[reduce_labels(labels.to(self.device).long(), self.config.loss_size)]
+        labels = labels.to(self.device, non_blocking=True).long()
+        return self.table[reduce_labels(labels, self.config.loss_size)]
+
+    def _computes_in(self, dtype: torch.dtype) -> bool:
+        return number_format(self.device, self.config.precision) == dtype
 
     def _loss(self, images: Tensor, labels: Tensor, pairs: Tensor | None) -> dict[str, Tensor]:
         with autocast(self.device, self.config.precision):
             logits = self.wrapped(normalise(images), self.text).mask_logits
         if self.config.transductive:
             labels = pseudo_labels(logits.detach(), labels, self.hidden)
-        return segmentation_loss(
+        return self.loss(
             logits,
             labels,
             ignore_index=self.ignore,
@@ -224,36 +239,40 @@ class _Run:
             dice_weight=self.config.dice_weight,
             ignored_are_negatives=self.config.ignored_are_negatives,
             pairs=pairs,
+            trusted=True,  # the table leaves no others
         )
 
-    def _what_broke(self, step: int, value: float) -> str:
+    def _what_broke(self, step: int, loss: float, norm: float) -> str:
+        what = f"the norm of the gradient is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         first = step * self.config.batch_size
         numbers = [self.data.index_at(position) for position in range(first, first + self.config.batch_size)]
         source = getattr(self.data.data, "source", "item {}".format)
         state = self.out and self.out / STATE
         kept = f"the last good state is {state}" if state and state.exists() else "no state was written yet"
         return (
-            f"the loss is {value} at step {step + 1}, on {', '.join(source(number) for number in numbers)}; {kept}. "
+            f"{what} at step {step + 1}, on {', '.join(source(number) for number in numbers)}; {kept}. "
             "Lower the learning rate or use precision fp32, and look at these pictures"
         )
 
-    def _after_step(self, step: int, loss: dict[str, float], bar: tqdm) -> None:
-        """Log, validate and save, as often as the settings say."""
+    def _after_step(self, step: int, bar: tqdm) -> None:
+        """Log, validate and save, as often as the settings say, and nothing before a look at the losses."""
         config, last = self.config, step == self.config.steps
         validating = self.validate is not None and (last or _due(step, config.validate_every))
-        if _due(step, LOG_EVERY) or validating or last:
-            entry = {"step": step, "learning_rate": config.learning_rate_at(step - 1), **loss}
-            bar.set_postfix(loss=f"{entry['total']:.2f}")
+        telling = validating or last or _due(step, LOG_EVERY)
+        keeping = self.keep is not None and _due(step, config.keep_every)
+        saving = self.out is not None and (last or _due(step, config.checkpoint_every))
+        losses = self._look(step) if telling or keeping or saving else {}
+        if telling:
+            entry = {"step": step, "learning_rate": config.learning_rate_at(step - 1), **losses}
+            bar.set_postfix(loss=f"{losses.get('total', math.nan):.2f}")
             if validating:
                 entry |= self.validate(self.model)
                 self.wrapped.train()
             self.log.append(entry)
             self.accelerator.log({name: value for name, value in entry.items() if name != "step"}, step=step)
-        if not self.accelerator.is_main_process:
-            return
-        if self.keep is not None and _due(step, config.keep_every):
+        if keeping and self.accelerator.is_main_process:
             self.keep(self.model, step)
-        if self.out is not None and (last or _due(step, config.checkpoint_every)):
+        if saving and self.accelerator.is_main_process:
             self._save(step)
 
     def _save(self, step: int) -> None:
@@ -286,13 +305,3 @@ def adamw(parameters: Sequence[torch.nn.Parameter], config: TrainConfig) -> torc
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _accelerator(out: Path | None, tensorboard: bool) -> Accelerator:
-    if not tensorboard:
-        return Accelerator(cpu=on_cpu())
-    if out is None or not is_tensorboard_available():
-        raise InputError("logging to TensorBoard needs an output folder and the package: pip install tensorboard")
-    accelerator = Accelerator(cpu=on_cpu(), log_with="tensorboard", project_dir=out)
-    accelerator.init_trackers("tensorboard")
-    return accelerator

@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch.utils.data import Dataset
 
 from cascadeclip.checkpoints.own import TRAINED, load_own_state, own_state, save_checkpoint
@@ -16,7 +15,7 @@ from cascadeclip.evaluation.run import score, summarise
 from cascadeclip.files import check_writable, locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
-from cascadeclip.processes import this_process
+from cascadeclip.processes import own_draws, this_process
 from cascadeclip.training.loop import train
 
 
@@ -49,7 +48,7 @@ def fit(
         tensorboard: also log there.
 
     Returns:
-        the model in eval mode, and the training log.
+        the model in eval mode on `cascadeclip.device()`, and the training log. The CLIP stays as and where it is.
 
     Raises:
         InputError: settings that do not fit the preset's CLIP, self-training from nothing, or an `out` that cannot be
@@ -69,8 +68,8 @@ def fit(
 def _fit(preset, clip, model, training, out, data, start, validate, tensorboard, progress):
     """`fit`, once the folder is ours."""
     state = this_process()
-    torch.manual_seed(training.seed)  # initial weights
-    cascade = CascadeCLIP(on_tower_of(clip, model), clip.visual)
+    with own_draws(training.seed):  # initial weights
+        cascade = CascadeCLIP(on_tower_of(clip, model), clip.visual)
     if start is not None:
         load_own_state(cascade, own_state(start))
     cascade.to(state.device)

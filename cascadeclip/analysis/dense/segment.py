@@ -21,7 +21,7 @@ from cascadeclip.analysis.dense.trunk import Trunk, check_blocks
 from cascadeclip.clip.load import MINI, Clip
 from cascadeclip.clip.vocabulary import Vocabulary, read_vocabulary
 from cascadeclip.data.images import read_image
-from cascadeclip.data.transforms import IMAGE_MEAN, IMAGE_STD, resized, working_size
+from cascadeclip.data.transforms import IMAGE_MEAN, IMAGE_STD, normalise, resized, working_size
 from cascadeclip.data.words import check_names
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.refine import pamr
@@ -141,8 +141,7 @@ def normalised(images: Tensor, clip: Clip) -> Tensor:
     mean, std = own.get("mean", open_clip.OPENAI_DATASET_MEAN), own.get("std", open_clip.OPENAI_DATASET_STD)
     if clip.name == MINI:
         mean, std = IMAGE_MEAN, IMAGE_STD
-    mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (mean, std))
-    return (images.float() / 255 - mean) / std
+    return normalise(images, mean, std)
 
 
 def segment_training_free(

@@ -1,0 +1,94 @@
+"""Device, number format and random numbers of a process; what a missing compiler says."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch._inductor.exc import CppCompileError
+
+import cascadeclip
+from cascadeclip import processes
+from cascadeclip.data.stream import Endless
+from cascadeclip.errors import InputError
+from cascadeclip.processes import has_bf16, number_format, own_draws, told_of_compiler
+
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+
+
+@pytest.fixture
+def emulating(monkeypatch):
+    """A T4: bfloat16 by emulation only."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    processes._say_once.cache_clear()
+
+
+def test_emulated_bfloat16_is_none(emulating, caplog):
+    assert not has_bf16(CUDA)
+    with caplog.at_level(logging.WARNING):
+        assert [number_format(CUDA, "bf16") for _ in range(3)] == [torch.float16] * 3
+    (line,) = caplog.messages
+    assert "no bfloat16" in line and "float16" in line
+    assert processes.autocast(CUDA, "bf16").fast_dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("precision", "wanted"), [("bf16", torch.bfloat16), ("fp16", torch.float16), ("fp32", torch.float32)]
+)
+def test_a_card_with_bfloat16_computes_in_what_is_asked_for(monkeypatch, precision, wanted):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: True)
+    assert number_format(CUDA, precision) == wanted
+
+
+@pytest.mark.parametrize("kind", ["cpu", "mps"])
+def test_other_devices_without_bfloat16_compute_in_float32(monkeypatch, kind):
+    monkeypatch.setattr(processes, "has_bf16", lambda device: False)
+    assert number_format(torch.device(kind), "bf16") == torch.float32
+
+
+def test_everything_asks_one_place_for_the_device():
+    assert cascadeclip.device() == processes.this_process().device
+    source = {path: path.read_text() for path in Path(cascadeclip.__file__).parent.rglob("*.py")}
+    askers = {
+        path.name for path, text in source.items() if "cuda.is_available()" in text or "mps.is_available()" in text
+    }
+    assert askers <= {"processes.py", "report.py"}  # a report names the card
+
+
+# --- random numbers -------------------------------------------------------------------------------------------------
+
+
+def test_draws_in_between_leave_every_generator_alone(monkeypatch):
+    torch.manual_seed(3)
+    wanted, reseeded = torch.rand(2), []
+    for name in ("manual_seed", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, lambda seed, name=name: reseeded.append(name))
+    torch.default_generator.manual_seed(3)
+    with own_draws(7):
+        found = torch.rand(1)
+    Endless([1, 2, 3], seed=0)[1]
+    with pytest.raises(KeyError), own_draws(8):
+        raise KeyError
+    assert torch.equal(torch.rand(2), wanted) and reseeded == []
+    assert found == torch.rand(1, generator=torch.Generator().manual_seed(7))
+
+
+def test_nothing_reseeds_the_generators_of_all_devices():
+    """`torch.manual_seed` does; only `bench` may, whose cases have a process each."""
+    files = Path(cascadeclip.__file__).parent.rglob("*.py")
+    assert {path.name for path in files if "torch.manual_seed(" in path.read_text()} <= {"bench.py"}
+
+
+# --- the compiler ---------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_compiler_is_told_in_one_line():
+    said = pytest.raises(InputError, match=r"torch\.compile cannot compile the model here .*leave out --compile")
+    with said as caught, told_of_compiler():
+        raise CppCompileError(["g++", "-shared"], "g++: not found")
+    assert "\n" not in str(caught.value)
+
+
+def test_other_errors_pass():
+    with pytest.raises(KeyError), told_of_compiler():
+        raise KeyError("other")
