@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test test-quick lab notebooks lint clean
+.PHONY: help demo test test-quick gpu-check lab notebooks lint clean
 
 help:
 	@echo "make demo       train on seen classes, score all, draw unseen ones (minutes on two CPU cores)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test-quick without the notebooks and other long ones"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make notebooks  run every notebook anew from its text source"
+	@echo "make gpu-check  on a machine with a GPU: what only one can tell, in nine minutes"
 	@echo "make lint       check the style"
 	@echo "make clean      remove .venv and what tools left"
 
@@ -25,6 +26,9 @@ test: $(READY)
 
 test-quick: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(ARGS)
+
+gpu-check: $(READY)
+	$(BIN)/python tests/support/gpu_check.py $(ARGS)
 
 lab: $(READY)
 	$(BIN)/jupyter lab --notebook-dir=notebooks $(ARGS)
