@@ -15,6 +15,7 @@ from cascadeclip.config import TrainConfig
 from cascadeclip.evaluation.scores import predict
 from cascadeclip.experiments.bench import Case, measure
 from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.losses import segmentation_loss
 from cascadeclip.training.loop import train
 from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 
@@ -86,3 +87,24 @@ def test_bench_measures_what_is_compiled(graphs):
     plain, row = measure(case), measure(replace(case, compile=True))
     assert graphs() >= 1 and row["compile"] and not plain["compile"]
     assert row["gmacs"] == pytest.approx(plain["gmacs"])
+
+
+def test_model_and_loss_are_one_graph():
+    model = CascadeCLIP(MODEL).train()
+
+    def loss(images, text, labels, pairs):
+        return segmentation_loss(model(images, text).mask_logits, labels, pairs=pairs, trusted=True)["total"]
+
+    torch.manual_seed(0)
+    given = torch.randn(2, 3, 16, 16), TEXT, torch.randint(0, 3, (2, 16, 16)), torch.tensor(3.0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    for decoder in model.decoders:
+        for layer in decoder.layers:
+            layer.dropout = 0.0
+    wanted = loss(*given)
+    found = torch.compile(loss, fullgraph=True, backend="aot_eager")(*given)  # a break would raise
+    torch.testing.assert_close(found, wanted)
+    found.backward()
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
