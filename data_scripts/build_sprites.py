@@ -103,7 +103,7 @@ def build(packages: Path | None, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     atlas.save(out / "sprites.png", optimize=True)
     index = {"cell": CELL, "styles": list(STYLES), "things": THINGS, "provenance": provenance}
-    (out / "sprites.json").write_text(json.dumps(index, indent=1) + "\n")
+    (out / "sprites.json").write_text(json.dumps(index, indent=1) + "\n", encoding="utf-8")
     print(f"wrote {out / 'sprites.png'}: {(out / 'sprites.png').stat().st_size / 1e6:.2f} MB")
 
 

@@ -220,7 +220,7 @@ def main(arguments):
             if step % arguments.eval_every == 0 or last:
                 figures |= evaluate(model, arguments.eval_scenes if last else min(arguments.eval_scenes, 300))
             print(json.dumps(figures), flush=True)
-            with log_path.open("a") as log:
+            with log_path.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(figures) + "\n")
         if step % 100 == 0 or last:
             state = dict(

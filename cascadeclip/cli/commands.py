@@ -1,4 +1,4 @@
-"""Command line: `cascadeclip demo | train | evaluate | experiments | bench | segment`."""
+"""Command line: `cascadeclip demo | train | evaluate | experiments | bench | segment | data`."""
 
 import json
 import logging
@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from cascadeclip.cli.data import app as data_app
 from cascadeclip.cli.options import (
     Background,
     Blocks,
@@ -40,6 +41,7 @@ from cascadeclip.errors import InputError
 # Plain help, without boxes: it wraps what is long where boxes cut it off, and needs no rich, whose import takes longer
 # than everything else that help needs.
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app.add_typer(data_app, name="data")
 
 
 def _version(asked: bool) -> None:
@@ -247,7 +249,7 @@ def experiments(
     for comparison in chosen:
         rows = run_comparison(comparison, make_preset(), out, seeds=range(seeds), limit=limit)
         path = write_report(comparison, rows, make_preset(), out, command=command, limit=limit)
-        print(path.read_text())
+        print(path.read_text(encoding="utf-8"))
         print(f"wrote {path}, and beside it the figure and the numbers as JSON")
     if chosen:
         print(f"all tables: {write_index(out)}")

@@ -20,7 +20,7 @@ from cascadeclip.data.transforms import to_tensor
 from cascadeclip.errors import InputError
 
 _ASSETS = files("cascadeclip") / "assets"
-_INDEX = json.loads((_ASSETS / "sprites.json").read_text())
+_INDEX = json.loads((_ASSETS / "sprites.json").read_text(encoding="utf-8"))
 
 STYLES: tuple[str, ...] = tuple(_INDEX["styles"])
 THINGS: tuple[str, ...] = tuple(_INDEX["things"])

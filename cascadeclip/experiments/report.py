@@ -65,7 +65,7 @@ def _hardware() -> str:
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")  # Linux alone has it
     names = (
-        [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        [line.partition(":")[2].strip() for line in info.read_text("utf-8").splitlines() if "model name" in line]
         if (info.exists())
         else []
     )

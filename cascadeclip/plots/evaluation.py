@@ -172,7 +172,11 @@ def _draw_trades(
         for name, (_, sweep) in report.items()
     }
     together = np.concatenate(list(paths.values()))
-    _draw_equal_harmonic(axis, np.maximum(together.min(0) - 3, 0), together.max(0) + 3)
+    together = together[np.isfinite(together).all(1)]
+    ends = (
+        (np.maximum(together.min(0) - 3, 0), together.max(0) + 3) if len(together) else (np.zeros(2), np.full(2, 100))
+    )
+    _draw_equal_harmonic(axis, *ends)
     for colour, (name, path) in zip(("black", *OTHER_COLOURS), paths.items(), strict=False):
         offsets = np.asarray(report[name][0])
         near = int(np.argmin(np.abs(offsets - marked[name])))

@@ -1,0 +1,83 @@
+"""`cascadeclip data check | init`: own pictures and masks, looked at before anything is trained on them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cascadeclip.errors import InputError
+
+OVERLAYS = 5
+app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Look at your own pictures and masks before training on them."
+)
+
+
+@app.command()
+def check(
+    own: Annotated[Path, typer.Argument(help="The JSON file that describes them; `data init` begins one.")],
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures with their masks; own-check beside it.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read the first pictures of each split only.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Threads that read.")] = 4,
+) -> None:
+    """Read everything: classes with their shares of the pixels, sizes, what is left out, the split, five overlays."""
+    from cascadeclip.data.check import check_split, report
+    from cascadeclip.presets import own_arguments, read_own_preset
+
+    preset, arguments = read_own_preset(own), own_arguments(own)
+    data = {"train": preset.train_data(0), "val": preset.eval_data("val")}
+    checks = {split: check_split(some, len(preset.names), jobs=jobs, limit=limit) for split, some in data.items()}
+    by_share = not any(arguments.get(key) for key in ("val_images", "val_pairs", "val_coco"))
+    print(*report(checks, preset.names, preset.unseen, by_share=by_share), sep="\n")
+    folder = out or own.parent / "own-check"
+    written = _draw_overlays(data["train"], preset.names, preset.unseen, folder)
+    print(f"wrote {written} pictures with their masks to {folder}")
+    if any(one.damaged for one in checks.values()):
+        raise InputError(f"{own}: some files cannot be used, see above")
+
+
+def _draw_overlays(data, names: tuple[str, ...], unseen: tuple[str, ...], folder: Path) -> int:
+    """Pictures beside their masks, spread over the data; returns how many."""
+    from cascadeclip.plots.evaluation import plot_maps
+    from cascadeclip.plots.figure import save_figure
+
+    written = 0
+    for index in range(0, len(data), max(1, len(data) // OVERLAYS)):
+        if written == OVERLAYS:
+            break
+        try:
+            image, labels = data.read(index)
+        except InputError:  # told of already
+            continue
+        every = max(1, max(labels.shape) // 800)
+        panels = [image[::every, ::every]], {"mask": [labels[::every, ::every]]}
+        save_figure(plot_maps(*panels, names, unseen, grey="no class"), folder / f"{index}.png")
+        written += 1
+    return written
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="With pictures and masks somewhere below.")],
+    out: Annotated[Path | None, typer.Option(help="File to write; own.json in that folder.")] = None,
+) -> None:
+    """Begin an own.json with what lies in a folder: where pictures and masks are, and the masks' numbers."""
+    from cascadeclip.data.look import describe_folder
+    from cascadeclip.files import write_json
+
+    described, path = describe_folder(folder), out or folder / "own.json"
+    if path.exists():
+        raise InputError(f"{path} is there already: give another name with --out, or remove it")
+    if path.parent.resolve() != folder.resolve():
+        described = {key: _from(path, folder, key, value) for key, value in described.items()}
+    write_json(path, described)
+    numbers = len(described["values"])
+    print(
+        f"wrote {path}: {numbers} numbers or colours in the masks. Put your words for them in, choose the unseen ones,"
+    )
+    print(f"then look at it: cascadeclip data check {path}")
+
+
+def _from(path: Path, folder: Path, key: str, value: object) -> object:
+    """A path of the description, as seen from where it is written."""
+    return str((folder / value).resolve()) if key.endswith(("images", "masks")) else value
