@@ -99,6 +99,7 @@ def train(
     compile: Compile = None,
     workers: Workers = None,
     validate_every: Annotated[int, typer.Option(help="Steps between scores on the validation set; 0: at the end.")] = 0,
+    validate_limit: Annotated[int | None, typer.Option(min=1, help="Validate on the first pictures only.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between resumable states.")] = None,
     keep_every: Annotated[int | None, typer.Option(help="Steps between models kept for good; 0: the last.")] = None,
     tensorboard: Annotated[bool, typer.Option(help="Also log to TensorBoard, in the output folder.")] = False,
@@ -121,7 +122,7 @@ def train(
     start = load(from_checkpoint, preset=chosen).model if from_checkpoint is not None else None
     _, log = fit(
         chosen, open_clip_of(chosen), model, training, out, data=data, start=start, validate=True,
-        tensorboard=tensorboard,
+        validate_limit=validate_limit, tensorboard=tensorboard,
     )  # fmt: skip
     if _process().is_main_process:
         if _process().num_processes > 1:

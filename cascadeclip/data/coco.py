@@ -39,6 +39,10 @@ class CocoMasks:
         """The label of pixels that belong to no class."""
         return self.label_map.ignore
 
+    def file_of(self, path: Path) -> Path:
+        """The file that holds a mask: its PNG, or COCO's JSON file."""
+        return path.parent if path in self.shapes else path
+
     def read(self, path: Path) -> np.ndarray:
         """(H, W) int32: class indices; pixels of no segment, or of a category that is no class, are ignored.
 

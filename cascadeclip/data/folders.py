@@ -96,6 +96,12 @@ class FolderDataset(Dataset):
             )
         return image, labels
 
+    @property
+    def files(self) -> list[tuple[Path, Path]]:
+        """The files of every item: its picture, and that which holds its labels."""
+        of_labels = getattr(self.label_map, "file_of", lambda path: path)
+        return [(picture, of_labels(labels)) for picture, labels in self.pairs]
+
     def source(self, index: int) -> str:
         """What item `index` was read from, for messages and for naming results."""
         return str(self.pairs[index][0])

@@ -30,8 +30,8 @@ def data_identity(
         times: also when each file was changed last. It finds every change, and a copy of the files is another set.
     """
     told: dict[str, object] = {"kind": type(data).__qualname__, "items": len(data)}  # type: ignore[arg-type]
-    if pairs := getattr(data, "pairs", None):
-        told["files"] = _files(pairs, times)
+    if files := getattr(data, "files", None):
+        told["files"] = _files(files, times)
     elif (options := getattr(data, "options", None)) is not None:
         told |= {"options": _plain(options), "seed": getattr(data, "seed", None)}
     else:

@@ -102,7 +102,7 @@ def plot_class_iou(
         if not members:
             continue
         places = np.arange(start, start + len(members))
-        label = f"{group} classes ({len(members)}), mean {100 * mean:.1f}"  # of NaN: no ground truth
+        label = f"{group} classes ({len(members)}), mean {100 * mean:.1f}"
         axis.bar(places, iou[members], 0.8, color=colour, label=label)
         if intervals is not None:
             low, high = 100 * np.asarray([intervals[i] for i in members]).T
@@ -173,10 +173,8 @@ def _draw_trades(
     }
     together = np.concatenate(list(paths.values()))
     together = together[np.isfinite(together).all(1)]
-    ends = (
-        (np.maximum(together.min(0) - 3, 0), together.max(0) + 3) if len(together) else (np.zeros(2), np.full(2, 100))
-    )
-    _draw_equal_harmonic(axis, *ends)
+    together = together if len(together) else np.array([[0, 0], [100, 100]])
+    _draw_equal_harmonic(axis, np.maximum(together.min(0) - 3, 0), together.max(0) + 3)
     for colour, (name, path) in zip(("black", *OTHER_COLOURS), paths.items(), strict=False):
         offsets = np.asarray(report[name][0])
         near = int(np.argmin(np.abs(offsets - marked[name])))

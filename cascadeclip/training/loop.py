@@ -54,6 +54,7 @@ def train(
     tensorboard: bool = False,
     progress: bool = True,
     depends_on: Mapping[str, object] | None = None,
+    finished: Callable[[CascadeCLIP], None] | None = None,
 ) -> list[dict[str, float]]:
     """Train what is trainable of `model`, in place: on the seen classes' masks (the inductive setting), or on those
     and pseudo labels of the unseen classes (`config.transductive`, from a model that was trained inductively).
@@ -74,6 +75,7 @@ def train(
         progress: show a progress bar with loss and time left.
         depends_on: what else the run depends on, name -> value that JSON can hold: a state in `out` of other values is
             refused, by their names.
+        finished: called with the model when all steps are done, before the last validation, in the main process.
 
     Returns:
         The log: one entry per `LOG_EVERY` steps with step, loss, focal, dice, learning rate (and validation scores).
@@ -89,6 +91,7 @@ def train(
     alone = locked(out) if out is not None and this_process().is_main_process else nullcontext()
     with alone, _borrowed(model), own_draws(config.seed, accelerator.device), told_of_compiler():
         run = _Run(accelerator, model, data, text, names, unseen, config, collate, out, validate, keep, depends_on)
+        run.finished = finished
         return run.go(progress)
 
 
@@ -108,6 +111,7 @@ class _Run:
 
     def __init__(self, accelerator, model, data, text, names, unseen, config, collate, out, validate, keep, depends_on):
         self.accelerator, self.model, self.config, self.validate, self.keep = accelerator, model, config, validate, keep
+        self.finished: Callable[[CascadeCLIP], None] | None = None
         self.out = Path(out) if out is not None else None
         ranks, parts = self.accelerator.num_processes, config.accumulate
         if config.batch_size % (ranks * parts):
@@ -262,18 +266,24 @@ class _Run:
         keeping = self.keep is not None and _due(step, config.keep_every)
         saving = self.out is not None and (last or _due(step, config.checkpoint_every))
         losses = self._look(step) if telling or keeping or saving else {}
+        entry = {"step": step, "learning_rate": config.learning_rate_at(step - 1), **losses}
         if telling:
-            entry = {"step": step, "learning_rate": config.learning_rate_at(step - 1), **losses}
             bar.set_postfix(loss=f"{losses.get('total', math.nan):.2f}")
-            if validating:
-                entry |= self.validate(self.model)
-                self.wrapped.train()
             self.log.append(entry)
+        if self.accelerator.is_main_process:  # before scores, which may take long or fail
+            if keeping:
+                self.keep(self.model, step)
+            if saving:
+                self._save(step)
+            if last and self.finished is not None:
+                self.finished(self.model)
+        if validating:
+            entry |= self.validate(self.model)
+            self.wrapped.train()
+            if saving and self.accelerator.is_main_process:
+                self._save(step)  # again, with the scores
+        if telling:
             self.accelerator.log({name: value for name, value in entry.items() if name != "step"}, step=step)
-        if keeping and self.accelerator.is_main_process:
-            self.keep(self.model, step)
-        if saving and self.accelerator.is_main_process:
-            self._save(step)
 
     def _save(self, step: int) -> None:
         save_state(self.out, self.asked, self._state(step))

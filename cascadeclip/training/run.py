@@ -5,18 +5,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from cascadeclip.checkpoints.own import TRAINED, load_own_state, own_state, save_checkpoint
 from cascadeclip.clip.load import Clip, load_clip, scaled_stages
 from cascadeclip.config import ModelConfig, TrainConfig
+from cascadeclip.data.folders import FolderDataset
 from cascadeclip.data.identity import data_identity, tensor_digest
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation.run import score, summarise
 from cascadeclip.files import check_writable, locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import own_draws, this_process
 from cascadeclip.training.loop import train
+from cascadeclip.training.validation import Validation
 
 
 def open_clip_of(preset: Preset) -> Clip:
@@ -34,6 +36,7 @@ def fit(
     data: Dataset | None = None,
     start: CascadeCLIP | None = None,
     validate: bool = False,
+    validate_limit: int | None = None,
     tensorboard: bool = False,
     progress: bool = True,
 ) -> tuple[CascadeCLIP, list[dict[str, float]]]:
@@ -44,7 +47,9 @@ def fit(
         out: also gets `model-<step>.safetensors` every `training.keep_every` steps.
         data: the preset's training pictures, where they have been listed already.
         start: a trained model to start from; self-training needs one.
-        validate: score on the validation set every `training.validate_every` steps and at the end.
+        validate: score on the validation set every `training.validate_every` steps and at the end; its pictures and
+            masks are looked at before the first step, and the model is saved before the last scores.
+        validate_limit: only on the first pictures of that set.
         tensorboard: also log there.
 
     Returns:
@@ -62,11 +67,12 @@ def fit(
     with locked(out) if state.is_main_process else nullcontext():
         if state.is_main_process:
             check_writable(out)
-        return _fit(preset, clip, model, training, out, data, start, validate, tensorboard, progress)
+        return _fit(preset, clip, model, training, out, data, start, (validate, validate_limit), tensorboard, progress)
 
 
-def _fit(preset, clip, model, training, out, data, start, validate, tensorboard, progress):
+def _fit(preset, clip, model, training, out, data, start, validating, tensorboard, progress):
     """`fit`, once the folder is ours."""
+    validate, limit = validating
     state = this_process()
     with own_draws(training.seed):  # initial weights
         cascade = CascadeCLIP(on_tower_of(clip, model), clip.visual)
@@ -79,7 +85,9 @@ def _fit(preset, clip, model, training, out, data, start, validate, tensorboard,
         "templates": list(preset.templates),
         "model to start from": None if start is None else tensor_digest(own_state(start)),
     }
-    judged = replace(preset, training=training)  # validation in the same precision, by as many workers
+    if progress and state.is_main_process and isinstance(data, FolderDataset):
+        tqdm.write(f"training on {data.found}")
+    judge = Validation(preset, clip, training, limit=limit, progress=progress) if validate else None
 
     def save(current: CascadeCLIP, name: str) -> None:
         save_checkpoint(
@@ -91,9 +99,9 @@ def _fit(preset, clip, model, training, out, data, start, validate, tensorboard,
         cascade, data, text, preset.names, preset.unseen, training,
         collate=preset.collate, out=out, tensorboard=tensorboard, progress=progress, depends_on=depends_on,
         keep=lambda current, step: save(current, f"model-{step}.safetensors"),
-        validate=(lambda current: summarise(judged, score(judged, clip, current, "val"))) if validate else None,
+        validate=judge, finished=lambda current: save(current, TRAINED),
     )  # fmt: skip
-    if state.is_main_process:
+    if state.is_main_process:  # again: all steps may have been done already
         save(cascade, TRAINED)
     return cascade, log
 

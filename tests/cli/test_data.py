@@ -112,5 +112,5 @@ def test_init_of_a_split_with_masks_in_colours(tmp_path):
 
 def test_init_of_a_folder_without_masks_says_what_it_looked_for(tmp_path):
     picture(tmp_path / "a.jpg")
-    with pytest.raises(InputError, match="no pictures with masks in .*a mask is a PNG"):
+    with pytest.raises(InputError, match=r"no pictures with masks in .*a mask is a PNG"):
         cli("init", tmp_path)

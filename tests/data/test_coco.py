@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cascadeclip.data.folders import FolderDataset, collate
+from cascadeclip.data.identity import data_identity
 from cascadeclip.data.own import OwnData
 from cascadeclip.errors import InputError
 
@@ -119,3 +121,14 @@ def test_segments_that_the_file_does_not_know_are_refused(own):
     found, reader = own(content).find("train")
     with pytest.raises(InputError, match=r"segments \[196610\]"):
         reader.read(found.pairs[0][1])
+
+
+def test_kept_work_knows_the_file_of_masks_that_are_no_files(own):
+    found, reader = own(STUFF).find("train")
+    data = FolderDataset(found, reader)
+    before = data_identity(data, collate)
+    assert data_identity(data, collate) == before
+    content = copy.deepcopy(STUFF)
+    content["annotations"].pop()
+    found, reader = own(content).find("train")
+    assert data_identity(FolderDataset(found, reader), collate) != before
