@@ -172,6 +172,14 @@ def _alive(pid: int) -> bool:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
+def exists(path: str | Path) -> bool:
+    """Whether there is anything; an `InputError` if the system does not say (a name too long, a locked folder)."""
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from error
+
+
 def check_file(path: str | Path, what: str, most: int | None = None) -> Path:
     """The path, if a regular file of at most `most` bytes is there; what pipes, devices and folders are is said.
 

@@ -5,7 +5,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 
 import torch
@@ -125,6 +125,31 @@ def told_of_compiler() -> Iterator[None]:
             f"torch.compile cannot compile the model here ({reason}); leave out --compile, or install a C++ compiler "
             "and Python's headers (Debian and Ubuntu: g++ python3-dev)"
         ) from error
+
+
+@contextmanager
+def plain_torch() -> Iterator[None]:
+    """Computes as PyTorch does by default, whatever default dtype, default device and autocast the caller has set.
+
+    Also a decorator. What is built and kept (towers, text embeddings) would else be of the caller's dtype for good.
+    """
+    dtype, away = torch.get_default_dtype(), torch.get_default_device().type != "cpu"
+    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as contexts:
+            if away:
+                contexts.enter_context(torch.device("cpu"))
+            for kind in kinds:
+                contexts.enter_context(torch.autocast(kind, enabled=False))
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+
+
+# A forked process has the memory of its parent's worker threads and not the threads: it would wait for them for ever.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 def physical_memory() -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cascadeclip.checkpoints.own import TRAINED, load_any
+from cascadeclip.checkpoints.own import TRAINED, clip_of, load_any
 from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.clip.vocabulary import read_vocabulary, split_synonyms
 from cascadeclip.data.emojiscenes import CAPTIONS
@@ -20,9 +21,10 @@ from cascadeclip.data.words import as_written, check_names, check_templates
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.refine import pamr as refine
 from cascadeclip.evaluation.scores import bands_at, predict
+from cascadeclip.files import exists
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
-from cascadeclip.processes import physical_memory
+from cascadeclip.processes import physical_memory, plain_torch
 from cascadeclip.sharing.hub import HubMixin
 
 SHIPPED = {"mini": "mini_cascade.safetensors"}
@@ -159,6 +161,7 @@ class Segmenter(HubMixin):
         stages = [list(stage) for stage in self.model.config.stages]
         return f"Segmenter(clip={self.clip.name!r}, stages={stages}, {len(self.seen)} seen words)"
 
+    @plain_torch()
     def segment(
         self,
         image: str | Path | Image.Image | np.ndarray,
@@ -215,8 +218,14 @@ class Segmenter(HubMixin):
         )
 
 
+@plain_torch()
 def load(
-    name_or_path: str | Path = "mini", *, preset: Preset | None = None, device: str | torch.device = "cpu"
+    name_or_path: str | Path = "mini",
+    *,
+    preset: Preset | None = None,
+    device: str | torch.device = "cpu",
+    clip: str | None = None,
+    clip_weights: str | None = None,
 ) -> Segmenter:
     """A segmenter from a shipped checkpoint (`"mini"`) or from a checkpoint file, of this package or of the authors.
 
@@ -225,6 +234,8 @@ def load(
         preset: what a checkpoint in the authors' layout leaves open: the CLIP of its text tower, the number of heads,
             the seen classes. For every checkpoint: templates and offset; those it was trained with by default.
         device: where the model computes.
+        clip: name of the CLIP that the checkpoint must have been trained on; of whatever it names by default.
+        clip_weights: weights of that CLIP, where they lie elsewhere here: a file, or a tag of open_clip.
 
     Raises:
         InputError: neither of them, or a checkpoint that is damaged, does not fit its CLIP, or needs a preset.
@@ -232,10 +243,11 @@ def load(
     path = Path(name_or_path)
     if str(name_or_path) in SHIPPED:
         with as_file(files("cascadeclip") / "assets" / SHIPPED[str(name_or_path)]) as shipped:
-            loaded = load_any(shipped)
-    elif path.exists():
+            loaded = load_any(shipped, partial(clip_of, name=clip, weights=clip_weights))
+    elif exists(path):
         path = path / TRAINED if path.is_dir() else path
-        loaded = load_any(path, **({} if preset is None else _sizes(preset)))
+        built_on = partial(clip_of, name=clip, weights=clip_weights)
+        loaded = load_any(path, built_on, **({} if preset is None else _sizes(preset)))
     else:
         raise InputError(f"{name_or_path!s} is neither a file nor one of the shipped models: {', '.join(SHIPPED)}")
     info = loaded.info

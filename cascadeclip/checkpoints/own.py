@@ -21,6 +21,7 @@ from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import parse_json, replace_file
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.tower import tower_config
+from cascadeclip.processes import plain_torch
 from cascadeclip.schema import Range, check_fields
 from cascadeclip.tensors import TOWER, check_finite, matched, read_safetensors
 
@@ -152,6 +153,7 @@ def check_format(found: object, wanted: str, refusal: str) -> None:
     raise InputError(f"{refusal} (its metadata has format={found!r:.60}){about}")
 
 
+@plain_torch()
 def load_any(
     path: str | Path,
     clip: Callable[[CheckpointInfo], Clip] | None = None,
@@ -176,7 +178,7 @@ def load_any(
         lines = (*_origins(model, path.name, path.name), f"dropped: {len(dropped)} tensors that never reach a mask")
         return Loaded(model, None, None, lines)
     info, tensors = read_checkpoint(path)
-    built_on = (clip or _named_clip)(info)
+    built_on = (clip or clip_of)(info)
     model = build_model(info, tensors, built_on.visual)
     weights = info.clip.get("pretrained")
     tower = f"{info.clip.get('name')} ({weights})" if weights else str(info.clip.get("name"))
@@ -187,8 +189,23 @@ def _is_authors(tensors: Mapping[str, Tensor]) -> bool:
     return any(name.removeprefix("module.").startswith("backbone.") for name in tensors)
 
 
-def _named_clip(info: CheckpointInfo) -> Clip:
-    return load_clip(**info.clip, image_size=info.model.tower.image_size)
+def clip_of(info: CheckpointInfo, name: str | None = None, weights: str | None = None) -> Clip:
+    """The CLIP that a checkpoint was trained on.
+
+    Args:
+        name: what it is said to be; None believes the checkpoint.
+        weights: where they lie here, a file or a tag of open_clip; None: where the checkpoint says.
+
+    Raises:
+        InputError: a checkpoint on another CLIP, or weights that cannot be had.
+    """
+    if name is not None and name != info.clip["name"]:
+        raise InputError(f"the checkpoint was trained on CLIP {info.clip['name']!r}, not on {name!r}: leave --clip out")
+    pretrained = weights or info.clip.get("pretrained")
+    try:
+        return load_clip(info.clip["name"], pretrained, image_size=info.model.tower.image_size)
+    except InputError as error:
+        raise InputError(f"{error}. Weights that lie elsewhere: --clip-weights, or clip_weights=") from error
 
 
 def _origins(model: CascadeCLIP, tower: str, own: str) -> tuple[str, ...]:

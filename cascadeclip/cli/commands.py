@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from cascadeclip.cli.data import app as data_app
 from cascadeclip.cli.options import (
@@ -40,7 +41,26 @@ from cascadeclip.errors import InputError
 
 # Plain help, without boxes: it wraps what is long where boxes cut it off, and needs no rich, whose import takes longer
 # than everything else that help needs.
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+RESUMED = {"demo", "train", "evaluate", "experiments"}  # commands that go on where they were stopped
+
+
+class Commands(TyperGroup):
+    """Commands that are stopped say what is left of their work; typer's own "Aborted." says nothing."""
+
+    def invoke(self, ctx: typer.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            kept = "the same command goes on from what was saved last" if ctx.invoked_subcommand in RESUMED else ""
+            print(f"\ncascadeclip: stopped{'; ' + kept if kept else ', and nothing is kept'}", file=sys.stderr)
+            raise typer.Exit(130) from None
+        except EOFError as error:  # typer takes it for an interrupt
+            raise InputError(f"a file ended before its time ({error or 'nothing more is known'})") from error
+
+
+app = typer.Typer(
+    cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 app.add_typer(data_app, name="data")
 
 
@@ -180,7 +200,8 @@ def evaluate(
         name, scores = method, score_method(chosen, method, checkpoint, cross, blocks, pamr, run)
     else:
         name = checkpoint or chosen.name
-        chosen, scores, origins = _score_checkpoint(chosen, name, cross, blocks, pamr, run)
+        built_on = dict(clip=clip, clip_weights=None if clip_weights == "random" else clip_weights)
+        chosen, scores, origins = _score_checkpoint(chosen, name, built_on, cross, blocks, pamr, run)
     if not _process().is_main_process:
         return
     report = summarise(chosen, scores) | ({"mIoU": scores.mean_iou(scores.names)} if method is not None else {})
@@ -196,14 +217,14 @@ def evaluate(
         print(f"wrote {out / 'scores.json'} and {out / 'scores.png'}")
 
 
-def _score_checkpoint(preset, name: str, cross: bool, blocks: str | None, pamr: int, run: dict):
+def _score_checkpoint(preset, name: str, built_on: dict, cross: bool, blocks: str | None, pamr: int, run: dict):
     """The preset as it was scored, the scores, and where the model's tensors came from."""
     from cascadeclip.evaluation.run import score
     from cascadeclip.segmenter import load
 
     if blocks is not None or pamr:
         raise InputError("--blocks and --pamr belong to --method: a checkpoint is scored as it was trained")
-    segmenter = load(name, preset=preset, device=_process().device)
+    segmenter = load(name, preset=preset, device=_process().device, **built_on)
     if cross:
         preset = replace(preset, unseen=(), unseen_groups={}, seen_offset=0.0)
     elif segmenter.seen != preset.seen:
@@ -305,13 +326,14 @@ def segment(
         raise InputError(f"--out {out}: the result is a PNG picture, give a name that ends in .png")
     how = dict(background=background_of(background), pamr=pamr)
     if method is None:
-        if (clip, clip_weights, blocks, templates) != (None,) * 4:
-            raise InputError("--clip, --clip-weights, --blocks and --templates belong to --method: which one?")
+        if (clip, blocks, templates) != (None,) * 3:
+            raise InputError("--clip, --blocks and --templates belong to --method: which one?")
         from cascadeclip.presets import get_preset
         from cascadeclip.segmenter import load
 
         chosen = get_preset(preset)
-        result = load(checkpoint or chosen.name, preset=chosen, device=_process().device).segment(image, words, **how)
+        name, device = checkpoint or chosen.name, _process().device
+        result = load(name, preset=chosen, device=device, clip_weights=clip_weights).segment(image, words, **how)
         found, figure = {"": result}, result.plot()
     else:
         from cascadeclip.cli.methods import segment_by_method
@@ -342,11 +364,29 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         app()
-    except InputError as error:
-        sys.exit(f"cascadeclip: {error}")
-    except KeyboardInterrupt:
-        print("\ncascadeclip: stopped; the same command goes on from what was saved last", file=sys.stderr)
-        sys.exit(130)
+    except (InputError, OSError, MemoryError, RuntimeError) as error:
+        if (words := _in_words(error)) is None:
+            raise
+        _end_bars()
+        sys.exit(f"cascadeclip: {words}")
+
+
+def _in_words(error: Exception) -> str | None:
+    """What users have to know of an error; None for one that is the package's own mistake."""
+    if isinstance(error, InputError):
+        return str(error)
+    if isinstance(error, OSError):
+        return f"the system refuses: {error}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
+        return "not enough memory: try smaller pictures or batches, --accumulate, or fewer words at once"
+    return None
+
+
+def _end_bars() -> None:
+    """A progress bar that an error cut off gets its line's end, so that the message has a line of its own."""
+    if (tqdm := sys.modules.get("tqdm")) is not None:
+        for bar in list(getattr(tqdm.tqdm, "_instances", ())):
+            bar.close()
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.words import check_names, check_templates, filled
 from cascadeclip.errors import InputError
 from cascadeclip.model.tower import position_embedding, tower_config
-from cascadeclip.processes import device, own_draws
+from cascadeclip.processes import device, own_draws, plain_torch
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ class Clip:
             self._embedded[key] = self._embed(*key)
         return self._embedded[key].clone()
 
+    @plain_torch()
     @torch.inference_mode()
     def _embed(self, names: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
         sentences = [filled(template, name) for name in names for template in templates]
@@ -147,6 +148,7 @@ class _TextTower(nn.Module):
         return self.model.encode_text(tokens)
 
 
+@plain_torch()
 def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: int | None = None) -> Clip:
     """Mini-CLIP, shipped with the package, or a CLIP of open_clip.
 

@@ -23,7 +23,7 @@ from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, count, predic
 from cascadeclip.files import locked, replace_file
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
-from cascadeclip.processes import this_process
+from cascadeclip.processes import plain_torch, this_process
 from cascadeclip.tensors import read_safetensors
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ COLUMNS = {
 }
 
 
+@plain_torch()
 def score(
     preset: Preset,
     clip: Clip,
@@ -68,6 +69,7 @@ def score(
     return score_with(preset, predict_all, identity, split, limit, out=out, predictions=predictions, progress=progress)
 
 
+@plain_torch()
 def score_with(
     preset: Preset,
     predict_all: Predictor,

@@ -49,8 +49,11 @@ def predict(
         (B, C, H, W) float32: sigmoid of the summed mask logits, less the offset.
 
     Raises:
-        InputError: a seen index that no class has, or a stride that leaves gaps.
+        InputError: a seen index that no class has, a stride that leaves gaps, or mask logits or an offset that are no
+            finite numbers.
     """
+    if not math.isfinite(seen_offset):
+        raise InputError(f"seen_offset={seen_offset} must be a finite number")
     offset = torch.zeros(len(text))
     outside = [index for index in seen if not 0 <= index < len(text)]
     if outside:
@@ -62,9 +65,11 @@ def predict(
     alone = len(views) == 1
     total = (torch.empty if alone else torch.zeros)(len(images), len(text), height, width, device=images.device)
     visits = torch.zeros(height, width, device=images.device)
+    finite = torch.ones((), dtype=torch.bool, device=images.device)
     for position in range(0, len(views), WINDOWS_AT_ONCE):
         some = views[position : position + WINDOWS_AT_ONCE]
         logits = model(torch.cat([images[(..., *view)] for view in some]), text).mask_logits
+        finite = finite & logits.isfinite().all()  # looked at once, at the end: a look waits for the device
         for view, own in zip(some, logits.split(len(images)), strict=True):
             visits[view] += 1
             for part, scores in _scores(model, own, visits[view].shape, offset):
@@ -72,6 +77,8 @@ def predict(
                     total[:, part] = scores
                 else:
                     total[:, part, *view] += scores
+    if not finite:
+        raise InputError("the mask logits are NaN or infinite: the model's weights, the picture or the text hold such")
     return total if alone else total.div_(visits)
 
 

@@ -16,12 +16,13 @@ from cascadeclip._version import __version__
 from cascadeclip.checkpoints.own import (
     CheckpointInfo,
     check_format,
+    clip_of,
     fingerprint,
     load_any,
     read_checkpoint,
     save_checkpoint,
 )
-from cascadeclip.clip.load import load_clip, resize_positions
+from cascadeclip.clip.load import resize_positions
 from cascadeclip.config import ModelConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.errors import DamagedFile, InputError
@@ -123,7 +124,7 @@ class HubMixin(ModelHubMixin):
         config, weights = (_place(model_id, name, download) for name in FILES)
         config = _read_config(config)
         _agree(config, _config(read_checkpoint(weights)[0], tuple(config["classes"]["unseen"])), model_id)
-        loaded = load_any(weights, lambda info: _clip(info, clip_weights))
+        loaded = load_any(weights, lambda info: clip_of(info, weights=clip_weights))
         segmenter = cls(
             loaded.model.to(device), loaded.clip, loaded.info.seen, seen_offset=loaded.info.seen_offset,
             templates=loaded.info.templates or CAPTIONS, origins=loaded.lines,
@@ -236,12 +237,3 @@ def _agree(config: dict, stored: dict, where: str) -> None:
         raise InputError(
             f"{CONFIG} and {WEIGHTS} in {where} contradict each other ({', '.join(differing)}): not of one model"
         )
-
-
-def _clip(info: CheckpointInfo, weights: str | None):
-    try:
-        return load_clip(
-            info.clip["name"], weights or info.clip.get("pretrained"), image_size=info.model.tower.image_size
-        )
-    except InputError as error:
-        raise InputError(f"{error}. Weights that lie elsewhere: from_pretrained(..., clip_weights=)") from error

@@ -16,7 +16,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.files import check_writable, locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
-from cascadeclip.processes import own_draws, this_process
+from cascadeclip.processes import own_draws, plain_torch, this_process
 from cascadeclip.training.loop import train
 from cascadeclip.training.validation import Validation
 
@@ -26,6 +26,7 @@ def open_clip_of(preset: Preset) -> Clip:
     return load_clip(**preset.clip, image_size=preset.model.tower.image_size)
 
 
+@plain_torch()
 def fit(
     preset: Preset,
     clip: Clip,

@@ -141,3 +141,43 @@ def test_table_gives_per_cent_per_model():
     lines = table({"one": dict.fromkeys(SCORES, 0.5), "seconds": 3.0}).splitlines()
     assert len(lines) == 2
     assert lines[1].split() == ["one"] + ["50.0"] * 6
+
+
+@pytest.mark.parametrize(("command", "said"), [("train", "goes on from what was saved last"), ("bench", "stopped")])
+def test_ctrl_c_says_what_is_left(monkeypatch, capsys, command, said):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cascadeclip.cli.commands.chosen_preset", interrupted)
+    monkeypatch.setattr("cascadeclip.experiments.bench_report.run_bench", interrupted)
+    monkeypatch.setattr(sys, "argv", ["cascadeclip", command])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    printed = capsys.readouterr().err
+    assert stop.value.code == 130 and said in printed and "Aborted" not in printed
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(13, "Permission denied", "/there"), "Permission denied: '/there'"),
+        (MemoryError(), "not enough memory"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
+        (EOFError("Ran out of input"), "ended before its time"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_the_system_refuses_is_one_line(monkeypatch, error, said):
+    def fail(*args):
+        raise error
+
+    monkeypatch.setattr("cascadeclip.cli.commands.chosen_preset", fail)
+    monkeypatch.setattr(sys, "argv", ["cascadeclip", "train"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert said in stop.value.code and "\n" not in stop.value.code
+
+
+def test_another_clip_is_not_passed_over_in_evaluate():
+    with pytest.raises(InputError, match="was trained on CLIP 'mini', not on 'nope'"):
+        CliRunner().invoke(app, ["evaluate", "--clip", "nope"], catch_exceptions=False)

@@ -111,8 +111,50 @@ def test_class_embeddings_are_computed_once_and_handed_out_as_copies(clip, monke
 
 
 @pytest.mark.parametrize("template", ["{.__class__} {}", "{0!r:>999999999} {}", "{x} {}", "{ {}", "} {}", "{{}} {}"])
-def test_words_take_the_place_of_braces_and_nothing_in_a_template_is_obeyed(clip, template):
+def test_nothing_in_a_template_is_obeyed(clip, template):
+    with pytest.raises(InputError, match="and no other braces"):
+        clip.class_embeddings(["cat"], [template])
+
+
+def test_words_take_the_place_of_the_braces_as_they_are(clip):
     told = []
     asked = Clip("told", None, clip.model, lambda texts: told.extend(texts) or clip.tokenize(["cat"] * len(texts)))
-    asked.class_embeddings(["{x} {}"], [template])
-    assert told == [template.replace("{}", "{x} {}")]
+    asked.class_embeddings(["{x} {0}"], ["a {}"])
+    assert told == ["a {x} {0}"]
+
+
+def test_a_users_settings_of_pytorch_change_no_tower_and_no_embedding(clip):
+    wanted = clip.class_embeddings(["cat", "sand"])
+    for dtype, device, autocast in (
+        (torch.float64, "cpu", False), (torch.bfloat16, "cpu", False), (torch.float32, "meta", False),
+        (torch.float32, "cpu", True),
+    ):  # fmt: skip
+        torch.set_default_dtype(dtype)
+        try:
+            with torch.device(device), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                fresh = load_clip()
+                found = fresh.class_embeddings(["cat", "sand"])
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert found.dtype == torch.float32 and torch.equal(found, wanted)
+        assert {parameter.dtype for parameter in fresh.visual.parameters()} == {torch.float32}
+
+
+def test_a_forked_process_computes(clip):
+    import os
+    import time
+
+    torch.randn(600, 600) @ torch.randn(600, 600)
+    child = os.fork()
+    if not child:
+        os._exit(0 if (torch.randn(600, 600) @ torch.randn(600, 600)).shape == (600, 600) else 1)
+    for _ in range(300):
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            break
+        time.sleep(0.1)
+    else:
+        os.kill(child, 9)
+        os.waitpid(child, 0)
+        pytest.fail("the child hangs")
+    assert os.waitstatus_to_exitcode(status) == 0

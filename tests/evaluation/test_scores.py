@@ -175,3 +175,18 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 2
+
+
+@pytest.mark.parametrize("what", ["weights", "picture", "text", "offset"])
+def test_scores_that_are_no_numbers_are_refused(make_model, make_inputs, what):
+    model = make_model()
+    images, text = make_inputs(model)
+    if what == "weights":
+        with torch.no_grad():
+            model.encoder.prompts[0, 0, 0] = float("nan")
+    if what == "picture":
+        images[0, 0, 0, 0] = float("nan")
+    if what == "text":
+        text[0, 0] = float("inf")
+    with pytest.raises(InputError, match=r"NaN or infinite|must be a finite number"):
+        predict(model, images, text, [0], float("nan") if what == "offset" else 0.1)

@@ -216,7 +216,7 @@ def test_clip_weights_from_elsewhere_are_tried_and_checked(copy, monkeypatch):
             clip.visual.proj[0, 0] += 1
         return clip
 
-    monkeypatch.setattr("cascadeclip.sharing.hub.load_clip", other)
+    monkeypatch.setattr("cascadeclip.checkpoints.own.load_clip", other)
     with pytest.raises(InputError, match="trained on other weights of CLIP"):
         Kept.from_pretrained(copy, clip_weights="mine.pt")
     assert asked == ["mine.pt"]
