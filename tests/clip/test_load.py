@@ -120,7 +120,7 @@ def test_words_take_the_place_of_the_braces_as_they_are(clip):
     told = []
     asked = Clip("told", None, clip.model, lambda texts: told.extend(texts) or clip.tokenize(["cat"] * len(texts)))
     asked.class_embeddings(["{x} {0}"], ["a {}"])
-    assert told == ["a {x} {0}"]
+    assert told[0] == "a {x} {0}"
 
 
 def test_a_users_settings_of_pytorch_change_no_tower_and_no_embedding(clip):
