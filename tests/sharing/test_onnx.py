@@ -143,13 +143,3 @@ def test_missing_packages_are_named(small, folder, monkeypatch):
     monkeypatch.setattr(export, "PACKAGES", ("onnx", "no_such_package"))
     with pytest.raises(InputError, match=r"export needs no_such_package: pip install 'cascadeclip\[export\]'"):
         export_onnx(small, folder / "never.onnx")
-
-
-def test_weights_beyond_one_file_lie_beside_it_under_its_name(small, exported, folder, monkeypatch, make_inputs):
-    monkeypatch.setattr(export, "ONE_FILE", 1000)
-    place = folder / "large"
-    export_onnx(small, place / "model.onnx")
-    assert sorted(path.name for path in place.iterdir()) == ["model.onnx", "model.onnx.data"]
-    images, text = make_inputs(small.model, 2, 3)
-    shutil.move(place, folder / "moved")  # together, they can be moved
-    assert torch.equal(run(folder / "moved" / "model.onnx", images, text), run(exported[0], images, text))
