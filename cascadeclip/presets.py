@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Protocol, cast
 
 from torch.utils.data import Dataset
 
@@ -20,7 +21,15 @@ from cascadeclip.files import read_json
 
 TRANSDUCTIVE = "-transductive"  # end of the names of the presets that train on pseudo labels of unseen classes
 TRAINING_FREE = "training-free"  # as a preset: VOC 2012's; as the end of a benchmark's name: the same protocol on it
+STRICT = "-strict"  # end of the names of the presets that train without the pictures that show an unseen class
 SIDE, STRIDE = 512, 426  # px: crops and windows of the benchmarks, and from window to window
+
+
+class Sortable(Protocol):
+    """Training pictures that can be sorted by what they show."""
+
+    def without(self, classes: Sequence[int]) -> Dataset:
+        """Those without a pixel of the classes, given by their indices."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +41,15 @@ class Preset:
         model, training: settings.
         names, unseen: class words, and those without mask labels in training.
         templates: sentences for the text embeddings.
-        train_data: seed -> data set of pictures and label maps to train on.
+        train_data: seed -> data set of pictures and label maps; `training_data` gives those to train on.
         eval_data: split name -> data set to evaluate on.
         collate: items of both data sets -> a batch.
         final_split: what reported scores are measured on.
         scoring_batch: pictures that are scored together; 1 where their sizes differ.
         seen_offset, window, stride: of `evaluation.predict`.
         unseen_groups: groups of unseen classes that are reported apart.
+        strict: leave pictures with a pixel of an unseen class out of training. In the usual inductive setting they stay
+            and these pixels are ignored; as negatives of every seen class, they still tell where unseen classes are.
     """
 
     name: str
@@ -57,6 +68,7 @@ class Preset:
     window: int | None = None
     stride: int | None = None
     unseen_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    strict: bool = False
 
     def __post_init__(self):
         check_templates(self.templates, check_names(self.names))
@@ -70,6 +82,17 @@ class Preset:
     @property
     def seen(self) -> tuple[str, ...]:
         return tuple(name for name in self.names if name not in self.unseen)
+
+    def training_data(self, seed: int) -> Dataset:
+        """The pictures to train on, with the whole of their label maps.
+
+        Raises:
+            InputError: `strict`, and no picture is without unseen classes; what the preset's data raise.
+        """
+        data = self.train_data(seed)
+        if not self.strict:
+            return data
+        return cast(Sortable, data).without([self.names.index(name) for name in self.unseen])
 
     def with_unseen(self, unseen: Sequence[str]) -> "Preset":
         """The same with another split of the classes."""
@@ -117,7 +140,7 @@ MINI = Preset(
 # The benchmarks' settings are the authors': steps, and prompt tokens per block.
 SCHEDULES = {"voc12": (20_000, 10), "context59": (40_000, 35), "coco-stuff": (80_000, 50)}
 NAMES = (
-    *(name + end for name in (MINI.name, *BENCHMARKS) for end in ("", TRANSDUCTIVE)),
+    *(name + end for name in (MINI.name, *BENCHMARKS) for end in ("", TRANSDUCTIVE, STRICT)),
     *(TRAINING_FREE, *(f"{name}-{TRAINING_FREE}" for name in BENCHMARKS)),
 )
 
@@ -137,13 +160,15 @@ def get_preset(name: str, data_root: str | Path | None = None, *, image_size: in
         raise InputError(f"no preset {name!r}; choose from {', '.join(NAMES)}")
     if name.endswith(TRAINING_FREE):
         return _training_free_preset(name, data_root, image_size)
-    base = name.removesuffix(TRANSDUCTIVE)
+    base = name.removesuffix(TRANSDUCTIVE).removesuffix(STRICT)
     if base == MINI.name:
         if data_root is not None or image_size is not None:
             raise InputError("preset mini draws its own pictures of 96 px: it takes no data root and no image size")
         preset = MINI
     else:
         preset = _benchmark_preset(BENCHMARKS[base], data_root, SIDE if image_size is None else image_size)
+    if name.endswith(STRICT):
+        return replace(preset, name=name, strict=True)
     return self_training(preset) if name.endswith(TRANSDUCTIVE) else preset
 
 
@@ -182,6 +207,7 @@ def own_preset(
     steps: int = 20_000,
     prompt_tokens: int = 10,
     image_size: int = SIDE,
+    strict: bool = False,
     **data: object,
 ) -> Preset:
     """Your own pictures and masks, with the settings of the benchmarks.
@@ -193,6 +219,7 @@ def own_preset(
         templates: sentences with one `{}` for the class word.
         steps, prompt_tokens: of training and model; more of both for more classes.
         image_size: px; side of crops and windows.
+        strict: leave pictures with a pixel of an unseen class out of training.
         data: what else says where data lie and what masks mean, as fields of `data.OwnData`: `val_images`, `val_masks`,
             `val_share`, `values`, `mask_name`, `picture_name`, `first`, `ignored`, `pairs`, `val_pairs`, `coco`,
             `val_coco`.
@@ -211,11 +238,14 @@ def own_preset(
     for what, value in (("steps", steps), ("prompt_tokens", prompt_tokens), ("image_size", image_size)):
         if type(value) is not int:
             raise InputError(f"{what} is {value!r}, expected a whole number")
+    if type(strict) is not bool:
+        raise InputError(f"strict is {strict!r}, expected true or false")
     words = own.words
-    return _vit_preset(
+    preset = _vit_preset(
         "own", words, check_names(unseen) if unseen else (), check_templates(templates, words), own.find,
         own.label_map.ignore, image_size, steps=steps, prompt_tokens=prompt_tokens,
     )  # fmt: skip
+    return replace(preset, strict=strict)
 
 
 PATHS = ("images", "masks", "val_images", "val_masks", "pairs", "val_pairs", "coco", "val_coco")

@@ -6,6 +6,7 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.special import digamma
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -23,7 +24,8 @@ class Localisation:
     Attributes:
         image, class_index: (R,) int, what each row is about.
         auroc: (R,) chance that a patch of the class is more similar to its word than another patch; 0.5 is chance.
-        average_precision: (R,); a random order gives the prevalence.
+        average_precision: (R,); see `chance_precision`.
+        chance_precision: (R,) the average precision that a random order has on average: more than the prevalence.
         prevalence: (R,) share of the image's patches that are of the class.
         hit: (R,) bool, the patch most similar to the word is of the class; chance is the prevalence.
         confusion: (images, C, C) int64, true class x argmax over the vocabulary, in patches.
@@ -33,6 +35,7 @@ class Localisation:
     class_index: np.ndarray
     auroc: np.ndarray
     average_precision: np.ndarray
+    chance_precision: np.ndarray
     prevalence: np.ndarray
     hit: np.ndarray
     confusion: np.ndarray
@@ -105,9 +108,30 @@ def localise(similarity: Tensor, labels: Tensor, *, present_only: bool = False) 
     auroc, precision = (torch.cat(column).cpu().numpy() for column in zip(*rows, strict=True))
     best = score.masked_fill(~of, -torch.inf).argmax(1, keepdim=True)
     hit = is_class.gather(1, best)[:, 0].cpu().numpy()
-    prevalence = (is_class.sum(1).double() / of.sum(1)).cpu().numpy()
+    right, among = (where.sum(1).double().cpu().numpy() for where in (is_class, of))
     confusion = confusion.view(images, classes, classes).cpu().numpy()
-    return Localisation(image.cpu().numpy(), index.cpu().numpy(), auroc, precision, prevalence, hit, confusion)
+    chance = chance_of_average_precision(right, among)
+    image, index = image.cpu().numpy(), index.cpu().numpy()
+    return Localisation(image, index, auroc, precision, chance, right / among, hit, confusion)
+
+
+def chance_of_average_precision(right: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """Mean average precision over all orders of N patches of which R are right.
+
+    A right patch at rank k has k - 1 before it, of which (R - 1) / (N - 1) are right on average: the precision there is
+    (1 + (k - 1) (R - 1) / (N - 1)) / k. Its mean over the ranks k = 1..N is q + (R - 1) / (N - 1) (1 - q) with
+    q = (1 + 1/2 + ... + 1/N) / N, which is above the prevalence R / N, and the more so the fewer patches there are.
+
+    Args:
+        right: R, at least 1.
+        among: N, at least R, of the same shape.
+
+    Returns:
+        float64, of that shape.
+    """
+    right, among = np.asarray(right, float), np.asarray(among, float)
+    first = (digamma(among + 1) + np.euler_gamma) / among
+    return first + (right - 1) / np.maximum(among - 1, 1) * (1 - first)
 
 
 def _ranked(is_class: Tensor, score: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:

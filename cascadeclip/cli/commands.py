@@ -138,7 +138,7 @@ def train(
         checkpoint_every=checkpoint_every, keep_every=keep_every, accumulate=accumulate,
         gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
-    data = chosen.train_data(training.seed)  # first, so that missing files are told of before CLIP is fetched
+    data = chosen.training_data(training.seed)  # first, so that missing files are told of before CLIP is fetched
     start = load(from_checkpoint, preset=chosen).model if from_checkpoint is not None else None
     _, log = fit(
         chosen, open_clip_of(chosen), model, training, out, data=data, start=start, validate=True,

@@ -10,7 +10,8 @@ from cascadeclip.errors import InputError
 
 PresetName = Annotated[
     str, typer.Option("--preset", help="CLIP, data, model and schedule: mini, voc12, context59, coco-stuff, or one of "
-                      "these with -transductive or (to evaluate a --method) -training-free.")
+                      "these with -transductive, -strict (no picture of an unseen class in training) or (to evaluate "
+                      "a --method) -training-free.")
 ]  # fmt: skip
 DataRoot = Annotated[Path | None, typer.Option(help="Folder with the benchmarks' data (voc12, context59, coco-stuff).")]
 ImageSize = Annotated[int | None, typer.Option(help="px; side of crops and windows, for small tries of a benchmark.")]

@@ -237,6 +237,17 @@ class EmojiScenes(Dataset):
         seed, length = SPLITS[name]
         return cls(length, seed, **{"balanced": name == BALANCED} | options)
 
+    def without(self, classes: Sequence[int]) -> "EmojiScenes":
+        """The same world without these classes, given by their indices: scenes in which none of them is drawn.
+
+        Raises:
+            InputError: no thing or no stuff is left to draw.
+        """
+        options = dict(self.options)
+        for group in ("things", "stuff"):
+            options[group] = tuple(name for name in options[group] if CLASSES.index(name) not in classes)
+        return EmojiScenes(self.length, self.seed, **options)
+
     def __len__(self) -> int:
         return self.length
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from cascadeclip._lazy import on_first_use
 
 if TYPE_CHECKING:
+    from cascadeclip.evaluation.contours import boundary_width
     from cascadeclip.evaluation.diagnostics import (
         OneStage,
         Readout,
         bootstrap_scores,
         boundary_counts,
-        boundary_width,
         class_iou,
         confusion_of,
         error_kinds,

@@ -1,7 +1,9 @@
-"""Boundary F: how much of the contours between masks is drawn where it belongs.
+"""The rims of masks, and Boundary F: how much of the contours between masks is drawn where it belongs.
 
 Symbols: n pictures of H x W px.
 """
+
+import math
 
 import torch
 from torch import Tensor
@@ -9,7 +11,43 @@ from torch.nn import functional as F
 
 from cascadeclip.data.labels import IGNORE
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation.diagnostics import boundary_width
+
+
+def boundary_width(height: int, width: int, ratio: float = 0.02) -> int:
+    """d in px: `ratio` times the picture's diagonal, rounded, at least 1."""
+    return max(1, round(ratio * math.hypot(height, width)))
+
+
+def rim(maps: Tensor, width: int, frame: bool = True) -> Tensor:
+    """Pixels of each mask within `width` px of its contour, for all masks of a segmentation at once.
+
+    A pixel is in its mask's rim if the square of side 2 width + 1 around it holds another class or, with `frame`,
+    leaves the picture: what `width` erosions by 3 x 3 pixels take away.
+
+    Args:
+        maps: (n, H, W) integer.
+        width: px.
+        frame: the picture's edge counts as contour, as in the code of Boundary IoU's paper. A mask that is cut off
+            there has a rim along the cut, which every segmentation finds; without, only what lies between two masks
+            counts, and a picture of one class has no rim at all.
+
+    Returns:
+        (n, H, W) bool.
+
+    Raises:
+        InputError: a width below 1 px.
+    """
+    if width < 1:
+        raise InputError(f"boundary width={width} px must be at least 1")
+    values, side, beyond = maps[:, None].float(), 2 * width + 1, width
+    if frame:
+        values, beyond = F.pad(values, (width,) * 4, value=-1.0), 0  # -1 is no class: beyond the picture
+
+    def largest(values: Tensor) -> Tensor:  # columns, then rows; padding never wins
+        columns = F.max_pool2d(values, (side, 1), stride=1, padding=(beyond, 0))
+        return F.max_pool2d(columns, (1, side), stride=1, padding=(0, beyond))
+
+    return (largest(values) != -largest(-values))[:, 0]
 
 
 def contour_counts(predicted: Tensor, labels: Tensor, width: int | None = None, ignored: int = IGNORE) -> Tensor:

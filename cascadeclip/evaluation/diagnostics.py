@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation.contours import boundary_width, rim
 from cascadeclip.evaluation.resampling import Resampled, bootstrap
 from cascadeclip.evaluation.scores import (
     ConfusionMatrix,
@@ -174,7 +175,9 @@ def picture_counts(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     return _counts(predicted, labels, classes, everywhere, everywhere)
 
 
-def boundary_counts(predicted: Tensor, labels: Tensor, classes: int, width: int | None = None) -> Tensor:
+def boundary_counts(
+    predicted: Tensor, labels: Tensor, classes: int, width: int | None = None, *, frame: bool = True
+) -> Tensor:
     """Counts (3, n, C) of Boundary IoU (Cheng et al., CVPR 2021), which looks at the rim of the masks only.
 
     The rim of a mask G is G_d, its pixels within d px of its contour; the score of one class is
@@ -183,41 +186,14 @@ def boundary_counts(predicted: Tensor, labels: Tensor, classes: int, width: int 
     Args:
         predicted, labels: (n, H, W) integer; labels may hold 255.
         width: d in px; None takes the paper's 2 % of the picture's diagonal, at least 1.
+        frame: the picture's edge counts as contour, as in the paper's code; see `contours.rim`.
 
     Raises:
         InputError: as in `picture_counts`, or a width below 1 px.
     """
     _check_maps(predicted, labels)
     width = boundary_width(*labels.shape[1:]) if width is None else width
-    return _counts(predicted, labels, classes, rim(predicted, width), rim(labels, width))
-
-
-def boundary_width(height: int, width: int, ratio: float = 0.02) -> int:
-    """d in px: `ratio` times the picture's diagonal, rounded, at least 1."""
-    return max(1, round(ratio * math.hypot(height, width)))
-
-
-def rim(maps: Tensor, width: int) -> Tensor:
-    """Pixels of each mask within `width` px of its contour, for all masks of a segmentation at once.
-
-    A pixel is in its mask's rim if the square of side 2 width + 1 around it holds another class or leaves the picture:
-    what `width` erosions by 3 x 3 pixels take away. The picture's edge counts as contour, as in the paper's code.
-
-    Args:
-        maps: (n, H, W) integer.
-
-    Returns:
-        (n, H, W) bool.
-    """
-    if width < 1:
-        raise InputError(f"boundary width={width} px must be at least 1")
-    padded = F.pad(maps[:, None].float(), (width,) * 4, value=-1.0)  # -1 is no class: beyond the picture
-    side = 2 * width + 1
-
-    def largest(values: Tensor) -> Tensor:
-        return F.max_pool2d(F.max_pool2d(values, (side, 1), stride=1), (1, side), stride=1)  # columns, then rows
-
-    return (largest(padded) != -largest(-padded))[:, 0]
+    return _counts(predicted, labels, classes, rim(predicted, width, frame), rim(labels, width, frame))
 
 
 def through_grid(labels: Tensor, classes: int, side: int) -> Tensor:
@@ -307,11 +283,12 @@ def bootstrap_scores(
 
 
 def masks_and_rims(
-    predicted: Tensor, labels: Tensor, names: Sequence[str], unseen: Sequence[str]
+    predicted: Tensor, labels: Tensor, names: Sequence[str], unseen: Sequence[str], *, frame: bool = True
 ) -> dict[str, dict[str, Resampled]]:
-    """`bootstrap_scores` of whole masks (`IoU`) and of their rims (`Boundary IoU`)."""
-    counts = {"IoU": picture_counts, "Boundary IoU": boundary_counts}
-    return {part: bootstrap_scores(of(predicted, labels, len(names)), names, unseen) for part, of in counts.items()}
+    """`bootstrap_scores` of whole masks (`IoU`) and of their rims (`Boundary IoU`); `frame` as in `boundary_counts`."""
+    maps = predicted, labels, len(names)
+    counts = {"IoU": picture_counts(*maps), "Boundary IoU": boundary_counts(*maps, frame=frame)}
+    return {part: bootstrap_scores(table, names, unseen) for part, table in counts.items()}
 
 
 def _hidden_mask(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) -> Tensor:

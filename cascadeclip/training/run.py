@@ -46,7 +46,7 @@ def fit(
     Args:
         model: the tower's sizes are taken from `clip`; for one of other depth the stages are scaled.
         out: also gets `model-<step>.safetensors` every `training.keep_every` steps.
-        data: the preset's training pictures, where they have been listed already.
+        data: the preset's `training_data`, where it has been listed already.
         start: a trained model to start from; self-training needs one.
         validate: score on the validation set every `training.validate_every` steps and at the end; its pictures and
             masks are looked at before the first step, and the model is saved before the last scores.
@@ -57,12 +57,18 @@ def fit(
         the model in eval mode on `cascadeclip.device()`, and the training log. The CLIP stays as and where it is.
 
     Raises:
-        InputError: settings that do not fit the preset's CLIP, self-training from nothing, or an `out` that cannot be
+        InputError: settings that do not fit the preset's CLIP, self-training from nothing or without pictures of unseen
+            classes, or an `out` that cannot be
             written.
     """
     if training.transductive and start is None:
         raise InputError(
             f"preset {preset.name} trains on a model's own pseudo labels: give it one that was trained inductively"
+        )
+    if training.transductive and preset.strict:
+        raise InputError(
+            f"preset {preset.name} leaves out the pictures with unseen classes, which pseudo labels are for: "
+            "self-training needs a preset that is not strict"
         )
     out, state = Path(out), this_process()
     with locked(out) if state.is_main_process else nullcontext():
@@ -81,7 +87,7 @@ def _fit(preset, clip, model, training, out, data, start, validating, tensorboar
         load_own_state(cascade, own_state(start))
     cascade.to(state.device)
     text = clip.class_embeddings(preset.names, preset.templates)
-    data = preset.train_data(training.seed) if data is None else data
+    data = preset.training_data(training.seed) if data is None else data
     depends_on = data_identity(data, preset.collate) | {
         "templates": list(preset.templates),
         "model to start from": None if start is None else tensor_digest(own_state(start)),

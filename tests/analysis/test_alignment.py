@@ -6,7 +6,13 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch.nn import functional as F
 
-from cascadeclip.analysis.alignment import curves_of, localise, loss_along_gap, modality_gap
+from cascadeclip.analysis.alignment import (
+    chance_of_average_precision,
+    curves_of,
+    localise,
+    loss_along_gap,
+    modality_gap,
+)
 from cascadeclip.errors import InputError
 
 LABELS = torch.tensor([[0, 0, 1, 1], [1, 2, 2, 2]])
@@ -47,6 +53,28 @@ def test_ranks_give_scikit_learns_scores_with_and_without_ties(levels, monkeypat
         assert found.average_precision[row] == pytest.approx(average_precision_score(is_class, score))
         assert found.prevalence[row] == pytest.approx(is_class.float().mean().item())
         assert found.hit[row] == is_class[score.argmax()]
+
+
+@pytest.mark.parametrize(("right", "among"), [(1, 2), (1, 12), (3, 12), (11, 12), (12, 12), (1, 1), (20, 144)])
+def test_chance_of_average_precision_is_the_mean_over_random_orders(right, among):
+    """The prevalence R / N, long taken for it, is below: at 1 of 12 it is 0.083, and chance 0.259."""
+    generator = np.random.default_rng(right * among)
+    truth = np.arange(among) < right
+    simulated = [average_precision_score(truth, generator.permutation(among)) for _ in range(2000)]
+    chance = chance_of_average_precision(right, among)
+    error = np.std(simulated) / np.sqrt(len(simulated))
+    assert chance == pytest.approx(np.mean(simulated), abs=4 * error + 1e-9)
+    assert chance >= right / among - 1e-12
+    harmonic = sum(1 / rank for rank in range(1, among + 1)) / among
+    assert among == 1 or chance == pytest.approx(harmonic + (right - 1) / (among - 1) * (1 - harmonic))
+
+
+def test_localise_gives_the_chance_of_each_row_over_counted_patches():
+    labels = torch.tensor([[0, 0, 1, 255, 1, 1], [2, 0, 0, 0, 255, 255]])
+    found = localise(torch.rand(2, 6, 3), labels)
+    expected = [chance_of_average_precision(r, n) for r, n in ((2, 5), (3, 5), (3, 4), (1, 4))]
+    assert found.chance_precision == pytest.approx(expected)
+    assert found.mean("chance_precision") > found.mean("prevalence")
 
 
 def test_argmax_goes_to_absent_words_unless_only_present_ones_are_offered():

@@ -25,7 +25,7 @@ from cascadeclip.data.benchmarks import VOC12
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import score
 from cascadeclip.presets import NAMES, get_preset, own_preset
-from cascadeclip.training.run import on_tower_of
+from cascadeclip.training.run import fit, on_tower_of, open_clip_of
 from tests.support.archives import voc_tree
 
 # The same commands as at full size, but for what the machine can do: random weights, small crops, few steps.
@@ -87,13 +87,13 @@ def test_presets_hold_the_authors_settings(name, classes, unseen, steps, prompts
 
 
 def test_unknown_presets_and_options_are_refused():
-    with pytest.raises(InputError, match="choose from mini, mini-transductive, voc12"):
+    with pytest.raises(InputError, match="choose from mini, mini-transductive, mini-strict, voc12"):
         get_preset("voc")
     with pytest.raises(InputError, match="takes no data root"):
         get_preset("mini", "data")
     with pytest.raises(InputError, match="needs the folder with its data"):
         get_preset("voc12").eval_data("val")
-    assert len(NAMES) == 8
+    assert len(NAMES) == 4 * 3 + 4 and all(get_preset(name).name == name for name in NAMES)
 
 
 def test_another_split_of_the_classes():
@@ -111,6 +111,50 @@ def test_training_data_follow_the_seed_and_evaluation_data_do_not(voc):
     assert len(data) == 6
     image, labels = data[1]
     assert min(image.shape[1:]) == 64 and labels.shape == (64, 72)
+
+
+def test_strict_presets_train_without_the_pictures_that_show_an_unseen_class(voc):
+    usual, strict = (get_preset(name, voc, image_size=64) for name in ("voc12", "voc12-strict"))
+    hidden = [strict.names.index(name) for name in strict.unseen]
+
+    def shown(data):
+        return [set(np.unique(data.label_map.read(path)).tolist()) & set(hidden) for _, path in data.pairs]
+
+    assert any(shown(usual.training_data(0)))
+    assert not any(shown(strict.training_data(0)))
+    assert len(strict.training_data(0)) == sum(not found for found in shown(usual.training_data(0)))
+    assert len(strict.eval_data("val")) == len(usual.eval_data("val"))  # every picture is scored
+    first = usual.names[min(set(range(len(usual.names))) - set(hidden))]
+    other = strict.with_unseen([first])  # another split: other pictures are left out
+    assert len(other.training_data(0)) == sum(
+        usual.names.index(first) not in np.unique(usual.train_data(0).label_map.read(path))
+        for _, path in usual.train_data(0).pairs
+    )
+
+
+def test_the_strict_mini_world_has_no_unseen_class_and_no_self_training():
+    strict = get_preset("mini-strict")
+    world = strict.training_data(3)
+    assert not set(world.options["things"] + world.options["stuff"]) & set(strict.unseen)
+    assert set(strict.eval_data("val").options["things"]) & set(strict.unseen)
+    training = replace(strict.training, transductive=True)
+    with pytest.raises(InputError, match="self-training needs a preset that is not strict"):
+        fit(strict, None, strict.model, training, "out", start=object())
+
+
+def test_fit_trains_on_the_presets_training_data(monkeypatch, tmp_path):
+    strict, given = get_preset("mini-strict"), []
+    monkeypatch.setattr(
+        "cascadeclip.training.run.train", lambda model, data, *rest, **options: given.append(data) or []
+    )
+    fit(strict, open_clip_of(strict), strict.model, strict.training, tmp_path)
+    assert not set(given[0].options["things"]) & set(strict.unseen)
+
+
+def test_own_pictures_can_be_strict(tmp_path):
+    folders = dict(images="a", masks="b", val_images="c", val_masks="d")
+    assert own_preset(names=["cat", "dog"], unseen=["dog"], strict=True, **folders).strict
+    assert not own_preset(names=["cat", "dog"], unseen=["dog"], **folders).strict
 
 
 def test_a_small_voc_tree_is_trained_on_and_evaluated(voc, trained, tmp_path):

@@ -287,3 +287,17 @@ def test_a_balanced_scene_is_drawn_of_what_was_dealt():
     few = EmojiScenes(9, 5, things=THINGS[:3], stuff=STUFF[:1], balanced=True)
     assert {few[index].stuff for index in range(9)} == {STUFF[:1]}
     assert Counter(name for index in range(9) for name in few[index].things) == dict.fromkeys(THINGS[:3], 6)
+
+
+def test_a_world_without_classes_draws_none_of_them():
+    world = EmojiScenes(40, seed=5, size=32, styles=STYLES[:2], objects=(2, 2))
+    hidden = [CLASSES.index(name) for name in UNSEEN]
+    assert any(np.isin(scene.labels, hidden).any() for scene in world)
+    strict = world.without(hidden)
+    assert not any(np.isin(scene.labels, hidden).any() for scene in strict)
+    assert not any(word in scene.caption.split() for scene in strict for word in UNSEEN)
+    assert (len(strict), strict.seed) == (40, 5)
+    kept = {"size": 32, "styles": STYLES[:2], "objects": (2, 2)}
+    assert {key: strict.options[key] for key in kept} == kept
+    with pytest.raises(InputError, match="unknown or no stuff"):
+        world.without([CLASSES.index(name) for name in STUFF])

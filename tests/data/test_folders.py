@@ -167,3 +167,20 @@ def test_a_batch_is_stacked():
     items = [(torch.zeros(3, 4, 5, dtype=torch.uint8), torch.ones(8, 10, dtype=torch.uint8))] * 2
     images, labels = collate(items)
     assert images.shape == (2, 3, 4, 5) and labels.shape == (2, 8, 10)
+
+
+def test_pictures_without_classes_are_those_whose_whole_label_map_is_without_them(tmp_path):
+    maps = {"a": [[1, 2]], "b": [[1, 3]], "c": [[0, 1]], "d": [[3, 3]], "e": [[0, 0]]}
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name, values in maps.items():
+        write(tmp_path / "images" / f"{name}.png", np.zeros((1, 2, 3)))
+        write(tmp_path / "masks" / f"{name}.png", values)
+    pairs = matching_pairs(tmp_path / "images", tmp_path / "masks")
+    cut = FolderDataset(pairs, LabelMap(3, 1, (0,)), lambda image, labels: (image[:, :, :1], labels[:, :1]))
+    strict = cut.without([2])  # the third class, 3 on disk: in the corner that the transform cuts off, too
+    assert [strict.source(i)[-5] for i in range(len(strict))] == ["a", "c", "e"]
+    assert strict[0][0].shape == (3, 1, 1)
+    assert len(cut) == 5
+    with pytest.raises(InputError, match="all 5 pictures hold pixels of the classes to leave out"):
+        FolderDataset(pairs, LabelMap(4), None).without([0, 1, 2, 3])

@@ -246,6 +246,30 @@ def test_the_rim_of_all_masks_at_once_is_that_of_each_mask_by_erosion(picture, w
     assert np.array_equal(d.rim(torch.from_numpy(picture)[None], width)[0].numpy(), expected)
 
 
+@given(
+    picture=arrays(np.int64, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.sampled_from([0, 1, 255])),
+    width=st.integers(1, 4),
+)
+def test_without_the_frame_the_rim_is_what_another_class_is_near_to(picture, width):
+    expected = np.zeros(picture.shape, bool)
+    for row, column in np.ndindex(*picture.shape):
+        around = picture[max(row - width, 0) : row + width + 1, max(column - width, 0) : column + width + 1]
+        expected[row, column] = (around != picture[row, column]).any()
+    assert np.array_equal(d.rim(torch.from_numpy(picture)[None], width, frame=False)[0].numpy(), expected)
+
+
+def test_boundary_iou_without_the_frame_gives_nothing_for_the_pictures_edge():
+    """Two halves, the line between them drawn two px off: with the frame the edges alone are worth a good score."""
+    labels, predicted = torch.zeros(2, 1, 20, 20).long()
+    labels[0, :, 10:], predicted[0, :, 12:] = 1, 1
+    with_frame = d.class_iou(d.boundary_counts(predicted, labels, 2, width=1))
+    without = d.class_iou(d.boundary_counts(predicted, labels, 2, width=1, frame=False))
+    assert without.tolist() == [0, 0]
+    assert with_frame.min() > 0.4
+    found = d.masks_and_rims(predicted, labels, ["a", "b"], ["b"], frame=False)
+    assert found["Boundary IoU"]["mIoU_seen"].whole == 0 < found["IoU"]["mIoU_seen"].whole
+
+
 def boundary_iou(guess, truth, width):
     """Cheng et al. 2021, equation 2, for one mask: |G_d and P_d| / |G_d or P_d|."""
     truth, guess = truth & ~eroded(truth, width), guess & ~eroded(guess, width)
