@@ -205,7 +205,9 @@ print(f"calling every pixel that thing: {np.mean(baseline):.2f}")
 
 # %% [markdown]
 # A single unseen thing is segmented well, far better than by the baseline. With two unseen things in one scene the
-# score drops by about a quarter. Where do the pixels go? Four scenes with two unseen things, again not picked by hand:
+# score drops by about a quarter. Not all of this need be the second word: two things are also drawn smaller than one,
+# and each 96 scenes repeat only eight layouts, so the two numbers are rougher than their count suggests. Where do the
+# pixels go? Four scenes with two unseen things, again not picked by hand:
 
 # %%
 figure, axes = plt.subplots(2, 4, figsize=(7.5, 4), layout="constrained")
@@ -362,7 +364,8 @@ print(f"{len(disturbed)} of 12 scenes disturbed")
 #    draws it.
 # 2. *Seen* classes had masks in training, *unseen* ones only captions in CLIP's own training. Unseen things are found
 #    because the decoders compare patches with CLIP's embedding of a word instead of learning classes by number. Two
-#    unseen things in one scene are harder (mean IoU 0.57 against 0.78): they can be mixed up.
+#    unseen things in one scene scored lower here (mean IoU 0.57 against 0.78). They can be mixed up, but they are also
+#    drawn smaller; these scenes do not tell the two causes apart.
 # 3. The words are part of the question: leave one out and its pixels go to other words. Absent words can only take
 #    pixels away; in nine of twelve scenes they take none, in three one of them does.
 #

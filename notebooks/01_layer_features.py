@@ -188,7 +188,11 @@ print("the naive estimate is higher for every pair:", bool((naive >= debiased - 
 # blocks they drift as well: blocks 6 and 12, the first and the last that the cascade reads, have about 0.7, blocks 1
 # and 12 about 0.3. So distant blocks arrange the same pictures differently. That is another *geometry*; it does not say
 # that one block holds information which the other lacks. What can be read from a block is the next question. The naive
-# matrix has the same pattern, but every value in it is higher.
+# matrix has the same pattern and, in these colours, looks much like the debiased one. But every value in it is higher,
+# and by how much depends on the number of samples $n$. Here that is a *batch* of 80 pictures, for each batch is
+# compared by itself before the batches are averaged, not the 320 pictures in all. (Against a width of 192, pure noise
+# would come out near $192/(80+192)$, about 0.7, however many batches there are.) To see the flattery, look at the
+# difference of the two matrices, not at both side by side.
 #
 # ## 3. Linear probes, with controls
 #
@@ -402,7 +406,8 @@ print(f"gain of things {gains[0]:.1f}, of stuff {gains[1]:.1f} points")
 # 1. Feature maps can be compared only if mean, axes, signs and range are fixed once for all pictures; then textures
 #    (early), whole objects (middle), and objects on backgrounds that have become alike (late) can be seen.
 # 2. From block 6 on, neighbours are very alike; likeness falls with distance: distant blocks arrange the same pictures
-#    differently. The debiased CKA says so without flattering; the naive one scores noise.
+#    differently. The debiased CKA says so without flattering; the naive one scores noise, the more the smaller the
+#    batch.
 # 3. Probes with controls: classes are read off best in the middle (mIoU about 32 against 27 at the last block), and a
 #    model that reads the last block alone gives that up. For borders the difference between blocks is tiny here.
 #

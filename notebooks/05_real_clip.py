@@ -220,10 +220,11 @@ plt.show()
 
 # %% [markdown]
 # For your photos the word is the one that fits best; for drawn scenes, their first thing. Blocks in the middle were
-# never asked to agree with text, nor were the patches of the last one. Through the raw lens, in the first two pictures,
-# blocks 3 to 12 all give the ground a higher margin than the thing. There the value path points at the thing most
-# clearly; in the third picture (a small bicycle) it only hints at it. This gap between patches and words is what
-# Cascade-CLIP's decoders are trained to close, for middle blocks too.
+# never asked to agree with text, nor were single patches of the last one. (OpenAI's CLIP was trained on the class token
+# alone; the Mini-CLIP of the drawn scenes also on the mean of the patches, which still says nothing of a single patch.)
+# Through the raw lens, in the first two pictures, blocks 3 to 12 all give the ground a higher margin than the thing.
+# There the value path points at the thing most clearly; in the third picture (a small bicycle) it only hints at it.
+# This gap between patches and words is what Cascade-CLIP's decoders are trained to close, for middle blocks too.
 #
 # An argmax over the words at every patch is already a segmentation, with no mask ever seen:
 

@@ -130,10 +130,10 @@ CascadeExplorer(segmenter, pictures)
 #
 # ## 4. Surgery bench
 #
-# Back to CLIP as it is, without decoder. Its last block was trained for the class token alone and spoils the patches.
-# Cuts that need no training: other attention, no residual, no feed-forward, outliers repaired. A score means little by
-# itself; beside it stand the same cuts with wrong words, with the patches shuffled, and on a tower that was never
-# trained.
+# Back to CLIP as it is, without decoder. Its last block was trained for the class token and, in Mini-CLIP, for the mean
+# of the patches, never for a single one, and it spoils them. Cuts that need no training: other attention, no residual,
+# no feed-forward, outliers repaired. A score means little by itself; beside it stand the same cuts with wrong words,
+# with the patches shuffled, and on a tower that was never trained.
 
 # %%
 bench = lay_out(clip.visual, pictures[:12], clip.class_embeddings(CLASSES))
@@ -164,8 +164,10 @@ SurgeryBench(clip, pictures)
 
 # %% [markdown]
 # Things to try: `itself` with residual and feed-forward off (MaskCLIP); `query-query` with both off (ClearCLIP); then
-# put the residual back. Repair helps little here: Mini-CLIP is small and has no true outliers (its longest tokens are
-# about 1.4 times the median; in large CLIPs they are many times as long).
+# put the residual back. Repair helps little here: it looks for tokens that are far *longer* than the others, and
+# Mini-CLIP has none (its longest are about 1.4 times the median; in large CLIPs they are many times as long). Attention
+# is another matter: also in Mini-CLIP it can gather on a few patches, many times an even look, as the scrubber above
+# shows.
 #
 # ### Exercise 1: the worst stage
 #

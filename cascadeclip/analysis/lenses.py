@@ -55,7 +55,8 @@ def attention_maps(visual: Tower, images: Tensor) -> Tensor:
 def raw_lens(visual: Tower, tokens: Tensor) -> Tensor:
     """The raw lens, CLIP's own `ln_post` and `proj` on tokens of any block: (..., D) -> (..., E), L2-normed.
 
-    Both were trained on the last block's class token alone, so that everything else is off their distribution.
+    OpenAI trained both on the last block's class token alone; Mini-CLIP's were also trained on the mean of the last
+    block's patch tokens. No loss ever judged a single patch, or a token of another block.
     """
     return F.normalize(visual.ln_post(tokens) @ visual.proj, dim=-1)
 

@@ -191,7 +191,8 @@ alike = [[float(debiased_cka(a, b)) for b in class_tokens] for a in class_tokens
 plot_matrices({"class tokens of 60 pictures": torch.tensor(alike).numpy()}, "debiased CKA")
 
 # %% [markdown]
-# Neighbouring blocks are alike, distant ones much less: they hold different information.
+# Neighbouring blocks are alike, distant ones much less: they arrange the same pictures differently. (That is geometry;
+# it does not say that one holds information which the other lacks.)
 #
 # ### Exercise 5 · `held_out` · 2 points · medium
 #

@@ -100,10 +100,10 @@ def seen_unseen_scores(counts, unseen):
 # %% [markdown]
 # ### Exercise 3 · `training_labels` · 3 points · medium
 #
-# Inductive training must not know of unseen classes. `labels` (B, H, W) holds class numbers from 0 to `classes` - 1,
-# and 255 for ignored pixels; `unseen` lists the unseen classes. Return new labels: unseen classes become 255 as well;
-# the model is asked for the seen words only, so the seen classes are numbered 0, 1, 2, ... in their old order, without
-# gaps.
+# Inductive training must not know the masks and words of unseen classes. `labels` (B, H, W) holds class numbers from 0
+# to `classes` - 1, and 255 for ignored pixels; `unseen` lists the unseen classes. Return new labels: unseen classes
+# become 255 as well; the model is asked for the seen words only, so the seen classes are numbered 0, 1, 2, ... in their
+# old order, without gaps.
 #
 # <details><summary>Hint</summary>
 # Make a table of 256 numbers, all 255, write the new number of every seen class into it, and look all labels up at
@@ -229,5 +229,6 @@ print({key: round(100 * value, 1) for key, value in plain_clip("val", value_path
 #
 # 1. **Scores.** IoU counts what is true or predicted; classes without ground truth count in no mean; hIoU leans to the
 #    smaller of S and U.
-# 2. **Inductive.** Unseen classes are ignored pixels to the training, and their numbers do not exist for the model.
+# 2. **Inductive.** Unseen classes are ignored pixels to the training, and their numbers do not exist for the model. As
+#    long as ignored pixels are negatives of every seen class, they still tell where unseen things are.
 # 3. **Budget.** Choose on validation scenes, be judged on others, and mistrust a single seed.

@@ -1,5 +1,6 @@
-"""The first family: the last block cut open. CLIP trained it for the class token alone; what it does to patch tokens
-was never judged, and it spoils them: they come out mixed with the whole picture.
+"""The first family: the last block cut open. OpenAI's CLIP trained it for the class token alone, Mini-CLIP for the mean
+of the patch tokens as well; what it does to a single one was never judged, and it spoils them: they come out mixed with
+the whole picture.
 
 All of it is settings of one operation, `Surgery`, and every method of the family is one line of them:
 
