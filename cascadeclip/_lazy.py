@@ -13,7 +13,7 @@ def on_first_use(package: str) -> tuple[Callable[[str], object], Callable[[], li
     once, where type checkers and editors read them, too.
     """
     module = sys.modules[package]
-    origins = _imported_for_types(module.__spec__.loader.get_source(package))  # name -> the module that has it
+    origins = _imported_for_types(str(module.__file__))  # name -> the module that has it
 
     def load(name: str) -> object:
         if name not in origins:
@@ -27,9 +27,10 @@ def on_first_use(package: str) -> tuple[Callable[[str], object], Callable[[], li
     return load, lambda: sorted({*vars(module), *origins})
 
 
-def _imported_for_types(source: str) -> dict[str, str]:
+def _imported_for_types(path: str) -> dict[str, str]:
     """Name -> module of every `from module import name` under `if TYPE_CHECKING:` at a file's top level."""
-    blocks = [node for node in ast.parse(source).body if isinstance(node, ast.If)]
+    with open(path, encoding="utf-8") as file:
+        blocks = [node for node in ast.parse(file.read()).body if isinstance(node, ast.If)]
     blocks = [node for node in blocks if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"]
     imports = [line for block in blocks for line in block.body if isinstance(line, ast.ImportFrom)]
-    return {alias.name: line.module for line in imports for alias in line.names}
+    return {alias.name: str(line.module) for line in imports for alias in line.names}

@@ -50,7 +50,7 @@ class TowerConfig:
     embed_dim: Size = 128
     quick_gelu: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self, "tower.")
         for name in ("image_size", "patch_size", "width", "layers", "heads", "embed_dim"):
             _require(getattr(self, name) >= 1, f"tower.{name}={getattr(self, name)} must be at least 1")
@@ -107,7 +107,7 @@ class ModelConfig:
     shared_decoder: bool = False
     spectral_blocks: tuple[int, ...] = ()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         nested = isinstance(self.stages, list | tuple) and all(isinstance(stage, list | tuple) for stage in self.stages)
         _require(nested, f"stages={self.stages}: write a list of blocks for every stage, as in [[6, 7, 8], [12]]")
         check_fields(self)
@@ -137,7 +137,7 @@ class ModelConfig:
         """Blocks below the last one that some stage reads, ascending."""
         return tuple(sorted({block for stage in self.stages for block in stage} - {self.tower.layers}))
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back."""
         return asdict(self)
 
@@ -202,7 +202,7 @@ class TrainConfig:
     checkpoint_every: Steps = 0
     keep_every: Steps = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_fields(self)
         for name in ("steps", "batch_size", "learning_rate", "accumulate"):
             _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -25,7 +26,7 @@ from cascadeclip.errors import DamagedFile, InputError
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]  # how its absence is told
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def write_text(path: str | Path, text: str) -> None:
     replace_file(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
 
 
-def write_json(path: str | Path, values: dict | list) -> None:
+def write_json(path: str | Path, values: dict[str, Any] | list[Any]) -> None:
     """JSON, in one step; it has no NaN and no infinity: they become null."""
     write_text(path, json.dumps(without_nan(values), indent=1, allow_nan=False) + "\n")
 
@@ -215,7 +216,7 @@ def read_text(path: str | Path, what: str = "text file", most: int = MOST_TEXT) 
         raise InputError(f"cannot read {path}: {error}") from error
 
 
-def read_json(path: str | Path, what: str = "JSON file") -> dict:
+def read_json(path: str | Path, what: str = "JSON file") -> dict[str, Any]:
     """The object that a JSON file holds; a `DamagedFile` names the file if it holds anything else."""
     return parse_json_object(read_text(path, what), str(path), what)
 
@@ -232,7 +233,7 @@ def parse_json(text: str, where: str) -> object:
         raise DamagedFile(f"{where} is damaged, no JSON ({error}); save or copy it again") from error
 
 
-def parse_json_object(text: str, where: str, what: str = "JSON object") -> dict:
+def parse_json_object(text: str, where: str, what: str = "JSON object") -> dict[str, Any]:
     """The same for an object, `{...}`."""
     values = parse_json(text, where)
     if not isinstance(values, dict):
@@ -242,7 +243,7 @@ def parse_json_object(text: str, where: str, what: str = "JSON object") -> dict:
 
 # --- one process at a time ------------------------------------------------------------------------------------------
 
-_held: dict[Path, list] = {}  # folder -> [process, thread, how often]
+_held: dict[Path, list[int]] = {}  # folder -> [process, thread, how often]
 _guard = threading.Lock()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Protocol, cast
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from cascadeclip.config import ModelConfig, TowerConfig, TrainConfig
@@ -53,15 +54,15 @@ class Preset:
     """
 
     name: str
-    clip: dict[str, str | None]
+    clip: dict[str, Any]
     model: ModelConfig
     training: TrainConfig
     names: tuple[str, ...]
     unseen: tuple[str, ...]
     templates: tuple[str, ...]
-    train_data: Callable[[int], Dataset]
-    eval_data: Callable[[str], Dataset]
-    collate: Callable
+    train_data: Callable[[int], Dataset[Any]]
+    eval_data: Callable[[str], Dataset[Any]]
+    collate: Callable[[Sequence[Any]], tuple[Tensor, Tensor]]
     final_split: str
     scoring_batch: int = 1
     seen_offset: float = 0.1
@@ -70,7 +71,7 @@ class Preset:
     unseen_groups: dict[str, tuple[str, ...]] = field(default_factory=dict)
     strict: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_templates(self.templates, check_names(self.names))
         unknown = [name for name in self.unseen if name not in self.names]
         if unknown or not self.seen:
@@ -251,7 +252,7 @@ def own_preset(
 PATHS = ("images", "masks", "val_images", "val_masks", "pairs", "val_pairs", "coco", "val_coco")
 
 
-def own_arguments(path: Path) -> dict:
+def own_arguments(path: Path) -> dict[str, Any]:
     """Arguments of `own_preset` out of a JSON file that holds them; its paths start at the file's folder.
 
     Raises:

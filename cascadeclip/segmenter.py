@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,6 +27,12 @@ from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import physical_memory, plain_torch
 from cascadeclip.sharing.hub import HubMixin
+
+if TYPE_CHECKING:
+    pass
+
+if TYPE_CHECKING:
+    from cascadeclip.plots.figure import Figure
 
 SHIPPED = {"mini": "mini_cascade.safetensors"}
 
@@ -117,7 +124,9 @@ class Segmentation:
 
     def shares(self) -> dict[str, float]:
         """Share of the picture that each word has, from 0 to 1."""
-        counts = sum(np.bincount(row, minlength=len(self.names)) for row in self.labels)
+        counts = np.zeros(len(self.names), dtype=np.int64)
+        for row in self.labels:  # a row at a time: no copy of a large picture
+            counts += np.bincount(row, minlength=len(self.names))
         return {name: float(count / self.labels.size) for name, count in zip(self.names, counts, strict=True)}
 
     def called(self, name: str) -> str:
@@ -125,7 +134,7 @@ class Segmentation:
         marked = self.method is None and name not in self.seen and name != self.background
         return f"{name} (unseen)" if marked else name
 
-    def plot(self):
+    def plot(self) -> "Figure":
         """Picture beside its segmentation, words that had no mask label marked; returns the matplotlib figure."""
         from cascadeclip.plots.segmentation import plot_segmentation  # upward: drawn on request, so loaded then
 
@@ -250,18 +259,20 @@ def load(
         loaded = load_any(path, built_on, **({} if preset is None else _sizes(preset)))
     else:
         raise InputError(f"{name_or_path!s} is neither a file nor one of the shipped models: {', '.join(SHIPPED)}")
-    info = loaded.info
-    if info is None and preset is None:
+    settings: Preset | CheckpointInfo
+    if loaded.info is not None and loaded.clip is not None:
+        clip, seen, settings = loaded.clip, loaded.info.seen, preset or loaded.info
+    elif preset is not None:
+        clip, seen, settings = load_clip(**preset.clip), preset.seen, preset
+    else:
         raise InputError(f"{path} is in the authors' layout, which names no classes and no CLIP: give a preset")
-    clip = loaded.clip or load_clip(**preset.clip)
-    templates, offset = (info.templates, info.seen_offset) if preset is None else (preset.templates, preset.seen_offset)
     return Segmenter(
-        loaded.model.to(device), clip, info.seen if info is not None else preset.seen, seen_offset=offset,
-        templates=templates or CAPTIONS, origins=loaded.lines,
+        loaded.model.to(device), clip, seen, seen_offset=settings.seen_offset,
+        templates=settings.templates or CAPTIONS, origins=loaded.lines,
     )  # fmt: skip
 
 
-def _sizes(preset: Preset) -> dict:
+def _sizes(preset: Preset) -> dict[str, Any]:
     """What no tensor of the authors' layout tells."""
     model = preset.model
     return dict(heads=model.tower.heads, decoder_heads=model.decoder_heads, quick_gelu=model.tower.quick_gelu)

@@ -32,10 +32,10 @@ class _Unread:
     Nothing of `meta` is used, so that none of numpy's code has to run on what a file says.
     """
 
-    def __init__(self, *parts: object):
+    def __init__(self, *parts: object) -> None:
         pass
 
-    def __setstate__(self, state: object):
+    def __setstate__(self, state: object) -> None:
         pass
 
 

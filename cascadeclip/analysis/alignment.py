@@ -73,7 +73,7 @@ class Localisation:
         values = self.per_class(measure, images)
         return float(np.nanmean(values if classes is None else values[list(classes)]))
 
-    def resampled(self, measure: str, classes: Sequence[int] | None = None, **options) -> Resampled:
+    def resampled(self, measure: str, classes: Sequence[int] | None = None, **options: int) -> Resampled:
         """`mean` on the images and on sets drawn from them; `options` of `bootstrap`."""
         return bootstrap(lambda drawn: self.mean(measure, classes, drawn), len(self.confusion), **options)
 
@@ -163,11 +163,12 @@ def curves_of(
     Returns:
         label -> values, and label -> 95 % intervals.
     """
-    values, intervals = {}, {}
+    values: dict[str, list[float]] = {}
+    intervals: dict[str, list[tuple[float, float]]] = {}
     for label, results in found.items():
         sets = [result.resampled(measure, repeats=repeats) for result in results]
         values[label] = [scale * float(one.whole) for one in sets]
-        intervals[label] = [tuple(scale * float(end) for end in one.interval()) for one in sets]
+        intervals[label] = [(scale * float(low), scale * float(high)) for low, high in (one.interval() for one in sets)]
     return values, intervals
 
 

@@ -11,7 +11,7 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
@@ -170,7 +170,9 @@ def _pixels_by_patch(labels: Tensor, grid: tuple[int, int]) -> Tensor:
     return labels.unfold(1, ph, ph).unfold(2, pw, pw).flatten(3).flatten(1, 2)
 
 
-def fit_ridge(tokens: np.ndarray, targets: np.ndarray, *, strengths: Sequence[float] = STRENGTHS):
+def fit_ridge(
+    tokens: np.ndarray, targets: np.ndarray, *, strengths: Sequence[float] = STRENGTHS
+) -> tuple[Pipeline, float, float]:
     """Standardised ridge regression from tokens to targets; its strength is chosen on a quarter of the *images*.
 
     Patches of one image resemble each other, so that a split by patch would reward memory.

@@ -3,15 +3,16 @@
 Symbols: B images, N = h * w patches, T = 1 + N tokens (class token first), D width, E joint width, L blocks.
 """
 
-import open_clip
+from typing import TypeAlias
+
 import torch
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor
 from torch.nn import functional as F
 
 from cascadeclip.model.tower import embed, run_block
 
-Tower = open_clip.transformer.VisionTransformer
+Tower: TypeAlias = VisionTransformer
 
 
 def block_inputs(visual: Tower, images: Tensor) -> list[Tensor]:

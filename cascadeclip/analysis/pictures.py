@@ -70,7 +70,7 @@ def to_batch(image: np.ndarray, visual: Tower) -> Tensor:
     Its short side is the tower's picture size; the long one is cut down to whole patches.
     """
     side, patch = visual.image_size[0], visual.patch_size[0]
-    size = [length // patch * patch for length in working_size(*image.shape[:2], side)]
+    size = [length // patch * patch for length in working_size(image.shape[0], image.shape[1], side)]
     pixels = to_tensor(image)[None].float()
     pixels = F.interpolate(pixels, size, mode="bilinear", align_corners=False, antialias=True)
     return normalise(pixels).to(visual.proj.device)

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ _ZEGCLIP = {  # Cascade-CLIP's prefixes -> ZegCLIP's
 
 
 def from_authors(
-    mapping_or_path: Mapping | str | Path, *, heads: int, decoder_heads: int, quick_gelu: bool = True
+    mapping_or_path: Mapping[str, Any] | str | Path, *, heads: int, decoder_heads: int, quick_gelu: bool = True
 ) -> CascadeCLIP:
     """Build a `CascadeCLIP` from a checkpoint in the layout of the authors' code, Cascade-CLIP's or ZegCLIP's.
 
@@ -81,7 +82,7 @@ def from_authors(
 
 
 def read_authors(
-    mapping_or_path: Mapping | str | Path, *, heads: int, decoder_heads: int, quick_gelu: bool = True
+    mapping_or_path: Mapping[str, Any] | str | Path, *, heads: int, decoder_heads: int, quick_gelu: bool = True
 ) -> tuple[CascadeCLIP, list[str]]:
     """`from_authors`, and the authors' names of the tensors that were dropped because they never reach a mask."""
     tensors = _named_as_cascade(_tensors(mapping_or_path))
@@ -148,9 +149,10 @@ def save_authors(path: str | Path, model: CascadeCLIP) -> None:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 
-def _tensors(source: Mapping | str | Path) -> dict[str, Tensor]:
-    if not isinstance(source, Mapping):
-        path = Path(source)
+def _tensors(mapping_or_path: Mapping[str, Any] | str | Path) -> dict[str, Tensor]:
+    source: object = mapping_or_path
+    if not isinstance(mapping_or_path, Mapping):
+        path = Path(mapping_or_path)
         source = read_safetensors(path)[1] if path.suffix == ".safetensors" else read_pth(path)
     if isinstance(source, Mapping):
         source = source.get("state_dict", source)

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
 import torch
 from open_clip.transformer import VisionTransformer
@@ -129,13 +129,13 @@ def read_checkpoint(path: str | Path) -> tuple[CheckpointInfo, dict[str, Tensor]
     """
     metadata, tensors = read_safetensors(Path(path))
     check_format(metadata.get("format"), FORMAT, f"{path} is no {FORMAT} checkpoint")
-    stored = {
+    stored: dict[str, Any] = {
         name: parse_json(metadata.get(name, before), f"{name} in the metadata of {path}")
         for name, before in _STORED.items()
     }
     try:
         info = CheckpointInfo(
-            model=ModelConfig.from_dict(stored.pop("model")), tower_sha256=metadata.get("tower_sha256"), **stored
+            model=ModelConfig.from_dict(stored.pop("model")), tower_sha256=metadata.get("tower_sha256", ""), **stored
         )  # fmt: skip
     except InputError as error:
         raise DamagedFile(f"the settings stored in {path} do not fit: {error}") from error

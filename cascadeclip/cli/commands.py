@@ -7,7 +7,7 @@ import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -38,6 +38,12 @@ from cascadeclip.cli.options import (
     stages_of,
 )
 from cascadeclip.errors import InputError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+    from cascadeclip.evaluation.scores import Scores
+    from cascadeclip.presets import Preset
 
 # Plain help, without boxes: it wraps what is long where boxes cut it off, and needs no rich, whose import takes longer
 # than everything else that help needs.
@@ -190,7 +196,8 @@ def evaluate(
 
     chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
     how = changed(chosen.training, precision=precision, compile=compile, workers=workers)
-    chosen, origins = replace(chosen, training=how), ()
+    chosen = replace(chosen, training=how)
+    origins: tuple[str, ...] = ()
     if out is not None:
         check_writable(out)
     run = dict(split=split, limit=limit, out=out, predictions=predictions, progress=True)
@@ -324,7 +331,7 @@ def segment(
 
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: the result is a PNG picture, give a name that ends in .png")
-    how = dict(background=background_of(background), pamr=pamr)
+    how: dict[str, Any] = dict(background=background_of(background), pamr=pamr)
     if method is None:
         if (clip, blocks, templates) != (None,) * 3:
             raise InputError("--clip, --blocks and --templates belong to --method: which one?")
@@ -352,7 +359,7 @@ def segment(
     print(f"wrote {out}")
 
 
-def _process():
+def _process() -> "PartialState":
     """This process among those that were started; imported late, as everything heavy here is."""
     from cascadeclip.processes import this_process
 

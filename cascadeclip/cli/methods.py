@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import Any
 
 from cascadeclip.analysis.dense.registry import METHODS, get_method
 from cascadeclip.analysis.dense.scoring import score_training_free
@@ -13,6 +12,7 @@ from cascadeclip.clip.load import MINI, load_clip
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.scores import Scores
 from cascadeclip.plots.dense import plot_methods
+from cascadeclip.plots.figure import Figure
 from cascadeclip.presets import Preset
 from cascadeclip.processes import this_process
 from cascadeclip.segmenter import Segmentation
@@ -21,7 +21,7 @@ OPENAI = ("ViT-B-16", "openai")  # what is taken where only half is said
 
 
 def score_method(
-    preset: Preset, method: str, checkpoint: str | None, cross: bool, blocks: str | None, pamr: int, run: dict
+    preset: Preset, method: str, checkpoint: str | None, cross: bool, blocks: str | None, pamr: int, run: dict[str, Any]
 ) -> Scores:
     """`evaluate --method`; an `InputError` for what only checkpoints have."""
     if checkpoint is not None or cross:
@@ -31,7 +31,7 @@ def score_method(
 
 
 def segment_by_method(
-    image: Path, words: Sequence[str], method: str, clip: str | None, weights: str | None, how: dict
+    image: Path, words: Sequence[str], method: str, clip: str | None, weights: str | None, how: dict[str, Any]
 ) -> tuple[dict[str, Segmentation], Figure]:
     """`segment --method`: title -> segmentation, and the figure. All methods with `all`.
 

@@ -2,11 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.errors import InputError
+
+if TYPE_CHECKING:
+    from cascadeclip.presets import Preset
+
+Settings = TypeVar("Settings", ModelConfig, TrainConfig)
 
 PresetName = Annotated[
     str, typer.Option("--preset", help="CLIP, data, model and schedule: mini, voc12, context59, coco-stuff, or one of "
@@ -40,7 +46,15 @@ Background = Annotated[
 Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.")]
 
 
-def chosen_preset(name, data_root, own, image_size, clip, clip_weights, unseen):
+def chosen_preset(
+    name: str,
+    data_root: Path | None,
+    own: Path | None,
+    image_size: int | None,
+    clip: str | None,
+    clip_weights: str | None,
+    unseen: str | None,
+) -> "Preset":
     """The preset that the options describe."""
     from cascadeclip.presets import get_preset, read_own_preset
 
@@ -90,6 +104,6 @@ def stages_of(text: str | None) -> tuple[tuple[int, ...], ...] | None:
         ) from error
 
 
-def changed(settings, **values):
+def changed(settings: Settings, **values: Any) -> Settings:
     """`settings` with those values that were given."""
     return replace(settings, **{name: value for name, value in values.items() if value is not None})

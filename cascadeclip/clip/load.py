@@ -36,6 +36,8 @@ _ANY_VALUE = {  # settings of open_clip's image tower that may have any value
     *("attn_pooler_queries", "attn_pooler_heads"),  # unused without attentional pooling
 }
 
+Tokenizer = Callable[..., Tensor]  # texts -> (texts, context length) int64
+
 
 @dataclass
 class Clip:
@@ -52,10 +54,12 @@ class Clip:
 
     name: str
     pretrained: str | None
-    model: nn.Module
-    tokenize: Callable[[list[str]], Tensor]
+    model: open_clip.CLIP
+    tokenize: Tokenizer
     long_texts: str = "refuse"
-    _embedded: dict = field(default_factory=dict, repr=False, compare=False)
+    _embedded: dict[tuple[tuple[str, ...], tuple[str, ...]], Tensor] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     @property
     def visual(self) -> VisionTransformer:
@@ -126,7 +130,7 @@ class Clip:
 
 def _check_apart(names: Sequence[str], tokens: Tensor) -> None:
     """Two words of the same tokens would be one class with two names."""
-    first: dict[tuple, str] = {}
+    first: dict[tuple[int, ...], str] = {}
     for name, row in zip(names, tokens.tolist(), strict=True):
         other = first.setdefault(tuple(row), name)
         if other != name:
@@ -162,6 +166,7 @@ def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: in
     Raises:
         InputError: unknown name, weights that cannot be had, or a tower that cannot carry prompt tokens.
     """
+    tokenize: Tokenizer
     if name == MINI:
         model, tokenize = build_mini_clip(), MiniTokenizer()
         with as_file(files("cascadeclip") / "assets" / "mini_clip.safetensors") as path:
@@ -174,7 +179,7 @@ def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: in
     return Clip(name, pretrained, model.eval().requires_grad_(False), tokenize)
 
 
-def _from_open_clip(name: str, pretrained: str | None) -> tuple[nn.Module, Callable]:
+def _from_open_clip(name: str, pretrained: str | None) -> tuple[open_clip.CLIP, Tokenizer]:
     if name not in open_clip.list_models():
         raise InputError(f"unknown CLIP {name!r}: use {MINI!r} or a name from open_clip.list_models(), e.g. 'ViT-B-16'")
     if reason := misfit(name):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class CocoMasks:
         Raises:
             InputError: a mask that cannot be read, or one that does not fit its JSON file.
         """
-        index = {value: position for position, value in enumerate(self.label_map.values)}
+        index: dict[object, int] = {value: position for position, value in enumerate(self.label_map.values)}
         if path in self.shapes:
             labels = np.full(self.sizes[path], self.ignore, dtype=np.int32)
             for category, shape in self.shapes[path]:
@@ -58,11 +59,11 @@ class CocoMasks:
         red, green, blue = np.moveaxis(open_mask(path, colours=True).astype(np.int32), -1, 0)
         numbers = red | green << 8 | blue << 16
         found, inverse = np.unique(numbers, return_inverse=True)
-        category = dict(self.segments[path]) | {0: None}  # 0: of no segment
-        strange = [number for number in found.tolist() if number not in category]
+        category_of: dict[int, int | None] = {**dict(self.segments[path]), 0: None}  # 0: of no segment
+        strange = [number for number in found.tolist() if number not in category_of]
         if strange:
             raise InputError(f"{path} holds the segments {strange[:5]}, which its JSON file does not know")
-        labels = np.array([index.get(category[number], self.ignore) for number in found.tolist()], dtype=np.int32)
+        labels = np.array([index.get(category_of[number], self.ignore) for number in found.tolist()], dtype=np.int32)
         return labels[inverse].reshape(numbers.shape)
 
 
@@ -75,7 +76,7 @@ def pycocotools_mask() -> ModuleType:
     return mask
 
 
-def decoded(shape: object, height: int, width: int, path: Path) -> np.ndarray:
+def decoded(shape: Any, height: int, width: int, path: Path) -> np.ndarray:
     """(H, W) bool of COCO's polygons or run lengths.
 
     Raises:
@@ -96,7 +97,7 @@ def decoded(shape: object, height: int, width: int, path: Path) -> np.ndarray:
         raise InputError(f"{path}: a segmentation that is none ({error!r})") from error
 
 
-def _check_runs(shape: Mapping, height: int, width: int) -> None:
+def _check_runs(shape: Mapping[str, Any], height: int, width: int) -> None:
     """pycocotools writes past its memory where the runs are longer than the picture."""
     if list(shape.get("size", ())) != [height, width]:
         raise InputError(f"run lengths of a mask of {shape.get('size')} in a picture of {[height, width]}")
@@ -129,7 +130,7 @@ def read_categories(path: Path) -> dict[int, str]:
     return {_whole(one, "id", path): _text(one, "name", path) for one in _list(read_coco(path), "categories", path)}
 
 
-def read_coco(path: Path) -> dict:
+def read_coco(path: Path) -> dict[str, Any]:
     """The content of a COCO file."""
     return parse_json_object(read_text(path, "COCO file", MOST_BYTES), str(path))
 
@@ -152,13 +153,14 @@ def coco_pairs(path: Path, images: Path, masks: Path | None, label_map: LabelMap
     panoptic = any("segments_info" in one for one in annotations)
     if panoptic and masks is None:
         raise InputError(f"{path} is a panoptic file, whose labels are PNGs: name their folder as masks")
+    folder = masks or path.parent  # of a panoptic file's PNGs
     with_labels = set()
     for one in annotations:
         number = _whole(one, "image_id", path)
         if number not in pictures:
             raise InputError(f"{path}: an annotation of picture {number}, which the file does not have")
         if panoptic:
-            mask = masks / inside(_text(one, "file_name", path), path)
+            mask = folder / inside(_text(one, "file_name", path), path)
             reader.segments[mask] = [
                 (_whole(s, "id", path), _whole(s, "category_id", path)) for s in _list(one, "segments_info", path)
             ]
@@ -181,7 +183,7 @@ def coco_pairs(path: Path, images: Path, masks: Path | None, label_map: LabelMap
     return found, reader
 
 
-def picture_size(picture: Mapping, path: Path) -> tuple[int, int]:
+def picture_size(picture: Mapping[str, Any], path: Path) -> tuple[int, int]:
     """Height and width that a COCO file gives a picture; an `InputError` if they cannot be meant."""
     height, width = (_whole(picture, side, path) for side in ("height", "width"))
     if not (height > 0 and width > 0 and height * width <= MOST_PIXELS):
@@ -189,20 +191,20 @@ def picture_size(picture: Mapping, path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _list(values: Mapping, key: str, path: Path) -> Sequence[Mapping]:
+def _list(values: Mapping[str, Any], key: str, path: Path) -> Sequence[Mapping[str, Any]]:
     found = values.get(key)
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise InputError(f"{path} is no COCO file: it has no list of {key}")
     return found
 
 
-def _whole(values: Mapping, key: str, path: Path) -> int:
+def _whole(values: Mapping[str, Any], key: str, path: Path) -> int:
     if type(values.get(key)) is not int:
         raise InputError(f"{path}: {key} is {values.get(key)!r}, expected a whole number")
     return values[key]
 
 
-def _text(values: Mapping, key: str, path: Path) -> str:
+def _text(values: Mapping[str, Any], key: str, path: Path) -> str:
     if not isinstance(values.get(key), str):
         raise InputError(f"{path}: {key} is {values.get(key)!r}, expected text")
     return values[key]

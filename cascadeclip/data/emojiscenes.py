@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
 import torch
@@ -111,7 +112,7 @@ def _place(rng: np.random.Generator, side: int, placed: list[tuple[int, int, int
     """Top and left of a new square, in layout units, that overlaps the squares (top, left, side) placed least."""
     spots = rng.integers(0, GRID - side + 1, (PLACEMENTS, 2)).tolist()
 
-    def overlap(spot):
+    def overlap(spot: list[int]) -> int:
         return sum(
             max(0, min(spot[0] + side, top + other) - max(spot[0], top))
             * max(0, min(spot[1] + side, left + other) - max(spot[1], left))
@@ -177,12 +178,14 @@ def draw_scene(
         image[window] += ((colours - image[window]) * opacity // 255).astype(np.int16)
         labels[window][opacity[..., 0] > 127] = CLASSES.index(name)
     visible = set(np.unique(labels).tolist())
-    actors = tuple(name for name in actors if CLASSES.index(name) in visible)
-    ground = tuple(name for name in ground if CLASSES.index(name) in visible)
-    return Scene(image.astype(np.uint8), labels, _caption(rng, actors, ground), actors, ground, style)
+    seen_things, seen_stuff = (
+        tuple(name for name in names if CLASSES.index(name) in visible) for names in (actors, ground)
+    )
+    caption = _caption(rng, seen_things, seen_stuff)
+    return Scene(image.astype(np.uint8), labels, caption, seen_things, seen_stuff, style)
 
 
-class EmojiScenes(Dataset):
+class EmojiScenes(Dataset[Scene]):
     """Scenes number 0..length-1 of one world, drawn when asked for.
 
     Args:
@@ -224,13 +227,13 @@ class EmojiScenes(Dataset):
         if size < 16:
             raise InputError(f"EmojiScenes: size={size} px is too small to draw in; use 16 or more")
         self.length, self.seed = length, seed
-        self.options = dict(
+        self.options: dict[str, Any] = dict(
             size=size, styles=tuple(styles), things=tuple(things), stuff=tuple(stuff), objects=objects,
             balanced=balanced,
         )  # fmt: skip
 
     @classmethod
-    def split(cls, name: str, **options) -> "EmojiScenes":
+    def split(cls, name: str, **options: Any) -> "EmojiScenes":
         """The fixed `"val"`, `"test"` or `"balanced"` set."""
         if name not in SPLITS:
             raise InputError(f"EmojiScenes: no split {name!r}; choose from {', '.join(SPLITS)}")

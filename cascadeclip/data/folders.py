@@ -55,7 +55,7 @@ class Found:
         return "; ".join(parts)
 
 
-class FolderDataset(Dataset):
+class FolderDataset(Dataset[tuple[Tensor, Tensor]]):
     """Pictures with label maps.
 
     Args:
@@ -187,10 +187,10 @@ def find_pairs(
 
 def _refuse_shared(found: Found) -> None:
     """Two pictures of one mask are two pictures of one name; one of them would be learnt with the other's mask."""
-    (most,) = Counter(mask for _, mask in found.pairs).most_common(1) or [(None, 0)]
-    if most[1] > 1:
-        pictures = [str(picture) for picture, mask in found.pairs if mask == most[0]]
-        raise InputError(f"{' and '.join(pictures)} both have the mask {most[0]}: give each a name of its own")
+    for mask, times in Counter(mask for _, mask in found.pairs).most_common(1):
+        if times > 1:
+            pictures = [str(picture) for picture, its_mask in found.pairs if its_mask == mask]
+            raise InputError(f"{' and '.join(pictures)} both have the mask {mask}: give each a name of its own")
 
 
 def _listed(folder: Path, deep: bool) -> list[Path]:

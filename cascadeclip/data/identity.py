@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -16,7 +17,7 @@ SAMPLED = 32  # files or items whose contents are looked at
 
 
 def data_identity(
-    data: Dataset, collate: Callable[[list], tuple[Tensor, Tensor]], *, times: bool = False
+    data: Dataset[Any], collate: Callable[[list[Any]], tuple[Tensor, Tensor]], *, times: bool = False
 ) -> dict[str, object]:
     """What a data set is, in values of JSON under names for people: its pictures and masks in their order, and how
     label numbers are read.
@@ -76,7 +77,7 @@ def _files(pairs: Sequence[tuple[Path, Path]], times: bool) -> str:
     return digest.hexdigest()
 
 
-def _items(data: Dataset, collate: Callable[[list], tuple[Tensor, Tensor]]) -> str:
+def _items(data: Dataset[Any], collate: Callable[[list[Any]], tuple[Tensor, Tensor]]) -> str:
     items: dict[str, Tensor] = {}
     for index in _sample(len(data)):  # type: ignore[arg-type]
         with own_draws(0):
@@ -85,7 +86,7 @@ def _items(data: Dataset, collate: Callable[[list], tuple[Tensor, Tensor]]) -> s
     return tensor_digest(items)
 
 
-def _plain(value: object) -> object:
+def _plain(value: object) -> Any:
     """A value in words of JSON; of an object without fields, its kind."""
     if is_dataclass(value) and not isinstance(value, type):
         return [
@@ -93,7 +94,7 @@ def _plain(value: object) -> object:
             *((field.name, _plain(getattr(value, field.name))) for field in fields(value)),
         ]
     if isinstance(value, Mapping):
-        return sorted(([repr(key), _plain(inner)] for key, inner in value.items()), key=lambda pair: pair[0])
+        return sorted(([repr(key), _plain(inner)] for key, inner in value.items()), key=lambda pair: str(pair[0]))
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(inner) for inner in value]
     return value if value is None or isinstance(value, bool | int | float | str) else type(value).__qualname__

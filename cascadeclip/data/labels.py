@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -44,7 +45,7 @@ class LabelMap:
     colours: tuple[tuple[int, int, int], ...] | None = None
     others_ignored: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 1 <= self.classes <= MOST:
             raise InputError(f"{self.classes} classes do not fit into labels: at least 1 and at most {MOST:,}")
         values, most = self.values, 0xFFFFFF if self.colours else 0xFFFF
@@ -167,7 +168,7 @@ def open_mask(path: Path, *, colours: bool = False) -> np.ndarray:
     return values
 
 
-def parsed_values(values: Mapping[object, str] | Sequence[Sequence[object]]) -> tuple[list[str], dict[str, tuple]]:
+def parsed_values(values: Mapping[object, str] | Sequence[Sequence[Any]]) -> tuple[list[str], dict[str, Any]]:
     """Class words and the `numbers` or `colours` of a `LabelMap` from what people write.
 
     Args:
@@ -191,12 +192,12 @@ def _parsed(key: object) -> int | tuple[int, int, int]:
     text = key if isinstance(key, str) else " ".join(map(str, key)) if isinstance(key, list | tuple) else str(key)
     try:
         if text.startswith("#") and len(text) == 7:
-            return tuple(bytes.fromhex(text[1:]))
+            text = " ".join(map(str, bytes.fromhex(text[1:])))
         parts = [int(part) for part in text.replace(",", " ").split()]
     except ValueError:
         parts = []
     if len(parts) == 3 and all(0 <= part <= 255 for part in parts):
-        return tuple(parts)
+        return parts[0], parts[1], parts[2]
     if len(parts) != 1:
         raise InputError(f'values: {key!r} is neither a number nor a colour; write 25, "128 0 0" or "#800000"')
     return parts[0]

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from typing import Any, cast
 
 from cascadeclip.data.coco import coco_pairs, read_categories
 from cascadeclip.data.folders import STEM, Found, LabelReader, find_pairs
@@ -60,7 +61,7 @@ class OwnData:
     coco: str | Path | None = None
     val_coco: str | Path | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for one in fields(self):
             self._check_type(one.name, getattr(self, one.name))
         if not 0 < self.val_share < 1:
@@ -76,7 +77,7 @@ class OwnData:
         self.label_map  # noqa: B018 (built here so that what does not fit together is told of at once)
 
     @staticmethod
-    def _check_type(name: str, value: object) -> None:
+    def _check_type(name: str, value: Any) -> None:
         kinds = {"val_share": (float, int), "first": (int,), "mask_name": (str,), "picture_name": (str,)}
         lists = {"names": (str, Sequence), "unseen": (str, Sequence), "values": (Mapping, Sequence),
                  "ignored": (str, Sequence)}  # fmt: skip
@@ -86,11 +87,12 @@ class OwnData:
             said = " or ".join({str: "text", Path: "path", int: "whole number", float: "number"}.get(k, "list")
                                for k in expected)  # fmt: skip
             raise InputError(f"{name} is {value!r}, expected {said}")
-        if name == "ignored" and value not in (None, OTHERS) and any(type(number) is not int for number in value):
+        numbers = () if name != "ignored" or value in (None, OTHERS) else cast(Sequence[object], value)
+        if any(type(number) is not int for number in numbers):
             raise InputError(f'ignored is {value!r}, expected a list of whole numbers, or "{OTHERS}"')
 
     @cached_property
-    def _meaning(self) -> tuple[Sequence[str], dict[str, tuple]]:
+    def _meaning(self) -> tuple[Sequence[str], dict[str, Any]]:
         """Words, and what a `LabelMap` needs to know of their numbers."""
         if self.values is not None:
             return parsed_values(self.values)
@@ -116,7 +118,7 @@ class OwnData:
     def label_map(self) -> LabelMap:
         """From the masks' numbers to class indices."""
         others = self.ignored == OTHERS
-        ignored = None if others or self.ignored is None else tuple(self.ignored)
+        ignored = None if others or self.ignored is None else cast(tuple[int, ...], tuple(self.ignored))
         return LabelMap(len(self.words), self.first, ignored, others_ignored=others, **self._meaning[1])
 
     @property
@@ -147,10 +149,10 @@ class OwnData:
         self, listing: Path | None, coco: Path | None, images: Path | None, masks: Path | None
     ) -> tuple[Found, LabelReader]:
         if coco is not None:
-            return coco_pairs(coco, images, masks, self.label_map)
+            return coco_pairs(coco, cast(Path, images), masks, self.label_map)
         if listing is not None:
             return read_pairs(listing, images or listing.parent, masks or listing.parent), self.label_map
-        if masks is None:
+        if images is None or masks is None:
             raise InputError("no masks of the pictures to evaluate on: give their folder as val_masks")
         found = find_pairs(images, masks, mask_name=self.mask_name, picture_name=self.picture_name)
         return found, self.label_map
@@ -209,12 +211,12 @@ def _csv_rows(text: str) -> list[tuple[int, list[str]]]:
     return rows[1:] if has_titles else rows
 
 
-def _json_rows(text: str, listing: Path) -> list[tuple[int, list]]:
+def _json_rows(text: str, listing: Path) -> list[tuple[int, list[Any]]]:
     entries = parse_json(text, str(listing))
     if not isinstance(entries, list):
         raise InputError(f"{listing} must hold a list of pairs, [...], not {type(entries).__name__}")
 
-    def row(entry: object) -> list:
+    def row(entry: object) -> list[Any]:
         if isinstance(entry, dict):
             return [next((entry[key] for key in keys if key in entry), None) for keys in (PICTURE_KEYS, MASK_KEYS)]
         return entry if isinstance(entry, list) else [entry]

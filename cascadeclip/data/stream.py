@@ -6,6 +6,7 @@ processes share one stream between them.
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -15,19 +16,20 @@ from cascadeclip.errors import InputError
 from cascadeclip.processes import device, own_draws
 
 
-class Endless(Dataset):
+class Endless(Dataset[Any]):
     """Pass after pass over a data set, each in an order of its own; items are numbered by their position.
 
     What an item draws from torch's random numbers (crops, colours) depends on seed and position alone.
     """
 
-    def __init__(self, data: Dataset, seed: int):
+    def __init__(self, data: Dataset[Any], seed: int):
         self.data, self.seed = data, seed
 
     def index_at(self, position: int) -> int:
         """Index into the data of the item at a position, counted from 0 over all passes."""
-        number, offset = divmod(position, len(self.data))
-        return _order(len(self.data), self.seed + number)[offset].item()
+        length = len(self.data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length
+        number, offset = divmod(position, length)
+        return int(_order(length, self.seed + number)[offset])
 
     def __getitem__(self, position: int):
         with own_draws((self.seed << 40) + position):

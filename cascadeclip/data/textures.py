@@ -22,26 +22,26 @@ def _noise(rng: np.random.Generator, columns: int, rows: int) -> np.ndarray:
 
 def _blend(low: tuple[int, int, int], high: tuple[int, int, int], amount: np.ndarray) -> np.ndarray:
     """Colour ramp (SHEET, SHEET, 3) int32: `low` where amount is 0, `high` where it is 255."""
-    low, high = np.array(low, dtype=np.int32), np.array(high, dtype=np.int32)
-    return low + (high - low) * np.clip(amount, 0, 255)[..., None] // 255
+    start, end = np.array(low, dtype=np.int32), np.array(high, dtype=np.int32)
+    return start + (end - start) * np.clip(amount, 0, 255)[..., None] // 255
 
 
-def _grass(rng):
+def _grass(rng: np.random.Generator) -> np.ndarray:
     blades = (_noise(rng, 128, 24) * 2 + _noise(rng, 12, 12)) // 3
     return _blend((24, 84, 20), (130, 196, 62), blades)
 
 
-def _water(rng):
+def _water(rng: np.random.Generator) -> np.ndarray:
     waves = (_noise(rng, 10, 56) * 2 + _noise(rng, 5, 10)) // 3
     return _blend((8, 62, 130), (96, 186, 226), waves)
 
 
-def _sand(rng):
+def _sand(rng: np.random.Generator) -> np.ndarray:
     grains = (_noise(rng, 160, 160) + _noise(rng, 6, 18)) // 2
     return _blend((184, 146, 92), (242, 218, 160), grains)
 
 
-def _brick(rng):
+def _brick(rng: np.random.Generator) -> np.ndarray:
     wall = _blend((138, 50, 34), (186, 84, 58), _noise(rng, 64, 64))
     rows, columns = np.indices((SHEET, SHEET))
     course, shift = rows // 14, (rows // 14 % 2) * 15
@@ -50,38 +50,38 @@ def _brick(rng):
     return np.where(mortar[..., None], np.array((206, 198, 186)), wall + tone[..., None])
 
 
-def _wood(rng):
+def _wood(rng: np.random.Generator) -> np.ndarray:
     grain = (_noise(rng, 5, 110) * 2 + _noise(rng, 4, 14)) // 3
     planks = _blend((92, 52, 22), (184, 124, 66), grain)
     gap = np.indices((SHEET, SHEET))[0] % 40 < 2
     return np.where(gap[..., None], np.array((54, 30, 14)), planks)
 
 
-def _sky(rng):
+def _sky(rng: np.random.Generator) -> np.ndarray:
     clouds = np.clip((_noise(rng, 6, 9) * 3 + _noise(rng, 20, 26)) // 4 * 3 - 300, 0, 255)
     return _blend((104, 174, 240), (255, 255, 255), clouds)
 
 
-def _snow(rng):
+def _snow(rng: np.random.Generator) -> np.ndarray:
     drifts = (_noise(rng, 7, 10) * 3 + _noise(rng, 128, 128)) // 4
     return _blend((206, 220, 240), (255, 255, 255), drifts)
 
 
-def _night(rng):
+def _night(rng: np.random.Generator) -> np.ndarray:
     sky = _blend((8, 10, 40), (36, 30, 92), _noise(rng, 5, 5))
     stars = rng.integers(0, 1000, (SHEET, SHEET)) < 7
     stars[:, 1:] |= stars[:, :-1] & (rng.integers(0, 2, (SHEET, SHEET - 1)) == 0)
     return np.where(stars[..., None], np.array((250, 244, 196)), sky)
 
 
-def _stone(rng):
+def _stone(rng: np.random.Generator) -> np.ndarray:
     relief = _noise(rng, 14, 14)
     stone = _blend((96, 96, 100), (172, 170, 168), (relief + _noise(rng, 90, 90)) // 2)
     cracks = abs(_noise(rng, 16, 16) - 128) < 7
     return np.where(cracks[..., None], np.array((58, 58, 62)), stone)
 
 
-def _leaves(rng):
+def _leaves(rng: np.random.Generator) -> np.ndarray:
     canvas = Image.new("RGB", (SHEET, SHEET), (46, 34, 16))
     pen = ImageDraw.Draw(canvas)
     colours = [(178, 92, 22), (206, 138, 34), (150, 56, 22), (196, 170, 60), (122, 76, 28)]

@@ -1,5 +1,6 @@
 """Pixels to tensors. One normalisation for both worlds: ImageNet's mean and deviation, as the authors trained with."""
 
+from functools import partial
 from collections.abc import Sequence
 
 import numpy as np
@@ -43,17 +44,18 @@ def resized(image: np.ndarray, rows: int, columns: int) -> Tensor:
     large picture.
     """
     band = max(1, BAND_PIXELS // image.shape[1])
-    how = dict(mode="bilinear", align_corners=False, antialias=True)
+    bilinear = partial(interpolate, mode="bilinear", align_corners=False, antialias=True)
     bands = (to_tensor(image[start : start + band])[None].float() for start in range(0, len(image), band))
-    lines = torch.cat([interpolate(part, (part.shape[2], columns), **how) for part in bands], dim=2)
-    return interpolate(lines, (rows, columns), **how)
+    lines = torch.cat([bilinear(part, (part.shape[2], columns)) for part in bands], dim=2)
+    return bilinear(lines, (rows, columns))
 
 
 def working_size(height: int, width: int, side: int) -> tuple[int, int]:
     """Rows and columns at which a picture goes through the model: short side = `side`, long side at most LONGEST x."""
     scale = side / min(height, width)
     longest = LONGEST * side
-    return tuple(max(side, min(round(length * scale), longest)) for length in (height, width))
+    rows, columns = (max(side, min(round(length * scale), longest)) for length in (height, width))
+    return rows, columns
 
 
 class ToWorkingSize:
@@ -64,7 +66,7 @@ class ToWorkingSize:
 
     def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """(3, H, W) uint8 -> (3, h, w) uint8 with a short side of `side`; labels (H, W) as they are."""
-        size = working_size(*image.shape[1:], self.side)
+        size = working_size(image.shape[1], image.shape[2], self.side)
         return F.resize(image, list(size), antialias=False), labels  # the authors' resize has no antialiasing
 
 
@@ -93,7 +95,7 @@ class Augment:
         padding = [0, 0, self.side - image.shape[2], self.side - image.shape[1]]  # left, top, right, bottom
         return F.pad(image, padding, fill=list(MEAN_COLOUR)), F.pad(labels[None], padding, fill=self.ignore)[0]
 
-    def _resize(self, image, labels):
+    def _resize(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         ratio = torch.empty(()).uniform_(*self.SCALES).item()
         height, width = image.shape[1:]
         short, long = int(self.side * ratio), int(LONGEST * self.side * ratio)
@@ -102,7 +104,7 @@ class Augment:
         nearest = dict(interpolation=v2.InterpolationMode.NEAREST)
         return F.resize(image, size, antialias=False), F.resize(labels[None], size, **nearest)[0]
 
-    def _crop(self, image, labels):
+    def _crop(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         height, width = (min(self.side, length) for length in image.shape[1:])
         for _ in range(self.TRIES):
             top = torch.randint(image.shape[1] - height + 1, ()).item()

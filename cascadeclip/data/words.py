@@ -75,7 +75,7 @@ def as_written(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", kept).split()).casefold()
 
 
-def _listed(values: str | Sequence[str], what: str) -> tuple:
+def _listed(values: str | Sequence[str], what: str) -> tuple[str, ...]:
     if isinstance(values, str):
         return (values,)
     if not isinstance(values, Sequence):

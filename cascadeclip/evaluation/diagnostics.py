@@ -274,8 +274,8 @@ def bootstrap_scores(
     """
     hidden = _hidden_mask(counts, names, unseen)
 
-    def measure(drawn: np.ndarray) -> list[float]:
-        return list(_means(counts[:, drawn], hidden).values())
+    def measure(drawn: np.ndarray) -> np.ndarray:
+        return np.array(list(_means(counts[:, drawn], hidden).values()))
 
     found = bootstrap(measure, counts.shape[1], repeats=repeats, seed=seed)
     keys = enumerate(("mIoU_seen", "mIoU_unseen", "hIoU"))

@@ -5,9 +5,11 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
@@ -56,7 +58,7 @@ def score(
     """Scores of a model on one of the preset's fixed sets, see `score_with` for the arguments."""
     text, how = clip.class_embeddings(preset.names, preset.templates), preset.training
     seen = [preset.names.index(name) for name in preset.seen]
-    run = torch.compile(model) if how.compile else model
+    run = cast(CascadeCLIP, torch.compile(model)) if how.compile else model
 
     def predict_all(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
         return predict_batches(
@@ -104,7 +106,10 @@ def score_with(
     return _score(preset, predict_all, identity, split, limit, out, predictions, progress)
 
 
-def _score(preset, predict_all, identity, split, limit, out, predictions, progress) -> Scores:
+def _score(
+    preset: Preset, predict_all: Predictor, identity: str, split: str | None, limit: int | None,
+    out: str | Path | None, predictions: bool, progress: bool,
+) -> Scores:  # fmt: skip
     """`score_with`, once the folder is ours."""
     if predictions and out is None:
         raise InputError("predictions need an output folder")
@@ -112,7 +117,8 @@ def _score(preset, predict_all, identity, split, limit, out, predictions, progre
         raise InputError(f"limit={limit} leaves no picture to score")
     state, split = this_process(), split or preset.final_split
     data = preset.eval_data(split)
-    wanted = range(len(data)) if limit is None else range(min(limit, len(data)))
+    length = len(data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length
+    wanted = range(length) if limit is None else range(min(limit, length))
     own = list(wanted)[state.process_index :: state.num_processes]
     confusion = ConfusionMatrix(len(preset.names))
     name = _prediction_names(data, wanted) if predictions else None
@@ -136,7 +142,7 @@ def _score(preset, predict_all, identity, split, limit, out, predictions, progre
     def after_batch(found: Tensor) -> None:
         for labels in found:
             index = next(sources)
-            if name:
+            if name and out is not None:
                 _save_prediction(labels, len(preset.names), Path(out) / "predictions" / name(index))
         if kept:
             kept.add(len(found))
@@ -199,7 +205,7 @@ class _Kept:
             replace_file(self.path, lambda scratch: save_file({"counts": counts}, scratch, metadata=metadata))
 
 
-def digest(settings: list, *tensors: Tensor) -> str:
+def digest(settings: list[Any], *tensors: Tensor) -> str:
     """Of settings that JSON can hold, and tensors' values."""
     found = hashlib.sha256(json.dumps(settings).encode())
     for tensor in tensors:
@@ -207,14 +213,14 @@ def digest(settings: list, *tensors: Tensor) -> str:
     return found.hexdigest()
 
 
-def _sum_over_processes(confusion: ConfusionMatrix, state) -> None:
+def _sum_over_processes(confusion: ConfusionMatrix, state: PartialState) -> None:
     if state.num_processes > 1:
         counts = confusion.counts.to(state.device)
         torch.distributed.all_reduce(counts)
         confusion.counts = counts.cpu()
 
 
-def _prediction_names(data: Dataset, wanted: range) -> Callable[[int], str]:
+def _prediction_names(data: Dataset[Any], wanted: range) -> Callable[[int], str]:
     """Picture's index -> file name: that of the picture, numbered where two pictures have the same."""
     source = getattr(data, "source", None)
     if source is None:

@@ -103,7 +103,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 
 
 def _scores(
-    model: CascadeCLIP, mask_logits: Tensor, size: tuple[int, int], offset: Tensor
+    model: CascadeCLIP, mask_logits: Tensor, size: Sequence[int], offset: Tensor
 ) -> Iterator[tuple[slice, Tensor]]:
     """Probabilities less the offset, few classes at a time: what is made in between stays in a processor's cache.
 
@@ -123,7 +123,7 @@ def _scores(
         yield part, bilinear(scores, size)
 
 
-def argmax_at(scores: Tensor, size: tuple[int, int]) -> Tensor:
+def argmax_at(scores: Tensor, size: Sequence[int]) -> Tensor:
     """The class with the highest score after bilinear resizing to `size`: (B, C, h, w) -> (B, *size) int32.
 
     Done in bands of rows, so that the resized scores, gigabytes for a large picture and many classes, never exist.
@@ -134,7 +134,7 @@ def argmax_at(scores: Tensor, size: tuple[int, int]) -> Tensor:
     return found
 
 
-def bands_at(scores: Tensor, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
+def bands_at(scores: Tensor, size: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
     """Scores (B, C, h, w) after bilinear resizing to `size`, a band of rows at a time.
 
     Yields:

@@ -34,7 +34,8 @@ def grade(name: str, namespace: Mapping[str, object], seed: int | None = None) -
     wrongs = exercise.judge(namespace, seed)
     earned = sum(part.points for part, wrong in zip(exercise.parts, wrongs, strict=True) if wrong is None)
     if earned == 0:
-        raise Wrong(str(wrongs[0])) from wrongs[0].__cause__
+        first = next(wrong for wrong in wrongs if wrong is not None)
+        raise Wrong(str(first)) from first.__cause__
     for part, wrong in zip(exercise.parts, wrongs, strict=True):
         says = f"right ({part.points:g})" if wrong is None else f"0 of {part.points:g}: {wrong}"
         print(f"{part.claim}: {says}")

@@ -4,6 +4,7 @@ Symbols: B images, C classes; S and U are the mean IoU of seen and unseen classe
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -200,7 +201,7 @@ def _offset_test(value: bool) -> Test:
             if not isinstance(answer, list | tuple) or len(answer) != 2:
                 raise Wrong("return two numbers: the best offset, and its hIoU")
             if value:
-                told = {
+                told: dict[str, Any] = {
                     "this is the pixel accuracy at the best offset": swept[best, 3],
                     "this is the hIoU without any offset": swept[0, 2],
                     "this is the plain mean of S and U at the best offset": swept[best, :2].mean(),

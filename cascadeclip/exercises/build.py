@@ -11,7 +11,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jupytext
 import nbformat
@@ -51,7 +53,7 @@ def source_notebook(path: Path) -> nbformat.NotebookNode:
     return notebook
 
 
-def _marks(grade_id: str, **marks: bool | float) -> dict:
+def _marks(grade_id: str, **marks: bool | float) -> dict[str, Any]:
     """nbgrader's metadata of a cell."""
     none = dict.fromkeys(("grade", "locked", "solution", "task"), False)
     return {"grade_id": grade_id, "schema_version": 3, **none, **marks}
@@ -75,7 +77,7 @@ def build(folder: Path, out: Path) -> None:
             nbformat.write(source_notebook(folder / f"{name}.py"), made)
             _release(course, name)
         for path in sorted(course.glob("*/*/*.ipynb")):
-            replace_file(out / path.relative_to(course), lambda to, path=path: shutil.copyfile(path, to))
+            replace_file(out / path.relative_to(course), partial(shutil.copyfile, path))
 
 
 def with_own_programs() -> dict[str, str]:

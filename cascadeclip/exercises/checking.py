@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from types import CodeType
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -93,7 +94,8 @@ class Exercise:
         found: list[Wrong | None] = []
         for part in self.parts:
             try:
-                part.test(answer if self.is_value else self._ask(answer), torch.Generator().manual_seed(seed))
+                tested = cast(Ask, answer) if self.is_value else self._ask(cast(Ask, answer))
+                part.test(tested, torch.Generator().manual_seed(seed))
                 found.append(None)
             except Late as late:  # the other parts would take as long
                 return found + [late] * (len(self.parts) - len(found))
@@ -115,8 +117,8 @@ class Exercise:
         own_work(answer, self.withheld)
         return answer
 
-    def _ask(self, function: Callable) -> Ask:
-        def ask(*arguments):
+    def _ask(self, function: Ask) -> Ask:
+        def ask(*arguments: object) -> object:
             given = copy.deepcopy(arguments)
             with torch.no_grad(), quiet(), time_limit(self.seconds):
                 try:
@@ -180,7 +182,7 @@ def time_limit(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def own_work(function: Callable, withheld: frozenset[str]) -> None:
+def own_work(function: Callable[..., object], withheld: frozenset[str]) -> None:
     """A `Wrong` if the function is the package's own, or if it or a helper of it uses something that is withheld."""
     pending, known = [inspect.unwrap(function)], set()
     while pending:
@@ -212,7 +214,7 @@ def _of_package(value: object) -> bool:
     return str(getattr(value, "__module__", None)).startswith("cascadeclip.") and callable(value)
 
 
-def _same_tensors(one: object, other: object) -> bool:
+def _same_tensors(one: Any, other: Any) -> bool:
     """Whether all tensors are the same, in nested lists, too."""
     if isinstance(one, Tensor):
         return one.shape == other.shape and torch.equal(one, other)

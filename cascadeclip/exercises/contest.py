@@ -4,11 +4,13 @@ It plays in a part of the mini world, so small that a training takes less than h
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from cascadeclip.analysis.lenses import last_layer_tokens, value_path_tokens
 from cascadeclip.clip.load import Clip
@@ -81,11 +83,11 @@ class Settings:
 def small_world() -> Preset:
     """Preset `mini` with a third of its classes, one drawing style and one thing per scene."""
     names = THINGS + STUFF
-    options = dict(things=THINGS, stuff=STUFF, styles=(STYLE,), objects=(1, 1))
+    options: dict[str, Any] = dict(things=THINGS, stuff=STUFF, styles=(STYLE,), objects=(1, 1))
     table = torch.full((256,), 255, dtype=torch.uint8)
     table[[CLASSES.index(name) for name in names]] = torch.arange(len(names), dtype=torch.uint8)
 
-    def collate(scenes):
+    def collate(scenes: Sequence[emojiscenes.Scene]) -> tuple[Tensor, Tensor]:
         images, labels = emojiscenes.collate(scenes)
         return images, table[labels.long()]
 
@@ -179,7 +181,8 @@ def compete(choices: object, seed: int = 0, split: str = "val") -> dict[str, flo
         Wrong: the settings break a rule, or the training went astray.
     """
     checked(choices)
-    return dict(_competed(json.dumps(dict(choices), sort_keys=True), seed, split))
+    given = cast(Mapping[str, object], choices)  # `checked` saw that it is one
+    return dict(_competed(json.dumps(dict(given), sort_keys=True), seed, split))
 
 
 @lru_cache(maxsize=16)

@@ -5,6 +5,8 @@ Symbols: B images, C classes, N = h * w patches, E joint width.
 """
 
 import math
+from collections.abc import Callable
+from functools import reduce
 from types import SimpleNamespace
 
 import torch
@@ -92,7 +94,8 @@ def _layer(layer: SimpleNamespace, queries: Tensor, tokens: Tensor, mistake: str
     mixed = mixed if mistake == "out" else layer.out(mixed)
     attended = mixed if mistake == "residual" else queries + mixed
     attended = attended if mistake == "norm" else layer.norm_attention(attended)
-    activation = {"gelu": F.gelu, "linear": lambda x: x}.get(mistake, F.relu)
+    activations: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "linear": lambda x: x}
+    activation = activations.get(mistake, F.relu)
     hidden = layer.contract(activation(layer.expand(attended)))
     if mistake == "pre":
         attended = queries + mixed
@@ -174,10 +177,12 @@ def cascade_test(one_stage: bool) -> Test:
             shape, size = (2, integer(random, 3, 5), side, side + 1), (4 * side, 3 * side + 3)
             logits = [1.5 * torch.randn(shape, generator=random) for _ in range(stages)]
 
-            def enlarged(maps: Tensor, size=size, mode="bilinear", corners: bool | None = False) -> Tensor:
+            def enlarged(
+                maps: Tensor, size: tuple[int, int] = size, mode: str = "bilinear", corners: bool | None = False
+            ) -> Tensor:
                 return F.interpolate(maps, size, mode=mode, align_corners=corners)
 
-            total = sum(logits)
+            total = reduce(torch.add, logits)
             large = enlarged(total)
             mistakes = {
                 "you took the mean of the stages; the cascade *adds* their logits": enlarged(total / stages).sigmoid(),

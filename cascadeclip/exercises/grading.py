@@ -3,6 +3,8 @@
 Named in `notebooks/assignments/nbgrader_config.py`; needs nbgrader (`pip install 'cascadeclip[teach]'`).
 """
 
+from typing import Any
+
 from nbformat import NotebookNode
 from nbgrader.preprocessors import Execute, OverwriteCells
 from nbgrader.utils import is_grade, is_locked
@@ -27,7 +29,7 @@ class BoundedExecute(Execute):
     kept: nbgrader reads the points from them.
     """
 
-    def process_message(self, msg: dict, cell: NotebookNode, cell_index: int) -> NotebookNode | None:
+    def process_message(self, msg: dict[str, Any], cell: NotebookNode, cell_index: int) -> NotebookNode | None:
         content, kind = msg["content"], msg["msg_type"]
         if kind == "execute_input":
             self._kept = 0
@@ -57,13 +59,17 @@ class KeepTests(OverwriteCells):
 
     add_missing_cells = True
 
-    def preprocess_cell(self, cell: NotebookNode, resources: dict, cell_index: int) -> tuple[NotebookNode, dict]:
+    def preprocess_cell(
+        self, cell: NotebookNode, resources: dict[str, Any], cell_index: int
+    ) -> tuple[NotebookNode, dict[str, Any]]:
         cell, resources = super().preprocess_cell(cell, resources, cell_index)
         if "grade_id" not in cell.metadata.get("nbgrader", {"grade_id": None}):
             del cell.metadata["nbgrader"]
         return cell, resources
 
-    def add_missing_grade_cells(self, nb: NotebookNode, resources: dict) -> tuple[NotebookNode, dict]:
+    def add_missing_grade_cells(
+        self, nb: NotebookNode, resources: dict[str, Any]
+    ) -> tuple[NotebookNode, dict[str, Any]]:
         released = self.gradebook.find_notebook(self.notebook_id, self.assignment_id)
         sources = {cell.name: cell for cell in released.source_cells}
         there = {cell.metadata.nbgrader.get("grade_id") for cell in nb.cells if is_grade(cell)}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cascadeclip.analysis.lenses import block_tokens, raw_lens
+from cascadeclip.analysis.lenses import Tower, block_tokens, raw_lens
 from cascadeclip.clip.load import load_clip
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes, collate
@@ -176,7 +176,7 @@ def _fair_share(ask: Ask, random: torch.Generator) -> None:
 
 
 @lru_cache(maxsize=1)
-def _mini():
+def _mini() -> tuple[Tower, Tensor]:
     clip = load_clip()
     return clip.visual, clip.class_embeddings(CLASSES)
 

@@ -90,7 +90,7 @@ def _describe(batch: bool) -> Test:
             bias = torch.randn(width, generator=random)
             product, words = text * g[:, None], text.expand(images, -1, -1)
 
-            def queries(first: Tensor, second: Tensor, weight=weight, bias=bias) -> Tensor:
+            def queries(first: Tensor, second: Tensor, weight: Tensor = weight, bias: Tensor | float = bias) -> Tensor:
                 return torch.cat([first, second], dim=-1) @ weight.T + bias
 
             mistakes = {

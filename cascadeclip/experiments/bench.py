@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -65,7 +66,7 @@ class Case:
     compile: bool = False
     repeats: int = 5
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.work not in WORK:
             raise InputError(f"work={self.work!r}: choose from {', '.join(WORK)}")
         for name in ("batch_size", "image_size", "classes", "stages", "repeats"):
@@ -74,7 +75,7 @@ class Case:
                 raise InputError(f"{name}={value} must be at least 1")
 
 
-def bench(cases: Sequence[Case], show: Callable[[dict], None] = lambda row: None) -> list[dict]:
+def bench(cases: Sequence[Case], show: Callable[[dict[str, Any]], None] = lambda row: None) -> list[dict[str, Any]]:
     """`measure` each case in a fresh process; `show` gets every row as soon as it is there."""
     rows = []
     for case in cases:
@@ -84,7 +85,7 @@ def bench(cases: Sequence[Case], show: Callable[[dict], None] = lambda row: None
     return rows
 
 
-def measure(case: Case) -> dict:
+def measure(case: Case) -> dict[str, Any]:
     """Figures of one case, on CUDA where there is one, else on the CPU.
 
     Returns:
@@ -159,13 +160,15 @@ def last_stages(layers: int, number: int) -> tuple[tuple[int, ...], ...]:
 
 def growth_cases(case: Case) -> list[tuple[str, float, Case]]:
     """What is changed, its value, and `case` with that value, for training and inference."""
-    preset, cases = sized_preset(case), []
+    preset = sized_preset(case)
+    cases: list[tuple[str, float, Case]] = []
     for name, values in GROWTH.items():
         for value in values:
             if name == "image_size":
                 patch = preset.model.tower.patch_size
                 value = max(1, round(value * _side(case, preset) / patch)) * patch
-            cases += [(name, value, replace(case, work=work, **{name: value})) for work in WORK]
+            changed: dict[str, Any] = {name: value}
+            cases += [(name, value, replace(case, work=work, **changed)) for work in WORK]
     return cases
 
 
@@ -182,7 +185,7 @@ def _side(case: Case, preset: Preset) -> int:
     return case.image_size or preset.model.tower.image_size
 
 
-def _settings(case: Case, preset: Preset) -> dict:
+def _settings(case: Case, preset: Preset) -> dict[str, Any]:
     return {
         "preset": case.preset,
         "work": case.work,
@@ -251,12 +254,16 @@ def _inference(model: CascadeCLIP, preset: Preset, case: Case) -> Callable[[], N
 
 
 def _timed(run: Callable[[], object], device: torch.device) -> float:
-    synchronise = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    synchronise()
+    _synchronise(device)
     start = time.perf_counter()
     run()
-    synchronise()
+    _synchronise(device)
     return time.perf_counter() - start
+
+
+def _synchronise(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def _peak_mib(device: torch.device) -> float | None:

@@ -1,8 +1,9 @@
 """Rows of `bench` as a table, files, and the figure of how cost grows; what `cascadeclip bench` runs."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.figure import Figure
 
@@ -12,7 +13,7 @@ from cascadeclip.files import check_writable, write_json
 from cascadeclip.plots.figure import save_figure
 
 
-def plot_growth(rows: Sequence[tuple[str, float, dict]]) -> Figure:
+def plot_growth(rows: Sequence[tuple[str, float, dict[str, Any]]]) -> Figure:
     """Seconds and peak memory against each of `GROWTH`, of rows as `measure` gives them."""
     figure = Figure(figsize=(3.2 * len(GROWTH), 5.2), layout="constrained")
     axes = figure.subplots(2, len(GROWTH), sharex="col", squeeze=False)
@@ -32,7 +33,7 @@ def plot_growth(rows: Sequence[tuple[str, float, dict]]) -> Figure:
     return figure
 
 
-def bench_table(rows: Sequence[dict]) -> str:
+def bench_table(rows: Sequence[dict[str, Any]]) -> str:
     """Rows of `measure` for people."""
     lines = [
         f"{'preset':24}{'':11}{'batch':>6}{'px':>6}{'classes':>8}{'':>15}{'s':>9}{'spread':>16}{'img/s':>8}{'GiB':>7}"
@@ -58,8 +59,13 @@ def bench_table(rows: Sequence[dict]) -> str:
 
 
 def run_bench(
-    presets: Sequence[str], settings: dict, out: Path | None = None, *, growth: bool = False, show=print
-) -> list[dict]:
+    presets: Sequence[str],
+    settings: dict[str, Any],
+    out: Path | None = None,
+    *,
+    growth: bool = False,
+    show: Callable[[str], None] = print,
+) -> list[dict[str, Any]]:
     """Measure presets in training and inference, show the table, write `bench.json` (and `growth.json`, `growth.png`).
 
     Args:
@@ -82,7 +88,7 @@ def run_bench(
     show(bench_table(rows))
     if out is not None:
         write_json(out / "bench.json", rows)
-    if growth:
+    if growth and out is not None:
         changes = growth_cases(cases[0])
         measured = bench([case for _, _, case in changes])
         grown = [(name, value, row) for (name, value, _), row in zip(changes, measured, strict=True)]

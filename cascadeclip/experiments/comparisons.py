@@ -5,6 +5,7 @@ A variant states what differs from its preset; the first variant of a comparison
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 from cascadeclip.data.emojiscenes import STYLES
 from cascadeclip.errors import InputError
@@ -30,8 +31,8 @@ class Variant:
     """
 
     name: str
-    model: dict = field(default_factory=dict)
-    training: dict = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
     steps: float = 1.0
     seen_offset: float | None = None
     calibrated: bool = False
@@ -49,7 +50,7 @@ class Comparison:
     paper: str
     variants: tuple[Variant, ...]
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         names = [variant.name for variant in self.variants]
         if len(set(names)) < len(names) or len(names) < 2:
             raise InputError(f"comparison {self.name}: it needs two variants or more, of different names, not {names}")
@@ -60,7 +61,7 @@ def _rows(setting: str, values: dict[str, object]) -> tuple[Variant, ...]:
     return tuple(Variant(name, {setting: value}) for name, value in values.items())
 
 
-def _with_and_without_cascade(name: str, settings: dict) -> tuple[Variant, ...]:
+def _with_and_without_cascade(name: str, settings: dict[str, Any]) -> tuple[Variant, ...]:
     return Variant(name, {**settings, "stages": LAST}), Variant(f"{name} + cascade", {**settings, "stages": CASCADE})
 
 

@@ -3,6 +3,7 @@
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from cascadeclip.training.run import fit, last_layer_only, open_clip_of
 
 def run_demo(
     out: str | Path = "runs/demo", *, steps: int | None = None, seed: int = 0, limit: int | None = None
-) -> dict:
+) -> dict[str, Any]:
     """Train, evaluate and draw; everything lands in `out`.
 
     Args:
@@ -35,7 +36,7 @@ def run_demo(
     started, out, clip = time.time(), Path(out), open_clip_of(MINI)
     training = replace(MINI.training, seed=seed, steps=steps or MINI.training.steps)
     models = {"cascade": MINI.model, "last_layer": last_layer_only(MINI.model)}
-    report = {}
+    report: dict[str, Any] = {}
     for name, settings in models.items():
         stages = [list(stage) for stage in settings.stages]
         print(f"{name.replace('_', ' ')}: stages {stages}, {training.steps} steps", flush=True)
@@ -56,7 +57,7 @@ def draw_predictions(preset: Preset, clip: Clip, model: CascadeCLIP, path: Path,
     """A sheet of the first test scenes with an unseen thing that covers at least a tenth of the picture."""
     unseen = [preset.names.index(name) for name in preset.unseen_groups["things"]]
     data, scenes = preset.eval_data("test"), []
-    for index in range(len(data)):
+    for index in range(len(data)):  # type: ignore[arg-type]  # PyTorch's class does not promise a length
         scene = data[index]
         if np.isin(scene.labels, unseen).mean() >= 0.1:
             scenes.append((scene.image, scene.labels))

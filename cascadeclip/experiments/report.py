@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,7 @@ def _versions() -> dict[str, str]:
     return own | {name: version(name) for name in packages}
 
 
-def _as_json(row: Row, first: Row) -> dict:
+def _as_json(row: Row, first: Row) -> dict[str, Any]:
     difference = {
         key: dict(zip(("difference", "low", "high"), map(float, (found.whole, *found.interval())), strict=True))
         for key, found in (row.difference or {}).items()
@@ -141,7 +142,7 @@ def write_index(out: str | Path) -> Path:
     return out / "README.md"
 
 
-def read_report(path: str | Path) -> dict:
+def read_report(path: str | Path) -> dict[str, Any]:
     """What `write_report` wrote as JSON; an `InputError` if there is no such file or it holds something else."""
     report = read_json(path, "report of a comparison")
     if not {"question", "paper", "here", "rows"} <= report.keys():
@@ -149,7 +150,7 @@ def read_report(path: str | Path) -> dict:
     return report
 
 
-def plot_report(report: dict) -> Figure:
+def plot_report(report: dict[str, Any]) -> Figure:
     """Left: every variant's mean over seeds as bars, each seed as a dot. Right: its difference in hIoU to the first."""
     rows = report["rows"]
     figure = Figure(figsize=(10.5, 1.6 + 0.55 * len(rows)), layout="constrained")
@@ -176,7 +177,7 @@ def plot_report(report: dict) -> Figure:
     return figure
 
 
-def plot_curves(report: dict) -> Figure:
+def plot_curves(report: dict[str, Any]) -> Figure:
     """Mean IoU on the validation set while training, seen classes left, unseen right: a line per row, the mean over
     its seeds, and a band from the worst seed to the best."""
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
@@ -196,7 +197,7 @@ def plot_curves(report: dict) -> Figure:
     return figure
 
 
-def plot_differences(reports: Sequence[dict]) -> Figure:
+def plot_differences(reports: Sequence[dict[str, Any]]) -> Figure:
     """One panel per report: every row's difference in hIoU to the first row, with its interval."""
     columns = min(3, len(reports))
     lines = max(len(report["rows"]) for report in reports)
@@ -217,7 +218,7 @@ def plot_differences(reports: Sequence[dict]) -> Figure:
     return figure
 
 
-def _draw_difference(axis: Axes, place: int, row: dict) -> None:
+def _draw_difference(axis: Axes, place: int, row: dict[str, Any]) -> None:
     """A row's difference in hIoU to the first row, in points, as a dot with its interval; nothing for the first."""
     if row["difference"]:
         found = {key: 100 * value for key, value in row["difference"]["hIoU"].items()}

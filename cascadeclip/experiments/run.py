@@ -8,6 +8,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -74,7 +75,7 @@ def run_comparison(
 
     Args:
         preset: its schedule is that of every variant which does not say otherwise.
-        out: gets a folder per run under `runs/`; the table is written by `compare_report.write_report`.
+        out: gets a folder per run under `runs/`; the table is written by `report.write_report`.
         seeds: of initial weights, data order and dropout; the same for every variant.
         limit: score on the first pictures only.
 
@@ -95,8 +96,8 @@ def budgeted(name: str, data_root: str | Path | None, steps: int | None, batch_s
     preset = get_preset(name, data_root)
     if preset.name == MINI.name:
         preset = replace(preset, final_split=BALANCED)
-    given = {"steps": steps, "batch_size": batch_size}
-    given = {key: value for key, value in given.items() if value is not None}
+    asked = {"steps": steps, "batch_size": batch_size}
+    given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     return replace(preset, training=replace(preset.training, **given))
 
 
@@ -130,7 +131,9 @@ def run_ahead(
             done.result()
 
 
-def _run_group(make_preset: Callable[[], Preset], out: Path, limit: int | None, group: list) -> None:
+def _run_group(
+    make_preset: Callable[[], Preset], out: Path, limit: int | None, group: Sequence[tuple[Variant, int]]
+) -> None:
     preset = make_preset()
     runs = _Runs(preset, open_clip_of(preset), out, limit, progress=False)
     for variant, seed in group:
@@ -215,8 +218,9 @@ class _Runs:
         self, preset: Preset, variant: Variant, model: ModelConfig, training: TrainConfig, start: Path | None
     ) -> Path:
         lasting = {key: value for key, value in asdict(training).items() if key not in FREE}
-        settings = {"preset": preset.name, "model": model.to_dict(), "training": lasting}
-        settings["styles"] = variant.train_styles
+        settings = {
+            "preset": preset.name, "model": model.to_dict(), "training": lasting, "styles": variant.train_styles,
+        }  # fmt: skip
         folder = self.out / _digest(settings)
         if not (folder / TRAINED).exists():
             print(f"{variant.name}, seed {training.seed}: {training.steps} steps", flush=True)
@@ -241,9 +245,10 @@ class _Runs:
         ]
         return torch.cat(parts, dim=1)
 
-    def _first(self, data: Dataset) -> Dataset:
+    def _first(self, data: Dataset[Any]) -> Dataset[Any]:
         """The first pictures of a set, as many as may be looked at."""
-        return data if self.limit is None else Subset(data, range(min(self.limit, len(data))))
+        length = len(data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length
+        return data if self.limit is None else Subset(data, range(min(self.limit, length)))
 
 
 def _preset_of(variant: Variant, preset: Preset) -> Preset:
@@ -252,7 +257,7 @@ def _preset_of(variant: Variant, preset: Preset) -> Preset:
         return preset
     if preset.name != "mini":
         raise InputError(f"{variant.name}: preset {preset.name} has no drawing styles; that comparison is mini's alone")
-    train = {} if variant.train_styles is None else {"styles": variant.train_styles}
+    train: dict[str, Any] = {} if variant.train_styles is None else {"styles": variant.train_styles}
     test = {} if variant.test_styles is None else {"styles": variant.test_styles}
     return replace(
         preset,
@@ -261,5 +266,5 @@ def _preset_of(variant: Variant, preset: Preset) -> Preset:
     )
 
 
-def _digest(settings: dict) -> str:
+def _digest(settings: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

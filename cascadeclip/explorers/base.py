@@ -8,9 +8,10 @@ import base64
 import html
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from typing import Any
 
 import ipywidgets
 from IPython import get_ipython
@@ -23,18 +24,16 @@ KEPT = 8  # own pictures, the latest ones
 _FAILED = "border-left: 4px solid #b00020; padding: 4px 8px; white-space: pre-wrap; font-family: monospace"
 
 
-def in_view(method):
+def in_view(method: Callable[..., None]) -> Callable[..., None]:
     """A callback whose errors appear above the picture; a widget's own way would be to lose them in a log."""
 
     @wraps(method)
-    def guarded(self, *args):
+    def guarded(self: "Explorer", *args: Any) -> None:
         try:
-            result = method(self, *args)
+            method(self, *args)
         except Exception as error:
             text = str(error) if isinstance(error, InputError) else traceback.format_exc()
             self.message.value = f'<div role="alert" style="{_FAILED}">{html.escape(text)}</div>'
-        else:
-            return result
 
     return guarded
 
@@ -49,7 +48,7 @@ class Explorer(ipywidgets.VBox):
         clickable: tell `clicked` where the picture is clicked, where a browser can.
     """
 
-    words: ipywidgets.Text | None = None  # of explorers that have words to type
+    words: ipywidgets.Text = None  # of explorers that have words to type
 
     def __init__(
         self,
@@ -90,7 +89,7 @@ class Explorer(ipywidgets.VBox):
         """The picture was clicked at these shares of its width and height."""
 
     @in_view
-    def redraw(self, _change=None) -> None:
+    def redraw(self, _change: object = None) -> None:
         """Draw the picture anew; an error stands above the one before."""
         self._draw()
 
@@ -100,7 +99,7 @@ class Explorer(ipywidgets.VBox):
             self.message.value, self.picture.value = "", png
 
     @contextmanager
-    def at_once(self):
+    def at_once(self) -> Iterator[None]:
         """Let several controls change, and redraw once; errors are the caller's."""
         before, self._held = self._held, True
         try:
@@ -110,13 +109,13 @@ class Explorer(ipywidgets.VBox):
         self._draw()
 
     @in_view
-    def _picture_changed(self, _change=None) -> None:
+    def _picture_changed(self, _change: object = None) -> None:
         if not self._held:
             with self.at_once():
                 self.picture_changed()
 
     @in_view
-    def _uploaded(self, change) -> None:
+    def _uploaded(self, change: dict[str, Any]) -> None:
         if not change["new"]:
             return
         file = change["new"][0]
@@ -135,15 +134,18 @@ class Explorer(ipywidgets.VBox):
             except ModuleNotFoundError:
                 pass  # without anywidget the sliders remain
             else:
-                picture = ClickablePicture(alt=type(self).__doc__.partition("\n")[0])
+                picture = ClickablePicture(alt=self._title())
                 picture.on_click(in_view(lambda _, x, y: self.clicked(x, y)).__get__(self))
                 return picture
         return ipywidgets.Image(format="png", layout=dict(width=f"{WIDTH}px", max_width="100%"))
 
-    def _repr_mimebundle_(self, **kwargs) -> dict:
+    def _title(self) -> str:
+        return (self.__doc__ or "").partition("\n")[0]
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The widget where somebody shows it, and the picture for those who read the notebook without a kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) if _front_end_is_there() else {}
-        bundle["text/plain"] = type(self).__doc__.partition("\n")[0]
+        bundle["text/plain"] = self._title()
         bundle["image/png"] = base64.b64encode(self.picture.value).decode()
         return bundle
 

@@ -4,15 +4,18 @@ The explorers redraw at every touch of a slider; a matplotlib figure of the same
 """
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import matplotlib
 import numpy as np
 from matplotlib.colors import to_rgb
+from matplotlib.typing import ColorType
+from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFont
 
 WIDTH = 960  # px of every drawing
@@ -59,7 +62,7 @@ class Drawing:
         pixels = panel if panel.dtype == np.uint8 else (255 * panel).round().astype(np.uint8)
         edges = [round(edge) for edge in (left, top, left + width, top + height)]
         size = max(1, edges[2] - edges[0]), max(1, edges[3] - edges[1])
-        self.image.paste(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST), edges[:2])
+        self.image.paste(Image.fromarray(pixels).resize(size, Image.Resampling.NEAREST), (edges[0], edges[1]))
         room = max(font(12).getlength(line) for line in title.split("\n")) / 2 + 4  # of a title wider than its panel
         self.text(max(left + width / 2, room), top - 5, title, anchor="md")
 
@@ -110,7 +113,7 @@ class Drawing:
     @contextmanager
     def _smooth(
         self, points: np.ndarray, colour: Colour, margin: float
-    ) -> Iterator[tuple[ImageDraw.ImageDraw, Callable]]:
+    ) -> Iterator[tuple[ImageDraw.ImageDraw, Callable[[ArrayLike], list[Any]]]]:
         """A pen for a larger sheet, and the function that finds places there; its mean is how much `colour` covers."""
         low, high = np.floor(points.min(0) - margin), np.ceil(points.max(0) + margin)
         sheet = Image.new("L", tuple(((high - low) * SMOOTH).astype(int).tolist()))
@@ -165,7 +168,7 @@ class Plot:
         if right - left >= 1 and bottom - top >= 1:
             self.drawing.rectangle((left, top, right - left, bottom - top), colour)
 
-    def line(self, x: Sequence[float], y: Sequence[float], colour: Colour, dashed: bool = False) -> None:
+    def line(self, x: Iterable[float], y: Iterable[float], colour: Colour, dashed: bool = False) -> None:
         points = np.array([self.at(*place) for place in zip(x, y, strict=True)])
         if dashed:
             along = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(points, axis=0).T))])
@@ -190,7 +193,7 @@ def _cut(line: str, size: float, room: float) -> str:
 
 
 def _bytes(colour: Colour) -> tuple[int, ...]:
-    return tuple(round(255 * part) for part in to_rgb(colour))
+    return tuple(round(255 * part) for part in to_rgb(cast(ColorType, colour)))
 
 
 @cache

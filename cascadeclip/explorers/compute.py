@@ -3,8 +3,9 @@
 Symbols: N = h * w patches, L blocks, D width of the tower, E joint image-text width, C words, S stages.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
@@ -21,7 +22,7 @@ from cascadeclip.data.labels import IGNORE
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import Readout
 from cascadeclip.evaluation.refine import pamr
-from cascadeclip.model.cascade import CascadeCLIP, weighted_sum
+from cascadeclip.model.cascade import Aggregation, CascadeCLIP, weighted_sum
 from cascadeclip.model.encoder import EncoderOutput
 from cascadeclip.model.tower import run_block
 from cascadeclip.segmenter import Segmenter
@@ -123,7 +124,8 @@ def layer_maps(layers: Layers, colours: FeatureColours, text: Tensor, row: int, 
         "likeness to the word": layers.joint @ text.cpu().float(),
         "attention of the patch": layers.attention[:, patch].float() * (height * width),
     }
-    return {name: np.asarray(values).reshape(-1, height, width, *values.shape[2:]) for name, values in flat.items()}
+    arrays = {name: np.asarray(values) for name, values in flat.items()}
+    return {name: values.reshape(-1, height, width, *values.shape[2:]) for name, values in arrays.items()}
 
 
 # --- words and stages ------------------------------------------------------------------------------------------------
@@ -169,15 +171,16 @@ def stage_logits(
 
 def trained_weights(model: CascadeCLIP) -> dict[int, list[float]]:
     """NGA's weights after training: stage (from 0) -> one per block; stages without NGA are left out."""
-    return {s: a.weights.detach().cpu().tolist() for s, a in enumerate(model.aggregations) if a.kind == "nga"}
+    stages = enumerate(cast(Iterable[Aggregation], model.aggregations))
+    return {stage: own.weights.detach().cpu().tolist() for stage, own in stages if own.kind == "nga"}
 
 
-def resized(logits: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(logits: Tensor, size: Sequence[int]) -> Tensor:
     """(B, C, h, w) -> (B, C, *size), bilinearly."""
     return F.interpolate(logits, tuple(size), mode="bilinear", align_corners=False)
 
 
-def probabilities(logits: Tensor, size: tuple[int, int], seen: Sequence[int] = (), seen_offset: float = 0.0) -> Tensor:
+def probabilities(logits: Tensor, size: Sequence[int], seen: Sequence[int] = (), seen_offset: float = 0.0) -> Tensor:
     """Mask logits (B, C, h, w) -> (B, C, *size) float32: brought to the size, sigmoid, less the seen offset."""
     scores = resized(logits, size).sigmoid()
     scores[:, list(seen)] -= seen_offset

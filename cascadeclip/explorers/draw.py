@@ -39,8 +39,8 @@ def draw_layers(
         block: 1..L, drawn large and framed below.
         row, column: the patch.
     """
-    blocks, *grid = next(iter(maps.values())).shape[:3]
-    large, small, tall = _layer_boxes(blocks, grid)
+    blocks, high, wide = next(iter(maps.values())).shape[:3]
+    large, small, tall = _layer_boxes(blocks, (high, wide))
     drawing, titles = Drawing(tall), {"likeness to the word": f"likeness to “{word}”"}
     drawing.panel(large[0], image, "picture and its patch")
     for box, (name, values) in zip(large[1:], maps.items(), strict=True):
@@ -53,11 +53,11 @@ def draw_layers(
     names = [name.replace(" of", "\nof").replace(" to", "\nto") for name in maps]
     drawing.montage(small, rows, names, [str(b) for b in range(1, blocks + 1)])
     drawing.text(small[0] - 6, small[1] - 5, "block", 11.5, "rd")
-    for place, box in enumerate(_patch_boxes(blocks, tuple(grid), row, column)):
+    for place, box in enumerate(_patch_boxes(blocks, (high, wide), row, column)):
         drawing.frame(box, thickness=2 if place < len(large) else 1)
-    cell = small[2] / (blocks * (grid[1] + 1) - 1)
-    start = small[0] + cell * ((block - 1) * (grid[1] + 1) - 0.5)
-    drawing.frame((start, small[1] - cell / 2, cell * (grid[1] + 1), small[3] + cell), FRAME)
+    cell = small[2] / (blocks * (wide + 1) - 1)
+    start = small[0] + cell * ((block - 1) * (wide + 1) - 0.5)
+    drawing.frame((start, small[1] - cell / 2, cell * (wide + 1), small[3] + cell), FRAME)
     return drawing
 
 
@@ -206,7 +206,9 @@ def _outlined(colours: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where((mask & ~inner)[..., None], 0.0, colours)
 
 
-def _draw_weights(drawing: Drawing, box: Box, weights, blocks) -> None:
+def _draw_weights(
+    drawing: Drawing, box: Box, weights: Mapping[str, Mapping[int, Sequence[float]]], blocks: Sequence[Sequence[int]]
+) -> None:
     values = [[value for stage in of.values() for value in stage] for of in weights.values()]
     low, high = min(0.0, *map(min, values)), max(2.0, *map(max, values))
     plot = Plot(drawing, box, (-0.5, len(values[0]) - 0.5), (low, high))
@@ -220,7 +222,10 @@ def _draw_weights(drawing: Drawing, box: Box, weights, blocks) -> None:
     drawing.key(box[0] + 12, box[1], list(zip((THEN, NOW), weights, strict=True)))
 
 
-def _draw_curves(drawing: Drawing, box: Box, curves, offset: float, offsets: Sequence[float]) -> None:
+def _draw_curves(
+    drawing: Drawing, box: Box, curves: Mapping[str, Mapping[str, Sequence[float]]], offset: float,
+    offsets: Sequence[float],
+) -> None:  # fmt: skip
     then, now = curves["as trained"], curves["now"]
     plot = Plot(drawing, box, (min(offsets), max(offsets)), (0, 100))
     place, right = plot.at(offset, 0)[0], box[0] + box[2] + 12

@@ -5,7 +5,8 @@ show the mini world unless told otherwise; the functions they draw with are in `
 """
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, reduce
+from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -174,12 +175,12 @@ class CascadeExplorer(Explorer):
         self.reset.on_click(self._take_trained)
 
     @in_view
-    def _take_sigma(self, change) -> None:
+    def _take_sigma(self, change: dict[str, Any]) -> None:
         with self.at_once():
             self._set_weights([w for of in self.trained.values() for w in nga_weights(len(of), change["new"]).tolist()])
 
     @in_view
-    def _take_trained(self, _button) -> None:
+    def _take_trained(self, _button: object) -> None:
         with self.at_once():
             self.offset.value = self.segmenter.seen_offset
             self._set_weights([w for of in self.trained.values() for w in of])
@@ -188,14 +189,14 @@ class CascadeExplorer(Explorer):
         for slider, value in zip(self.weights, values, strict=True):
             slider.value = value
 
-    def _read_stage(self, pictures: tuple[Picture, ...], stage: int, weights: tuple[float, ...] | None):
+    def _read_stage(self, pictures: tuple[Picture, ...], stage: int, weights: tuple[float, ...] | None) -> torch.Tensor:
         return compute.stage_logits(self.segmenter.model, self._encoded(pictures), self.text, stage, weights)
 
-    def _logits(self, pictures: tuple[Picture, ...], weights: tuple[tuple[float, ...], ...]):
+    def _logits(self, pictures: tuple[Picture, ...], weights: tuple[tuple[float, ...], ...]) -> torch.Tensor:
         """The cascade's mask logits (n, C, h, w) under certain weights, one tuple per NGA stage."""
         given = dict(zip(self.trained, weights, strict=True))
         stages = range(len(self.segmenter.model.config.stages))
-        return sum(self._stage(pictures, stage, given.get(stage)) for stage in stages)
+        return reduce(torch.add, (self._stage(pictures, stage, given.get(stage)) for stage in stages))
 
     def _sweep(self, weights: tuple[tuple[float, ...], ...]) -> dict[str, list[float]]:
         """Scores over the offsets."""
@@ -254,7 +255,7 @@ class SurgeryBench(Explorer):
         self._trunk = lru_cache(4)(self._read)
         labelled = [picture for picture in pictures if picture.labels is not None][:scored]
         self.bench = lay_out(self.visual, labelled, self._text(tuple(classes))) if labelled else None
-        self._scores = lru_cache(64)(lambda method, blocks: bench_scores(self.bench, method, blocks=blocks))
+        self._scores = lru_cache(64)(self._score)
         super().__init__(pictures, self._make_controls(clip.tower.layers))
 
     def _make_controls(self, layers: int) -> list[list[ipywidgets.Widget]]:
@@ -272,9 +273,15 @@ class SurgeryBench(Explorer):
         ]
         self.pamr = ipywidgets.IntSlider(0, 0, 20, description="refined along edges, times")
         self.background = ipywidgets.FloatSlider(0, min=0, max=1, step=0.05, description="none of them below")
-        by_hand = [self.attention, self.residual, self.feed_forward, self.repair, self.factor]
-        self.method.observe(lambda change: [setattr(one, "disabled", bool(change["new"])) for one in by_hand], "value")
-        return [[self.method, self.words], [self.attention], by_hand[1:], self.blocks, [self.pamr, self.background]]
+        self.by_hand = [self.attention, self.residual, self.feed_forward, self.repair, self.factor]
+        self.method.observe(self._method_chosen, "value")
+        return [
+            [self.method, self.words],
+            [self.attention],
+            self.by_hand[1:],
+            self.blocks,
+            [self.pamr, self.background],
+        ]
 
     def picture_changed(self) -> None:
         if self.chooser.value.words:
@@ -283,6 +290,13 @@ class SurgeryBench(Explorer):
     def _read(self, picture: Picture) -> tuple[torch.Tensor, Trunk]:
         batch = to_batch(picture.image, self.visual)
         return batch, Trunk(self.visual, batch)
+
+    def _score(self, method: str | Surgery, blocks: tuple[int, ...] | None) -> dict[str, float]:
+        return {} if self.bench is None else bench_scores(self.bench, method, blocks=blocks)
+
+    def _method_chosen(self, change: dict[str, Any]) -> None:
+        for one in self.by_hand:
+            one.disabled = bool(change["new"])
 
     def surgery(self) -> Surgery:
         """What the controls by hand say."""

@@ -186,6 +186,8 @@ class CascadeCLIP(nn.Module):
         torch.Size([2, 5, 12, 12])
     """
 
+    text_mean: Tensor | None
+
     def __init__(self, config: ModelConfig, visual: VisionTransformer | None = None):
         super().__init__()
         self.config, width = config, config.tower.embed_dim

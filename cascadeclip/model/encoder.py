@@ -59,8 +59,9 @@ class PromptedEncoder(nn.Module):
         self.class_embedding_twice = class_embedding_twice
         self.recompute = False  # True: blocks are computed again in the backward pass, which saves memory
         layers, (width, embed_dim) = len(visual.transformer.resblocks), visual.proj.shape
-        self.prompts = self.prompt_proj = None
-        self.prompt_norm = nn.Identity()
+        self.prompts: nn.Parameter | None = None
+        self.prompt_proj: nn.Linear | None = None
+        self.prompt_norm: nn.Module = nn.Identity()
         if prompt_tokens:
             bound = math.sqrt(6 / (3 * math.prod(visual.patch_size) + width))  # Xavier, as if a patch made the token
             self.prompts = nn.Parameter(torch.empty(layers, prompt_tokens, width).uniform_(-bound, bound))
@@ -88,7 +89,7 @@ class PromptedEncoder(nn.Module):
         blocks = zip(self.visual.transformer.resblocks, self.projected_prompts(len(images)), strict=True)
         features = {}
         for block, (module, prompts) in enumerate(blocks, start=1):
-            if block in self.spectral_blocks:
+            if self.spectral is not None and block in self.spectral_blocks:
                 tokens = self.spectral(tokens, grid)
             if self.recompute and torch.is_grad_enabled():
                 tokens = checkpoint(run_block, module, tokens, prompts, use_reentrant=False)
@@ -104,7 +105,7 @@ class PromptedEncoder(nn.Module):
 
     def projected_prompts(self, images: int) -> list[Tensor | None]:
         """The prompt tokens of every block, each (B, P, D): the same for all images but for the dropout."""
-        if self.prompts is None:
+        if self.prompts is None or self.prompt_proj is None:
             return [None] * len(self.visual.transformer.resblocks)
         projected = self.prompt_proj(self.prompts)  # (L, P, D)
         return [self.prompt_dropout(own.expand(images, -1, -1)) for own in projected]

@@ -4,6 +4,8 @@ Every class of every image has one mask: target 1 where the label is that class,
 classes, p = sigmoid(x) the probability of a mask pixel, M the number of (image, class) pairs present in the batch.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -106,7 +108,7 @@ class _MaskSums(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, logits: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, logits: Tensor, counted: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, C, h, w) and counted pixels (B, H, W), both float32 -> two (B, C)."""
         rows, columns = (
             bilinear_matrix(n, m, logits.device) for n, m in zip(logits.shape[2:], counted.shape[1:], strict=True)
@@ -148,7 +150,8 @@ def _mask_sums(logits: Tensor, counted: Tensor, rows: Tensor, columns: Tensor) -
 
 def _own_logits(logits: Tensor, own: Tensor) -> Tensor:
     """Logits (B, C, h, w), upsampled bilinearly and read at one class per pixel, (B, H, W) -> (B, H * W)."""
-    (height, width), flat, read = logits.shape[2:], logits.flatten(1), 0
+    (height, width), flat = logits.shape[2:], logits.flatten(1)
+    read = flat.new_zeros(own.shape[0], own.shape[1] * own.shape[2])
     (row_weights, rows), (column_weights, columns) = (
         bilinear_matrix(n, m, logits.device).topk(min(n, 2))
         for n, m in zip(logits.shape[2:], own.shape[1:], strict=True)

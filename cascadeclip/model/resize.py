@@ -1,5 +1,7 @@
 """Bilinear resizing as products with two small matrices: on a CPU several times as fast as `F.interpolate`."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -10,7 +12,7 @@ def bilinear_matrix(small: int, large: int, device: torch.device) -> Tensor:
     return F.interpolate(torch.eye(small, device=device)[None], large, mode="linear", align_corners=False)[0].T
 
 
-def bilinear(values: Tensor, size: tuple[int, int]) -> Tensor:
+def bilinear(values: Tensor, size: Sequence[int]) -> Tensor:
     """(..., h, w) float32 -> (..., *size), as `F.interpolate(mode="bilinear", align_corners=False)`, in float32."""
     if tuple(values.shape[-2:]) == tuple(size):
         return values

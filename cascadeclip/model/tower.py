@@ -3,6 +3,7 @@
 Symbols: B images, N = h * w patches, T tokens, P prompt tokens, D width of the tower, X width of a head.
 """
 
+from typing import cast
 import copy
 
 import torch
@@ -147,6 +148,6 @@ def feed_forward(mlp: nn.Sequential, x: Tensor) -> Tensor:
     """
     if not isinstance(mlp.gelu, QuickGELU):
         return mlp(x)
-    expand, contract, a = mlp.c_fc, mlp.c_proj, 1.702
+    expand, contract, a = cast(nn.Linear, mlp.c_fc), cast(nn.Linear, mlp.c_proj), 1.702
     hidden = F.silu(torch.addmm(a * expand.bias, x.flatten(0, 1), expand.weight.T, alpha=a))
     return torch.addmm(contract.bias, hidden, contract.weight.T, alpha=1 / a).view_as(x)

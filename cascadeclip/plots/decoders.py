@@ -4,11 +4,14 @@ Symbols as in `cascade.py`: B images, C classes, N = h * w patches, E joint imag
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
+from matplotlib.image import AxesImage
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,7 +20,7 @@ from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.model.cascade import CascadeCLIP, TextImageDecoder
+from cascadeclip.model.cascade import CascadeCLIP, DecoderLayer, TextImageDecoder
 from cascadeclip.model.losses import segmentation_loss
 from cascadeclip.plots.figure import Figure
 from cascadeclip.processes import autocast
@@ -39,7 +42,7 @@ def attention_by_layer(decoder: TextImageDecoder, queries: Tensor, tokens: Tenso
         that 1 is an even look at all patches. Last layer: its scores before the softmax, the mask logits.
     """
     maps = []
-    for layer in decoder.layers:
+    for layer in cast(Iterable[DecoderLayer], decoder.layers):
         q, k = (
             x.unflatten(-1, (layer.heads, -1)).transpose(1, 2)  # (B, heads, C or N, E / heads)
             for x in (layer.query(queries), layer.key(tokens))
@@ -295,12 +298,12 @@ class TrainingWatch:
         return [factor * entry[name] for entry in self.history]
 
 
-def _show_picture(axis, image: np.ndarray, mask: np.ndarray) -> None:
+def _show_picture(axis: Axes, image: np.ndarray, mask: np.ndarray) -> None:
     axis.imshow(image, interpolation="nearest")
     _finish(axis, mask)
 
 
-def _show_map(axis, panel: np.ndarray, mask: np.ndarray, **style):
+def _show_map(axis: Axes, panel: np.ndarray, mask: np.ndarray, **style: Any) -> AxesImage:
     """A patch map stretched over the picture's pixels; returns what a colour bar needs."""
     height, width = mask.shape
     drawn = axis.imshow(panel, interpolation="nearest", extent=(-0.5, width - 0.5, height - 0.5, -0.5), **style)
@@ -308,7 +311,7 @@ def _show_map(axis, panel: np.ndarray, mask: np.ndarray, **style):
     return drawn
 
 
-def _finish(axis, mask: np.ndarray) -> None:
+def _finish(axis: Axes, mask: np.ndarray) -> None:
     """Outline the true mask; no ticks, no frame (a row's name stays)."""
     if mask.any() and not mask.all():
         axis.contour(mask, levels=[0.5], colors=OUTLINE, linewidths=1.2)

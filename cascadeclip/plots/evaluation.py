@@ -4,11 +4,13 @@ Scores come in as fractions and are drawn in per cent; maps are integer arrays (
 """
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
+from numpy.typing import ArrayLike
 
 from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
 from cascadeclip.data.labels import ignored_label
@@ -75,7 +77,9 @@ def plot_maps(
     return figure
 
 
-def _legend_of(maps: Sequence[np.ndarray], names: Sequence[str], hidden: Sequence[int], palette) -> list[Patch]:
+def _legend_of(
+    maps: Sequence[np.ndarray], names: Sequence[str], hidden: Sequence[int], palette: np.ndarray
+) -> list[Patch]:
     """The classes of one row, those with the most pixels first, at most eight."""
     found, pixels = np.unique(np.concatenate([one.ravel() for one in maps]), return_counts=True)
     handles = []
@@ -235,7 +239,7 @@ def plot_confusion(
 
 
 def plot_bars(
-    report: Mapping[str, Mapping[str, float | tuple[float, float, float]]],
+    report: Mapping[str, Mapping[str, ArrayLike]],
     ylabel: str,
     *,
     references: Mapping[str, float] | None = None,
@@ -255,10 +259,11 @@ def plot_bars(
     series = list(next(iter(report.values()), {}))
     if not series or any(list(values) != series for values in report.values()):
         raise InputError(f"bars of the groups {list(report)}: give every group the same series, at least one")
-    figure = (
-        Figure(figsize=(max(5.0, 1.8 + 1.7 * len(report)), 3.6), layout="constrained") if axis is None else axis.figure
-    )
-    axis = figure.subplots() if axis is None else axis
+    if axis is None:
+        figure = Figure(figsize=(max(5.0, 1.8 + 1.7 * len(report)), 3.6), layout="constrained")
+        axis = figure.subplots()
+    else:
+        figure = cast(Figure, axis.figure)
     others = iter(OTHER_COLOURS * len(series))
     width = 0.8 / len(series)
     for number, name in enumerate(series):
@@ -286,8 +291,8 @@ def plot_bars(
 def _reference(axis: Axes, text: str, height: float) -> None:
     """A dotted line across, its text on it at the left."""
     axis.axhline(height, color="black", linestyle=":", linewidth=1)
-    place = dict(xycoords=axis.get_yaxis_transform(), textcoords="offset points")
-    axis.annotate(text, (0.01, height), (0, 2), fontsize=7.5, **place)
+    across = axis.get_yaxis_transform()
+    axis.annotate(text, (0.01, height), (0, 2), fontsize=7.5, xycoords=across, textcoords="offset points")
 
 
 def plot_masks_and_rims(
@@ -301,7 +306,7 @@ def plot_masks_and_rims(
     """
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     for axis, (part, highest) in zip(figure.subplots(1, len(ceiling)), ceiling.items(), strict=True):
-        bars = {
+        bars: dict[str, dict[str, ArrayLike]] = {
             model: {key: (sets.whole, *sets.interval()) for key, sets in parts[part].items() if key != "hIoU"}
             for model, parts in report.items()
         }
@@ -319,7 +324,7 @@ def plot_styles(report: Mapping[tuple[str, str], Mapping[str, Resampled]], notes
     """
     figure = Figure(figsize=(11, 3.8), layout="constrained")
     for axis, key in zip(figure.subplots(1, 2), ("mIoU_seen", "mIoU_unseen"), strict=True):
-        bars: dict[str, dict[str, tuple]] = {}
+        bars: dict[str, dict[str, ArrayLike]] = {}
         for (kind, model), scores in report.items():
             group = f"{kind} ({notes[kind]})" if kind in notes else kind
             bars.setdefault(group, {})[model] = (scores[key].whole, *scores[key].interval())

@@ -2,7 +2,6 @@
 
 import io
 import logging
-from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -53,7 +52,7 @@ class _Readable(ticker.Formatter):
     def __call__(self, value: float, position: int | None = None) -> str:
         return readable(self.inner(value, position))
 
-    def format_ticks(self, values: Sequence[float]) -> list[str]:
+    def format_ticks(self, values: list[float]) -> list[str]:
         return [readable(text) for text in self.inner.format_ticks(values)]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
 
 from cascadeclip.colours import HARMONIC_COLOUR, OTHER_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
@@ -89,8 +90,8 @@ def plot_predictions(
     columns = ["picture", "truth", *columns, "sum of stages"]
     maps = [scores.argmax(1).cpu().numpy() for scores in (*alone, together)]
     colours = class_colours(len(names))
-    figure = Figure(figsize=(1.75 * len(columns) + 1.6, 1.8 * len(scenes)), layout="constrained")
-    figure.get_layout_engine().set(rect=(0, 0, 0.98, 1))  # else the legends lose their last letter
+    room = ConstrainedLayoutEngine(rect=(0, 0, 0.98, 1))  # else the legends lose their last letter
+    figure = Figure(figsize=(1.75 * len(columns) + 1.6, 1.8 * len(scenes)), layout=room)
     axes = figure.subplots(len(scenes), len(columns), squeeze=False)
     for row, (image, labels) in enumerate(scenes):
         named = _classes_to_name(labels, [found[row] for found in maps])

@@ -87,7 +87,7 @@ def export_onnx(
     _check(path, image_size, size, output, tower.patch_size)
     device = next(segmenter.model.parameters()).device
     masks = Masks(segmenter.model, size, output).float().cpu().eval()
-    differences = []
+    differences: list[float] = []
 
     def write(scratch: Path) -> None:
         _export(
@@ -168,5 +168,6 @@ def _export(masks: Masks, inputs: tuple[Tensor, Tensor], path: Path, output: str
         output_names=[output],
         verbose=False,
     )
+    assert exported is not None  # it is only None without `dynamo`
     exported.model.metadata_props.update(metadata)
     exported.save(path, external_data=False)

@@ -55,7 +55,8 @@ def calibrated_offset(
     if not (out / TRAINED).exists():
         fit(trial, clip, model, training, out, progress=progress)
     data = preset.eval_data(split)
-    data = data if limit is None else Subset(data, range(min(limit, len(data))))
+    length = len(data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length
+    data = data if limit is None else Subset(data, range(min(limit, length)))
     batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
     names = list(preset.seen)
     readout = read_out(

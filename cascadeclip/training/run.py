@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -34,7 +35,7 @@ def fit(
     training: TrainConfig,
     out: str | Path,
     *,
-    data: Dataset | None = None,
+    data: Dataset[Any] | None = None,
     start: CascadeCLIP | None = None,
     validate: bool = False,
     validate_limit: int | None = None,

@@ -122,8 +122,7 @@ def read_state(folder: Path, asked: Asked, like: RunState, sizes: Sequence[tuple
             continue
         try:
             content = read_pth(path, "state of a training")
-            _check_asked(path, content, asked.plain())
-            state = _checked(path, content, like, sizes, asked.config["steps"])
+            state = _checked(path, _check_asked(path, content, asked.plain()), like, sizes, asked.config["steps"])
         except DamagedFile as error:
             damaged.append(error)
             continue
@@ -137,8 +136,8 @@ def read_state(folder: Path, asked: Asked, like: RunState, sizes: Sequence[tuple
     return None
 
 
-def _check_asked(path: Path, content: object, asked: Asked) -> None:
-    """An `InputError` unless the state is of a run that was asked the same."""
+def _check_asked(path: Path, content: object, asked: Asked) -> dict[str, Any]:
+    """What the state holds; an `InputError` unless it is of a run that was asked the same."""
     if not isinstance(content, dict):
         raise DamagedFile(f"{path} is no state of a training but {type(content).__name__}")
     number = _get(path, content, "format", int) if "format" in content else FORMAT
@@ -161,9 +160,10 @@ def _check_asked(path: Path, content: object, asked: Asked) -> None:
             f"{path} belongs to a run with other settings ({', '.join(changed)}); give another output folder, or "
             "remove that file to start anew"
         )
+    return content
 
 
-def _other_run(path: Path, content: dict, asked: Asked) -> list[str]:
+def _other_run(path: Path, content: dict[str, Any], asked: Asked) -> list[str]:
     if "run" not in content:
         logger.warning(
             "%s is of an older cascadeclip, which did not note classes, data and start of a run: see that they are the "
@@ -178,7 +178,9 @@ def _other_run(path: Path, content: dict, asked: Asked) -> list[str]:
     return changed
 
 
-def _checked(path: Path, content: dict, like: RunState, sizes: Sequence[tuple[int, ...]], steps: int) -> RunState:
+def _checked(
+    path: Path, content: dict[str, Any], like: RunState, sizes: Sequence[tuple[int, ...]], steps: int
+) -> RunState:
     """The state, every part of it of the kind and size that training needs; a `DamagedFile` names what is not."""
     step = _get(path, content, "step", int)
     if not 0 <= step <= steps:
@@ -199,7 +201,9 @@ def _checked(path: Path, content: dict, like: RunState, sizes: Sequence[tuple[in
     return RunState(step, model, optimiser, scaler if like.scaler else {}, log)
 
 
-def _checked_moments(path: Path, content: dict, sizes: Sequence[tuple[int, ...]], step: int) -> dict[int, Any]:
+def _checked_moments(
+    path: Path, content: dict[str, Any], sizes: Sequence[tuple[int, ...]], step: int
+) -> dict[int, Any]:
     """The optimiser's moments, by number of the parameter. The fused optimiser writes past the end of one too short."""
     entries = _get(path, content, "optimiser", dict).get("state")
     if not isinstance(entries, dict) or not entries.keys() <= set(range(len(sizes))):
@@ -217,7 +221,7 @@ def _checked_moments(path: Path, content: dict, sizes: Sequence[tuple[int, ...]]
     return entries
 
 
-def _get(path: Path, content: dict, name: str, kind: type) -> Any:
+def _get(path: Path, content: dict[str, Any], name: str, kind: type) -> Any:
     value = content.get(name)
     if not isinstance(value, kind) or isinstance(value, bool):
         found = type(value).__name__ if name in content else "nothing"

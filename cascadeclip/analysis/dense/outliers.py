@@ -49,4 +49,7 @@ def _sum_of_neighbours(values: Tensor, grid: tuple[int, int]) -> Tensor:
     """(B, N, K) -> the sum over each patch's eight neighbours inside the picture, and itself: (B, N, K)."""
     (rows, columns), padded = grid, F.pad(values.unflatten(1, grid), (0, 0, 1, 1, 1, 1))
     shifts = [(down, right) for down in range(3) for right in range(3)]
-    return sum(padded[:, down : down + rows, right : right + columns] for down, right in shifts).flatten(1, 2)
+    total = torch.zeros_like(values).unflatten(1, grid)
+    for down, right in shifts:
+        total += padded[:, down : down + rows, right : right + columns]
+    return total.flatten(1, 2)

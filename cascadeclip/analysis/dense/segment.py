@@ -186,8 +186,10 @@ def segment_training_free(
         ...                       background=0.4)  # doctest: +SKIP
     """
     reader = DenseReader(clip, method, None if blocks is None else tuple(blocks), settings, common_removed, scale)
-    how = dict(templates=templates, synonyms=synonyms, background=background, iterations=pamr, protocol=protocol)
-    return _segment([reader], image, words, **how)[0]
+    return _segment(
+        [reader], image, words, templates=templates, synonyms=synonyms, background=background, iterations=pamr,
+        protocol=protocol,
+    )[0]  # fmt: skip
 
 
 def segment_by_methods(
@@ -210,8 +212,11 @@ def segment_by_methods(
     """
     some = None if blocks is None else tuple(blocks)
     readers = [DenseReader(clip, method, some) for method in methods]
-    how = dict(templates=templates, synonyms=synonyms, background=background, iterations=pamr, protocol=protocol)
-    return dict(zip(methods, _segment(readers, image, words, **how), strict=True))
+    found = _segment(
+        readers, image, words, templates=templates, synonyms=synonyms, background=background, iterations=pamr,
+        protocol=protocol,
+    )  # fmt: skip
+    return dict(zip(methods, found, strict=True))
 
 
 @torch.inference_mode()
@@ -223,8 +228,9 @@ def _segment(
     pixels, names, clip = read_image(image), check_names(words), readers[0].clip
     vocabulary = read_vocabulary(clip, names, templates, synonyms=synonyms, background=background)
     how, patch = protocol or usual_protocol(clip), clip.visual.patch_size[0]
-    size = [max(1, round(length / patch)) * patch for length in working_size(*pixels.shape[:2], how.side)]
-    images, result = normalised(resized(pixels, *size).to(clip.visual.proj.device), clip), []
+    size = working_size(pixels.shape[0], pixels.shape[1], how.side)
+    rows, columns = (max(1, round(length / patch)) * patch for length in size)
+    images, result = normalised(resized(pixels, rows, columns).to(clip.visual.proj.device), clip), []
     found = at_pixels(readers, images, vocabulary.embeddings, how.window, how.stride)
     for reader in readers:
         similarity = found.pop(0)  # large for large pictures: not kept on the device once its labels are there

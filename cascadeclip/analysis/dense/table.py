@@ -3,7 +3,7 @@
 Symbols: n pictures of H x W px, N = h * w patches, C classes, E joint width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -72,7 +72,7 @@ class Judge:
             labels: (B, H, W) integer, indices into `names`, or the label of ignored pixels.
         """
         scores, classes = scores.float().cpu(), len(self.names)
-        by_patch = patch_labels(labels, tuple(scores.shape[2:]))
+        by_patch = patch_labels(labels, (scores.shape[2], scores.shape[3]))
         flat = scores.flatten(2).transpose(1, 2)  # (B, N, C)
         pixels = argmax_at(scores, tuple(labels.shape[1:]))
         self._patches.append(picture_counts(flat.argmax(-1)[:, None], by_patch[:, None], classes))
@@ -88,15 +88,15 @@ class Judge:
         counts = [torch.cat(parts, dim=1) for parts in (self._patches, self._pixels)]
         contours, auroc = torch.cat(self._contours, dim=1), self._auroc()
 
-        def all_of(drawn: np.ndarray) -> list[float]:
+        def all_of(drawn: np.ndarray) -> np.ndarray:
             iou = [class_iou(one[:, drawn]) for one in counts]
             means = [of[group].nanmean().item() for of in iou for group in (~hidden, hidden)]
-            return [*means, auroc(drawn), contour_f(contours[:, drawn])]
+            return np.array([*means, auroc(drawn), contour_f(contours[:, drawn])])
 
         found = bootstrap(all_of, counts[0].shape[1], repeats=repeats, seed=seed)
         return {name: Resampled(found.whole[k], found.draws[:, k], found.drawn_as) for k, name in enumerate(MEASURES)}
 
-    def _auroc(self):
+    def _auroc(self) -> Callable[[np.ndarray], float]:
         """drawn pictures -> AUROC of each class's word over its pictures, mean over the classes."""
         starts = np.cumsum([0, *(part.shape[1] for part in self._pixels)])
         image = np.concatenate([one.image + start for one, start in zip(self._found, starts[:-1], strict=True)])

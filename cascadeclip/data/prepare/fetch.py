@@ -13,6 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from lzma import LZMAError
 from pathlib import Path
 from typing import IO
@@ -92,7 +93,7 @@ def _receive(url: str, part: Path) -> None:
         raise InputError(f"{url}: the connection ended after {size} of {total} bytes; run this again, and it goes on")
 
 
-def _open_url(url: str, start: int):
+def _open_url(url: str, start: int) -> http.client.HTTPResponse | urllib.error.HTTPError:
     """The server's answer from byte `start` on; status 416 is an answer too, it means that there is no such byte."""
     headers = {"User-Agent": "cascadeclip", "Accept-Encoding": "identity"}
     if start:
@@ -169,9 +170,7 @@ def _zip_members(archive: Path) -> Iterator[Member]:
         for info in file.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was packed on Windows
             if not info.is_dir():
-                yield Member(
-                    info.filename, kind in (0, stat.S_IFREG), info.file_size, lambda info=info: file.open(info)
-                )
+                yield Member(info.filename, kind in (0, stat.S_IFREG), info.file_size, partial(file.open, info))
 
 
 def _tar_members(archive: Path) -> Iterator[Member]:
@@ -187,9 +186,16 @@ def _tar_members(archive: Path) -> Iterator[Member]:
 
 def _tar_members_of(file: tarfile.TarFile) -> Iterator[Member]:
     while (info := file.next()) is not None:
-        file.members.clear()  # else all that went by would be kept in memory
+        file.members.clear()  # type: ignore[attr-defined]  # else all that went by would be kept in memory
         if not info.isdir():
-            yield Member(info.name, info.isreg(), info.size, lambda info=info: file.extractfile(info))
+            yield Member(info.name, info.isreg(), info.size, partial(_bytes_of, file, info))
+
+
+def _bytes_of(file: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    content = file.extractfile(info)
+    if content is None:
+        raise tarfile.ReadError(f"{info.name} is no file")
+    return content
 
 
 def _damaged(archive: Path, error: Exception) -> InputError:
@@ -223,7 +229,7 @@ def extract(archive: str | Path, target: str | Path, wanted: Callable[[str], str
             bar.update()
             if not (target / place).is_file():
                 # without waiting for the disk, ten thousands of times: `verify` finds what a power cut may leave
-                replace_file(target / place, lambda scratch, member=member: _copy(member, scratch, room), sync=False)
+                replace_file(target / place, partial(_copy, member, room), sync=False)
                 written += 1
     return written
 
@@ -244,7 +250,7 @@ class _Room:
         self.left -= size
 
 
-def _copy(member: Member, scratch: Path, room: _Room) -> None:
+def _copy(member: Member, room: _Room, scratch: Path) -> None:
     if member.size > room.left:
         room.take(member.size)  # says no before anything is written
     with scratch.open("wb") as file:

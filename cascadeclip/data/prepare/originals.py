@@ -44,7 +44,7 @@ class Source:
 def recognise(path: Path, sources: Sequence[Source]) -> Source | None:
     """Which of the sources a file is: an archive by the first member that one of them has a place for."""
     for source in sources:
-        if source.member is None and path.suffix == Path(source.url).suffix:
+        if source.member is None and source.url and path.suffix == Path(source.url).suffix:
             return source
     for member in members(path):
         for source in sources:

@@ -20,7 +20,8 @@ from cascadeclip.errors import InputError
 SHORTER_LISTS = {("context59", "train"): 4996, ("context59", "val"): 5104}
 SHOWN = 5  # files named per kind of problem
 
-Item, Result = TypeVar("Item"), TypeVar("Result")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -53,7 +54,7 @@ class SplitReport:
     pixels: np.ndarray = field(init=False)
     maps_with: np.ndarray = field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.pixels, self.maps_with = (np.zeros(len(self.names), dtype=np.int64) for _ in range(2))
 
     @property
@@ -212,7 +213,8 @@ class _Found:
 
 def _check(label_map: LabelMap, pair: tuple[Path, Path]) -> _Found:
     there = [path.is_file() for path in pair]
-    found = _Found(*there, size=sum(path.stat().st_size for path in pair if path.is_file()))
+    size = sum(path.stat().st_size for path in pair if path.is_file())
+    found = _Found(picture=there[0], map=there[1], size=size)
     found.missing = [str(path) for path, is_there in zip(pair, there, strict=True) if not is_there]
     image, labels = (
         _read(reader, path, found) if is_there else None
