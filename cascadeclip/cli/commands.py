@@ -42,8 +42,6 @@ from cascadeclip.errors import InputError
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from cascadeclip.evaluation.scores import Scores
-    from cascadeclip.presets import Preset
 
 # Plain help, without boxes: it wraps what is long where boxes cut it off, and needs no rich, whose import takes longer
 # than everything else that help needs.

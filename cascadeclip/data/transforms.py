@@ -1,7 +1,7 @@
 """Pixels to tensors. One normalisation for both worlds: ImageNet's mean and deviation, as the authors trained with."""
 
-from functools import partial
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import torch

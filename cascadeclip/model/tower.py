@@ -3,8 +3,8 @@
 Symbols: B images, N = h * w patches, T tokens, P prompt tokens, D width of the tower, X width of a head.
 """
 
-from typing import cast
 import copy
+from typing import cast
 
 import torch
 from open_clip.transformer import LayerNorm, QuickGELU, ResidualAttentionBlock, VisionTransformer

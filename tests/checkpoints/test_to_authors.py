@@ -12,7 +12,7 @@ from open_clip.transformer import VisionTransformer
 from safetensors.torch import save_file
 from torch import nn
 
-from cascadeclip import files as tensor_files
+from cascadeclip import tensors as tensor_files
 from cascadeclip.checkpoints.authors import from_authors, save_authors, to_authors
 from cascadeclip.errors import InputError
 from cascadeclip.model.cascade import CascadeCLIP
@@ -291,7 +291,7 @@ def test_numbers_of_numpy_are_never_made(tmp_path):
     allowed = torch.serialization.get_safe_globals()
     torch.save({"meta": {"a": np.float64(1), "b": np.arange(2)}}, tmp_path / "meta.pth")
     meta = tensor_files.read_pth(tmp_path / "meta.pth")["meta"]
-    assert {type(value).__module__ for value in meta.values()} == {"cascadeclip.files"}
+    assert {type(value).__module__ for value in meta.values()} == {"cascadeclip.tensors"}
     assert set(torch.serialization.get_safe_globals()) == set(allowed)  # nothing stays allowed
 
 
