@@ -14,7 +14,7 @@ help:
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make notebooks  run every notebook anew from its text source"
 	@echo "make gpu-check  on a machine with a GPU: what only one can tell, in nine minutes"
-	@echo "make lint       check the style"
+	@echo "make lint       check style and types"
 	@echo "make clean      remove .venv and what tools left"
 
 demo: $(READY)
@@ -44,9 +44,10 @@ notebooks: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build dist *.egg-info .coverage .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv build dist *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # One pip call for everything, so that torch, torchvision and open_clip_torch are chosen to fit each other. In pip's
 # default mode the checkout itself, which has the package's name, would hide it from Python started one folder above.

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -29,7 +29,7 @@ SIDE, STRIDE = 512, 426  # px: crops and windows of the benchmarks, and from win
 class Sortable(Protocol):
     """Training pictures that can be sorted by what they show."""
 
-    def without(self, classes: Sequence[int]) -> Dataset:
+    def without(self, classes: Sequence[int]) -> Dataset[Any]:
         """Those without a pixel of the classes, given by their indices."""
 
 
@@ -84,7 +84,7 @@ class Preset:
     def seen(self) -> tuple[str, ...]:
         return tuple(name for name in self.names if name not in self.unseen)
 
-    def training_data(self, seed: int) -> Dataset:
+    def training_data(self, seed: int) -> Dataset[Any]:
         """The pictures to train on, with the whole of their label maps.
 
         Raises:
@@ -209,7 +209,7 @@ def own_preset(
     prompt_tokens: int = 10,
     image_size: int = SIDE,
     strict: bool = False,
-    **data: object,
+    **data: Any,
 ) -> Preset:
     """Your own pictures and masks, with the settings of the benchmarks.
 

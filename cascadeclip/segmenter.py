@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from cascadeclip.checkpoints.own import TRAINED, clip_of, load_any
+from cascadeclip.checkpoints.own import TRAINED, CheckpointInfo, clip_of, load_any
 from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.clip.vocabulary import read_vocabulary, split_synonyms
 from cascadeclip.data.emojiscenes import CAPTIONS
@@ -249,25 +249,24 @@ def load(
     Raises:
         InputError: neither of them, or a checkpoint that is damaged, does not fit its CLIP, or needs a preset.
     """
-    path = Path(name_or_path)
+    path, named = Path(name_or_path), partial(clip_of, name=clip, weights=clip_weights)
     if str(name_or_path) in SHIPPED:
         with as_file(files("cascadeclip") / "assets" / SHIPPED[str(name_or_path)]) as shipped:
-            loaded = load_any(shipped, partial(clip_of, name=clip, weights=clip_weights))
+            loaded = load_any(shipped, named)
     elif exists(path):
         path = path / TRAINED if path.is_dir() else path
-        built_on = partial(clip_of, name=clip, weights=clip_weights)
-        loaded = load_any(path, built_on, **({} if preset is None else _sizes(preset)))
+        loaded = load_any(path, named, **({} if preset is None else _sizes(preset)))
     else:
         raise InputError(f"{name_or_path!s} is neither a file nor one of the shipped models: {', '.join(SHIPPED)}")
     settings: Preset | CheckpointInfo
     if loaded.info is not None and loaded.clip is not None:
-        clip, seen, settings = loaded.clip, loaded.info.seen, preset or loaded.info
+        built_on, seen, settings = loaded.clip, loaded.info.seen, preset or loaded.info
     elif preset is not None:
-        clip, seen, settings = load_clip(**preset.clip), preset.seen, preset
+        built_on, seen, settings = load_clip(**preset.clip), preset.seen, preset
     else:
         raise InputError(f"{path} is in the authors' layout, which names no classes and no CLIP: give a preset")
     return Segmenter(
-        loaded.model.to(device), clip, seen, seen_offset=settings.seen_offset,
+        loaded.model.to(device), built_on, seen, seen_offset=settings.seen_offset,
         templates=settings.templates or CAPTIONS, origins=loaded.lines,
     )  # fmt: skip
 

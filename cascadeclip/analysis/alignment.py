@@ -109,10 +109,10 @@ def localise(similarity: Tensor, labels: Tensor, *, present_only: bool = False) 
     best = score.masked_fill(~of, -torch.inf).argmax(1, keepdim=True)
     hit = is_class.gather(1, best)[:, 0].cpu().numpy()
     right, among = (where.sum(1).double().cpu().numpy() for where in (is_class, of))
-    confusion = confusion.view(images, classes, classes).cpu().numpy()
+    by_image = confusion.view(images, classes, classes).cpu().numpy()
     chance = chance_of_average_precision(right, among)
     image, index = image.cpu().numpy(), index.cpu().numpy()
-    return Localisation(image, index, auroc, precision, chance, right / among, hit, confusion)
+    return Localisation(image, index, auroc, precision, chance, right / among, hit, by_image)
 
 
 def chance_of_average_precision(right: np.ndarray, among: np.ndarray) -> np.ndarray:

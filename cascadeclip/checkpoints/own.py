@@ -203,7 +203,7 @@ def clip_of(info: CheckpointInfo, name: str | None = None, weights: str | None =
         raise InputError(f"the checkpoint was trained on CLIP {info.clip['name']!r}, not on {name!r}: leave --clip out")
     pretrained = weights or info.clip.get("pretrained")
     try:
-        return load_clip(info.clip["name"], pretrained, image_size=info.model.tower.image_size)
+        return load_clip(str(info.clip["name"]), pretrained, image_size=info.model.tower.image_size)
     except InputError as error:
         raise InputError(f"{error}. Weights that lie elsewhere: --clip-weights, or clip_weights=") from error
 

@@ -42,6 +42,9 @@ from cascadeclip.errors import InputError
 if TYPE_CHECKING:
     from accelerate import PartialState
 
+    from cascadeclip.evaluation.scores import Scores
+    from cascadeclip.presets import Preset
+
 
 # Plain help, without boxes: it wraps what is long where boxes cut it off, and needs no rich, whose import takes longer
 # than everything else that help needs.
@@ -51,7 +54,7 @@ RESUMED = {"demo", "train", "evaluate", "experiments"}  # commands that go on wh
 class Commands(TyperGroup):
     """Commands that are stopped say what is left of their work; typer's own "Aborted." says nothing."""
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> object:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -222,7 +225,10 @@ def evaluate(
         print(f"wrote {out / 'scores.json'} and {out / 'scores.png'}")
 
 
-def _score_checkpoint(preset, name: str, built_on: dict, cross: bool, blocks: str | None, pamr: int, run: dict):
+def _score_checkpoint(
+    preset: "Preset", name: str, built_on: dict[str, Any], cross: bool, blocks: str | None, pamr: int,
+    run: dict[str, Any],
+) -> "tuple[Preset, Scores, tuple[str, ...]]":  # fmt: skip
     """The preset as it was scored, the scores, and where the model's tensors came from."""
     from cascadeclip.evaluation.run import score
     from cascadeclip.segmenter import load

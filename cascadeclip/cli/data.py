@@ -1,11 +1,14 @@
 """`cascadeclip data check | init`: own pictures and masks, looked at before anything is trained on them."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from cascadeclip.errors import InputError
+
+if TYPE_CHECKING:
+    from cascadeclip.data.folders import FolderDataset
 
 OVERLAYS = 5
 app = typer.Typer(
@@ -25,7 +28,7 @@ def check(
     from cascadeclip.presets import own_arguments, read_own_preset
 
     preset, arguments = read_own_preset(own), own_arguments(own)
-    data = {"train": preset.train_data(0), "val": preset.eval_data("val")}
+    data = {"train": cast("FolderDataset", preset.train_data(0)), "val": cast("FolderDataset", preset.eval_data("val"))}
     checks = {split: check_split(some, len(preset.names), jobs=jobs, limit=limit) for split, some in data.items()}
     by_share = not any(arguments.get(key) for key in ("val_images", "val_pairs", "val_coco"))
     print(*report(checks, preset.names, preset.unseen, by_share=by_share), sep="\n")
@@ -36,7 +39,7 @@ def check(
         raise InputError(f"{own}: some files cannot be used, see above")
 
 
-def _draw_overlays(data, names: tuple[str, ...], unseen: tuple[str, ...], folder: Path) -> int:
+def _draw_overlays(data: "FolderDataset", names: tuple[str, ...], unseen: tuple[str, ...], folder: Path) -> int:
     """Pictures beside their masks, spread over the data; returns how many."""
     from cascadeclip.plots.evaluation import plot_maps
     from cascadeclip.plots.figure import save_figure
@@ -78,6 +81,6 @@ def init(
     print(f"then look at it: cascadeclip data check {path}")
 
 
-def _from(path: Path, folder: Path, key: str, value: object) -> object:
+def _from(path: Path, folder: Path, key: str, value: Any) -> Any:
     """A path of the description, as seen from where it is written."""
     return str((folder / value).resolve()) if key.endswith(("images", "masks")) else value

@@ -140,7 +140,7 @@ def _check_apart(names: Sequence[str], tokens: Tensor) -> None:
 class _TextTower(nn.Module):
     """The text half of open_clip's model, so that it can be called with weights that stay where they are."""
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: open_clip.CLIP):
         super().__init__()
         self.model = model
 

@@ -30,13 +30,14 @@ class SplitCheck:
     pixels: np.ndarray
     masks_with: np.ndarray
     unlabelled: int = 0
-    sizes: Counter = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     damaged: list[str] = field(default_factory=list)
 
 
 def check_split(data: FolderDataset, classes: int, *, jobs: int = 4, limit: int | None = None) -> SplitCheck:
     """Read the pictures and masks of a split (the first `limit`), on `jobs` threads."""
-    check = SplitCheck(data.found, *(np.zeros(classes, dtype=np.int64) for _ in range(2)))
+    none = np.zeros(classes, dtype=np.int64)
+    check = SplitCheck(data.found, pixels=none, masks_with=none.copy())
 
     def read(index: int) -> tuple[tuple[int, int], np.ndarray, int] | str:
         try:
@@ -44,7 +45,7 @@ def check_split(data: FolderDataset, classes: int, *, jobs: int = 4, limit: int 
         except InputError as error:
             return str(error)
         own = labels[labels != data.label_map.ignore]
-        return image.shape[1::-1], np.bincount(own, minlength=classes), labels.size - own.size
+        return (image.shape[1], image.shape[0]), np.bincount(own, minlength=classes), labels.size - own.size
 
     indices = range(len(data) if limit is None else min(limit, len(data)))
     for result in in_parallel(read, indices, jobs, "reading"):
@@ -83,9 +84,10 @@ def report(checks: dict[str, SplitCheck], names: Sequence[str], unseen: Sequence
     return [*lines, f"{'of no class':<28}{none}", "", *_warnings(checks, names, unseen)]
 
 
-def _extremes(sizes: Counter) -> tuple[str, str]:
+def _extremes(sizes: Counter[tuple[int, int]]) -> tuple[str, str]:
     ordered = sorted(sizes, key=lambda size: size[0] * size[1])
-    return tuple(f"{width} x {height}" for width, height in (ordered[0], ordered[-1]))
+    small, large = (f"{width} x {height}" for width, height in (ordered[0], ordered[-1]))
+    return small, large
 
 
 def _share(pixels: int, check: SplitCheck) -> str:

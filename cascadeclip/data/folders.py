@@ -28,6 +28,10 @@ SHOWN = 3  # files that are named per reason
 class LabelReader(Protocol):
     """Reads the labels of a picture: a `LabelMap`, or what takes them out of a COCO file."""
 
+    @property
+    def ignore(self) -> int:
+        """The label of pixels that belong to no class."""
+
     def read(self, path: Path) -> np.ndarray:
         """(H, W) int32: class indices, or the label of ignored pixels."""
 

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -30,7 +31,7 @@ class _Match:
     count: int
 
 
-def describe_folder(folder: Path) -> dict:
+def describe_folder(folder: Path) -> dict[str, Any]:
     """Arguments of `own_preset` for what lies in a folder, its paths relative to it; the words are to be edited.
 
     Raises:
@@ -46,7 +47,7 @@ def describe_folder(folder: Path) -> dict:
         )
     train = [match for match in matches if not VALIDATION.search(str(match.images.relative_to(folder)))]
     best = max(train or matches, key=lambda match: match.count)
-    described = {"images": _relative(best.images, folder), "masks": _relative(best.masks, folder)}
+    described: dict[str, Any] = {"images": _relative(best.images, folder), "masks": _relative(best.masks, folder)}
     if best.mask_name != f"{STEM}.png":
         described["mask_name"] = best.mask_name
     held_out = [match for match in matches if match not in train and match.mask_name == best.mask_name]
@@ -76,7 +77,7 @@ def _matches(folder: Path) -> list[_Match]:
                 pairs = find_pairs(images, other, mask_name=name, deep=False).pairs
                 if pairs and _may_be_mask(pairs[0][1]):
                     found.append(_Match(images, other, name, len(pairs)))
-    best = {}
+    best: dict[Path, _Match] = {}
     for match in found:  # of several names of masks, the one that fits most pictures
         if match.count > best.get(match.images, match).count or match.images not in best:
             best[match.images] = match

@@ -15,6 +15,8 @@ from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
 from cascadeclip.processes import device, own_draws
 
+Collate = Callable[[list[Any]], tuple[torch.Tensor, torch.Tensor]]  # items of a data set -> images, labels
+
 
 class Endless(Dataset[Any]):
     """Pass after pass over a data set, each in an order of its own; items are numbered by their position.
@@ -31,7 +33,7 @@ class Endless(Dataset[Any]):
         number, offset = divmod(position, length)
         return int(_order(length, self.seed + number)[offset])
 
-    def __getitem__(self, position: int):
+    def __getitem__(self, position: int) -> Any:
         with own_draws((self.seed << 40) + position):
             return self.data[self.index_at(position)]
 
@@ -67,10 +69,10 @@ class CheckedCollate:
         InputError: labels that are not integers of (B, H, W) below `classes`, or `ignored_label` of so many.
     """
 
-    def __init__(self, collate: Callable, classes: int):
+    def __init__(self, collate: Collate, classes: int):
         self.collate, self.classes = collate, classes
 
-    def __call__(self, items: list) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, items: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
         images, labels = self.collate(items)
         if labels.ndim != 3 or labels.is_floating_point() or len(labels) != len(images):
             raise InputError(
@@ -87,7 +89,7 @@ class CheckedCollate:
         return images, labels
 
 
-def stream(data: Endless, shares: Shares, collate: Callable, workers: int = 0) -> DataLoader:
+def stream(data: Endless, shares: Shares, collate: Collate, workers: int = 0) -> DataLoader[Any]:
     """Batches without end, read by `workers` processes (0: by this one)."""
     # With a generator of its own the loader leaves the global random state alone.
     return DataLoader(

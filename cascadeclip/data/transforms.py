@@ -23,8 +23,8 @@ MEAN_COLOUR = tuple(round(255 * value) for value in IMAGE_MEAN)  # becomes 0 whe
 def normalise(images: Tensor, mean: Sequence[float] = IMAGE_MEAN, std: Sequence[float] = IMAGE_STD) -> Tensor:
     """(..., 3, H, W) uint8 or float 0..255 -> float32 of the same shape: with mean 0 and deviation 1 per channel, where
     the pictures have these `mean` and `std` (of 0..1); ImageNet's by default."""
-    mean, std = (_by_channel(values, images.device) for values in (mean, std))
-    return (images.float() / 255 - mean) / std
+    middle, spread = (_by_channel(values, images.device) for values in (mean, std))
+    return (images.float() / 255 - middle) / spread
 
 
 def _by_channel(values: Sequence[float], device: torch.device) -> Tensor:

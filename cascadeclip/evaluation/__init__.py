@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from cascadeclip._lazy import on_first_use
 
 if TYPE_CHECKING:
-    from cascadeclip.evaluation.contours import boundary_width
+    from cascadeclip.evaluation.contours import boundary_width, rim
     from cascadeclip.evaluation.diagnostics import (
         OneStage,
         Readout,
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
         picture_counts,
         read_out,
         right_unseen_names,
-        rim,
         scores_at,
         sweep_offsets,
         through_grid,

@@ -200,8 +200,9 @@ def _test_blocks(trained: bool) -> Test:
             visual, text = _mini()
         else:
             with own_draws(integer(random, 0, 100_000)):
-                sizes = dict(image_size=32, width=24, heads=3, embed_dim=16)
-                visual = build_tower(TowerConfig(**sizes, layers=integer(random, 3, 5))).eval()
+                layers = integer(random, 3, 5)
+                tower = TowerConfig(image_size=32, width=24, heads=3, embed_dim=16, layers=layers)
+                visual = build_tower(tower).eval()
             text = F.normalize(torch.randn(len(CLASSES), 16, generator=random), dim=-1)
         images = normalise(images)
         with torch.no_grad():

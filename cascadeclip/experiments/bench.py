@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -106,7 +106,7 @@ def measure(case: Case) -> dict[str, Any]:
     torch.manual_seed(0)
     model = CascadeCLIP(preset.model).to(device)
     work = _training if case.work == "train" else _inference
-    run = work(torch.compile(model) if case.compile else model, preset, case)
+    run = work(cast(CascadeCLIP, torch.compile(model)) if case.compile else model, preset, case)
     with told_of_compiler():
         run()  # not timed: compiles, allocates, and chooses kernels
     seconds = [_timed(run, device) for _ in range(case.repeats)]

@@ -128,7 +128,7 @@ class _MaskSums(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, of_negatives: Tensor, of_area: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, of_negatives: Tensor, of_area: Tensor) -> tuple[Tensor, None]:
         negatives_slope, area_slope = ctx.saved_tensors
         # written out: the gradient of an einsum makes PyTorch compile a kernel on CUDA, even in eager mode
         slope = negatives_slope * of_negatives[..., None, None] + area_slope * of_area[..., None, None]

@@ -7,8 +7,10 @@ of CLIP is not among the weights; its fingerprint is, and whoever loads the fold
 import json
 from copy import deepcopy
 from pathlib import Path
+from typing import Any, Self, cast
 
 import open_clip
+import torch
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, constants, hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -22,11 +24,12 @@ from cascadeclip.checkpoints.own import (
     read_checkpoint,
     save_checkpoint,
 )
-from cascadeclip.clip.load import resize_positions
+from cascadeclip.clip.load import Clip, resize_positions
 from cascadeclip.config import ModelConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import parse_json_object, read_text, write_json
+from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.schema import check_value
 
 FORMAT = "cascadeclip-hub-1"
@@ -43,9 +46,14 @@ class HubMixin(ModelHubMixin):
         unseen: words that the training pictures showed without mask labels; empty where nobody said.
     """
 
+    model: CascadeCLIP
+    clip: Clip
+    seen: tuple[str, ...]
+    seen_offset: float
+    templates: tuple[str, ...]
     unseen: tuple[str, ...] = ()
 
-    def save_pretrained(self, save_directory: str | Path, **options) -> str | None:
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write weights, settings and, if there is none, a model card into a folder.
 
         Args:
@@ -68,7 +76,7 @@ class HubMixin(ModelHubMixin):
             raise InputError(f"cannot write {save_directory}: {error}; choose a folder you may write to") from error
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options):
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
         """A segmenter from a folder or from a repository of the Hub.
 
         Args:
@@ -99,7 +107,7 @@ class HubMixin(ModelHubMixin):
         if fingerprint(visual) != fingerprint(model.encoder.visual):
             raise InputError(
                 f"the model's tower is not that of CLIP {self.clip.name!r} ({self.clip.pretrained}), nor stored; "
-                "the folder could not be loaded. Write a file that holds the tower: checkpoint.save_authors"
+                "the folder could not be loaded. Write a file that holds the tower: checkpoints.save_authors"
             )
 
     def _save_pretrained(self, save_directory: Path) -> None:
@@ -118,16 +126,19 @@ class HubMixin(ModelHubMixin):
         return {"name": name, "pretrained": pretrained}
 
     @classmethod
-    def _from_pretrained(cls, *, model_id, clip_weights=None, device="cpu", **rest):
+    def _from_pretrained(
+        cls, *, model_id: str, clip_weights: str | None = None, device: str | torch.device = "cpu", **rest: Any
+    ) -> Self:
         """`rest`: where to download from, and values of `config.json`, which is read again below, strictly."""
         download = {name: value for name, value in rest.items() if name in _DOWNLOAD}
-        config, weights = (_place(model_id, name, download) for name in FILES)
-        config = _read_config(config)
+        described, weights = (_place(model_id, name, download) for name in FILES)
+        config = _read_config(described)
         _agree(config, _config(read_checkpoint(weights)[0], tuple(config["classes"]["unseen"])), model_id)
         loaded = load_any(weights, lambda info: clip_of(info, weights=clip_weights))
+        info = cast(CheckpointInfo, loaded.info)  # `read_checkpoint` has just read the same file as one of ours
         segmenter = cls(
-            loaded.model.to(device), loaded.clip, loaded.info.seen, seen_offset=loaded.info.seen_offset,
-            templates=loaded.info.templates or CAPTIONS, origins=loaded.lines,
+            loaded.model.to(device), loaded.clip, info.seen, seen_offset=info.seen_offset,
+            templates=info.templates or CAPTIONS, origins=loaded.lines,
         )  # fmt: skip
         segmenter.unseen = tuple(config["classes"]["unseen"])
         return segmenter
@@ -188,7 +199,7 @@ Method: Li et al., *Cascade-CLIP*, ICML 2024, arXiv 2406.00670.
 """
 
 
-def _config(info: CheckpointInfo, unseen: tuple[str, ...]) -> dict:
+def _config(info: CheckpointInfo, unseen: tuple[str, ...]) -> dict[str, Any]:
     """What `config.json` holds."""
     values = {
         "format": FORMAT,
@@ -202,7 +213,7 @@ def _config(info: CheckpointInfo, unseen: tuple[str, ...]) -> dict:
     return json.loads(json.dumps(values))  # tuples as lists
 
 
-def _place(where: str, name: str, download: dict) -> Path:
+def _place(where: str, name: str, download: dict[str, Any]) -> Path:
     """A file of a folder here, or of a repository of the Hub, downloaded."""
     folder = Path(where)
     try:
@@ -215,7 +226,7 @@ def _place(where: str, name: str, download: dict) -> Path:
         raise InputError(f"{where} is no folder here, and cannot be had from the Hub: {error}") from error
 
 
-def _read_config(path: Path) -> dict:
+def _read_config(path: Path) -> dict[str, Any]:
     text = read_text(path, f"{path.name} of a folder that save_pretrained wrote")
     config = parse_json_object(text, f"{path.name} of {path.parent}")
     check_format(config.get("format"), FORMAT, f"{path} does not describe a segmenter: its format must be {FORMAT!r}")
@@ -223,14 +234,14 @@ def _read_config(path: Path) -> dict:
         classes = check_value(config.get("classes"), dict[str, tuple[str, ...]], "class words must be text: classes")
         if classes.keys() != {"seen", "unseen"}:
             raise InputError(f"classes must be seen and unseen, not {', '.join(sorted(classes)) or 'none'}")
-        config["architecture"] = ModelConfig.from_dict(config.get("architecture")).to_dict()
+        config["architecture"] = ModelConfig.from_dict(config.get("architecture", {})).to_dict()
     except InputError as error:
         raise DamagedFile(f"{path} is damaged: {error}") from error
     config["version"] = __version__  # which one wrote it is for people
     return json.loads(json.dumps(config))  # tuples as lists
 
 
-def _agree(config: dict, stored: dict, where: str) -> None:
+def _agree(config: dict[str, Any], stored: dict[str, Any], where: str) -> None:
     """An `InputError` unless `config.json` says what the weights say of themselves."""
     differing = sorted(name for name in config.keys() | stored.keys() if config.get(name) != stored.get(name))
     if differing:

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -20,7 +22,7 @@ from tqdm import tqdm
 from cascadeclip.checkpoints.own import fingerprint, load_own_state, own_state
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.labels import ignored_label
-from cascadeclip.data.stream import CheckedCollate, Endless, Shares, stream
+from cascadeclip.data.stream import CheckedCollate, Collate, Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
 from cascadeclip.files import locked, without_nan, write_text
@@ -41,13 +43,13 @@ OVERFLOWS = 5  # steps in a row that float16 may lose, which the loss scaling sk
 
 def train(
     model: CascadeCLIP,
-    data: Dataset,
+    data: Dataset[Any],
     text: Tensor,
     names: Sequence[str],
     unseen: Sequence[str],
     config: TrainConfig,
     *,
-    collate: Callable,
+    collate: Collate,
     out: str | Path | None = None,
     validate: Callable[[CascadeCLIP], dict[str, float]] | None = None,
     keep: Callable[[CascadeCLIP, int], None] | None = None,
@@ -109,7 +111,12 @@ def _borrowed(model: CascadeCLIP) -> Iterator[None]:
 class _Run:
     """One training run in one process."""
 
-    def __init__(self, accelerator, model, data, text, names, unseen, config, collate, out, validate, keep, depends_on):
+    def __init__(
+        self, accelerator: Accelerator, model: CascadeCLIP, data: Dataset[Any], text: Tensor, names: Sequence[str],
+        unseen: Sequence[str], config: TrainConfig, collate: Collate, out: str | Path | None,
+        validate: Callable[[CascadeCLIP], dict[str, float]] | None, keep: Callable[[CascadeCLIP, int], None] | None,
+        depends_on: Mapping[str, object] | None,
+    ):  # fmt: skip
         self.accelerator, self.model, self.config, self.validate, self.keep = accelerator, model, config, validate, keep
         self.finished: Callable[[CascadeCLIP], None] | None = None
         self.out = Path(out) if out is not None else None
@@ -132,7 +139,8 @@ class _Run:
         self.optimiser = adamw(self.parameters, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._computes_in(torch.float16))
         self.unread: list[Tensor] = []  # of each step since the last look: LOSSES and the gradient's norm
-        self.shown, self.overflows = {}, 0  # losses of the last good step, and how many bad ones came after it
+        self.shown: dict[str, float] = {}  # losses of the last good step
+        self.overflows = 0  # how many bad ones came after it
         self.log: list[dict[str, float]] = []
         self.asked = Asked(
             config=asdict(config), model=model.config.to_dict(), tower=fingerprint(model.encoder.visual),
@@ -158,8 +166,9 @@ class _Run:
         self.wrapped.train()
         shown = progress and self.accelerator.is_local_main_process
         bar = tqdm(total=self.config.steps, initial=self.done, disable=not shown, desc="training", unit="step")
-        batches = iter(self.loader) if self.done < self.config.steps else None
-        for step in range(self.done, self.config.steps):
+        left = range(self.done, self.config.steps)
+        batches = iter(self.loader if left else ())  # readers start with the first batch that is asked for
+        for step in left:
             self._step(step, [next(batches) for _ in range(self.config.accumulate)])
             bar.update()
             self._after_step(step + 1, bar)
@@ -179,9 +188,8 @@ class _Run:
         pairs = None  # pseudo labels are not known yet: every part then divides by its own number
         if not self.config.transductive:  # once a step: the same number for all parts and processes
             classes = len(self.text)
-            pairs = mean_over_ranks(
-                sum(present_pairs(labels, classes, self.ignore) for _, labels in batches) / len(batches)
-            )
+            own = torch.stack([present_pairs(labels, classes, self.ignore) for _, labels in batches])
+            pairs = mean_over_ranks(own.sum(0) / len(batches))
         total = torch.zeros(len(LOSSES), device=self.device)
         for part, (images, labels) in enumerate(batches, start=1):
             last = part == len(batches)
@@ -198,7 +206,7 @@ class _Run:
         if self.config.clip_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
         if not self.scaler.is_enabled():  # the scaler does the same
-            self.optimiser.found_inf = 1 - norm.isfinite().float()
+            self.optimiser.found_inf = 1 - norm.isfinite().float()  # type: ignore[attr-defined]  # PyTorch's scaler sets it
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
@@ -271,13 +279,13 @@ class _Run:
             bar.set_postfix(loss=f"{losses.get('total', math.nan):.2f}")
             self.log.append(entry)
         if self.accelerator.is_main_process:  # before scores, which may take long or fail
-            if keeping:
+            if keeping and self.keep is not None:
                 self.keep(self.model, step)
             if saving:
                 self._save(step)
             if last and self.finished is not None:
                 self.finished(self.model)
-        if validating:
+        if validating and self.validate is not None:
             entry |= self.validate(self.model)
             self.wrapped.train()
             if saving and self.accelerator.is_main_process:
@@ -286,13 +294,14 @@ class _Run:
             self.accelerator.log({name: value for name, value in entry.items() if name != "step"}, step=step)
 
     def _save(self, step: int) -> None:
-        save_state(self.out, self.asked, self._state(step))
-        write_text(self.out / LOG, "".join(json.dumps(without_nan(entry)) + "\n" for entry in self.log))
+        if self.out is not None:
+            save_state(self.out, self.asked, self._state(step))
+            write_text(self.out / LOG, "".join(json.dumps(without_nan(entry)) + "\n" for entry in self.log))
 
     def _state(self, step: int) -> RunState:
         return RunState(step, own_state(self.model), self.optimiser.state_dict(), self.scaler.state_dict(), self.log)
 
-    def _resume(self) -> tuple[int, list]:
+    def _resume(self) -> tuple[int, list[dict[str, float]]]:
         """Steps done and log of a run stopped in `out`; (0, []) if there is none."""
         if self.out is None:
             return 0, []

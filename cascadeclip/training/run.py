@@ -59,8 +59,7 @@ def fit(
 
     Raises:
         InputError: settings that do not fit the preset's CLIP, self-training from nothing or without pictures of unseen
-            classes, or an `out` that cannot be
-            written.
+            classes, or an `out` that cannot be written.
     """
     if training.transductive and start is None:
         raise InputError(
@@ -78,7 +77,10 @@ def fit(
         return _fit(preset, clip, model, training, out, data, start, (validate, validate_limit), tensorboard, progress)
 
 
-def _fit(preset, clip, model, training, out, data, start, validating, tensorboard, progress):
+def _fit(
+    preset: Preset, clip: Clip, model: ModelConfig, training: TrainConfig, out: Path, data: Dataset[Any] | None,
+    start: CascadeCLIP | None, validating: tuple[bool, int | None], tensorboard: bool, progress: bool,
+) -> tuple[CascadeCLIP, list[dict[str, float]]]:  # fmt: skip
     """`fit`, once the folder is ours."""
     validate, limit = validating
     state = this_process()

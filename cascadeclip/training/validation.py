@@ -39,7 +39,8 @@ class Validation:
     def __init__(self, preset: Preset, clip: Clip, training: TrainConfig, *, limit: int | None, progress: bool):
         self.preset, self.clip, self.limit, self.progress = replace(preset, training=training), clip, limit, progress
         data = preset.eval_data(SPLIT)
-        count = len(data) if limit is None else min(limit, len(data))
+        length = len(data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length
+        count = length if limit is None else min(limit, length)
         if not this_process().is_main_process:
             return
         if isinstance(data, FolderDataset):
