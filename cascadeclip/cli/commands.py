@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from cascadeclip.cli.data import app as data_app
+from cascadeclip.cli.ending import Commands, end_bars, in_words
 from cascadeclip.cli.options import (
     Background,
     Blocks,
@@ -42,29 +42,9 @@ from cascadeclip.errors import InputError
 if TYPE_CHECKING:
     from accelerate import PartialState
 
-    from cascadeclip.evaluation.scores import Scores
-    from cascadeclip.presets import Preset
-
 
 # Plain help, without boxes: it wraps what is long where boxes cut it off, and needs no rich, whose import takes longer
 # than everything else that help needs.
-RESUMED = {"demo", "train", "evaluate", "experiments"}  # commands that go on where they were stopped
-
-
-class Commands(TyperGroup):
-    """Commands that are stopped say what is left of their work; typer's own "Aborted." says nothing."""
-
-    def invoke(self, ctx: Any) -> object:
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            kept = "the same command goes on from what was saved last" if ctx.invoked_subcommand in RESUMED else ""
-            print(f"\ncascadeclip: stopped{'; ' + kept if kept else ', and nothing is kept'}", file=sys.stderr)
-            raise typer.Exit(130) from None
-        except EOFError as error:  # typer takes it for an interrupt
-            raise InputError(f"a file ended before its time ({error or 'nothing more is known'})") from error
-
-
 app = typer.Typer(
     cls=Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
 )
@@ -93,7 +73,7 @@ def root(version: Version = False) -> None:
 def demo(
     out: Out = Path("runs/demo"),
     steps: Annotated[int | None, typer.Option(help="Training steps per model.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, scenes and dropout.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, scenes and dropout.")] = 0,
     limit: Limit = None,
 ) -> None:
     """The paper's point in minutes, on the mini world. Trains on seen classes, scores all, draws unseen ones."""
@@ -108,20 +88,26 @@ def train(
     out: Out = Path("runs/train"),
     data_root: DataRoot = None,
     own: Own = None,
-    from_checkpoint: Annotated[Path | None, typer.Option(help="To start from; self-training needs one.")] = None,
+    from_checkpoint: Annotated[
+        Path | None, typer.Option(help="Checkpoint to start from; self-training needs one.")
+    ] = None,
     image_size: ImageSize = None,
     clip: ClipName = None,
     clip_weights: ClipWeights = None,
     unseen: Unseen = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps; the preset's by default.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Pictures per step, over all processes.")] = None,
-    accumulate: Annotated[int | None, typer.Option(help="Parts that a process runs its pictures of a step in.")] = None,
-    gradient_checkpointing: Annotated[bool | None, typer.Option(help="Less memory, about a third slower.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, data order and dropout.")] = 0,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Micro-batches per process and step; their gradients add up.")
+    ] = None,
+    gradient_checkpointing: Annotated[bool | None, typer.Option(help="Uses less memory; about a third slower.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Learning rate of AdamW.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, data order and dropout.")] = 0,
     stages: Annotated[str | None, typer.Option(help="Blocks per stage, e.g. '6,7,8 9,10,11 12'.")] = None,
-    aggregation: Annotated[str | None, typer.Option(help="nga, sum, mean, concat or attention.")] = None,
-    prompt_tokens: Annotated[int | None, typer.Option(help="Per block; 0 leaves CLIP frozen.")] = None,
+    aggregation: Annotated[
+        str | None, typer.Option(help="How a stage's blocks become one: nga, sum, mean, concat or attention.")
+    ] = None,
+    prompt_tokens: Annotated[int | None, typer.Option(help="Prompt tokens per block; 0 leaves CLIP frozen.")] = None,
     precision: Precision = None,
     compile: Compile = None,
     workers: Workers = None,
@@ -172,9 +158,11 @@ def evaluate(
     blocks: Blocks = None,
     pamr: Pamr = 0,
     cross: Annotated[
-        bool, typer.Option(help="Data of another preset than the checkpoint's; all classes alike.")
+        bool, typer.Option(help="Score on another data set than the checkpoint's, all classes alike.")
     ] = False,
-    split: Annotated[str | None, typer.Option(help="Which fixed set; what results are reported on by default.")] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Which fixed set to score; by default the one that results are reported on.")
+    ] = None,
     limit: Limit = None,
     precision: Precision = None,
     compile: Compile = None,
@@ -190,10 +178,8 @@ def evaluate(
     With --method, a frozen CLIP without any training, on the pictures of any preset; `--preset training-free` reads
     them as the papers do.
     """
-    from cascadeclip.evaluation.run import summarise, table
-    from cascadeclip.files import check_writable, write_json
-    from cascadeclip.plots.evaluation import plot_class_iou
-    from cascadeclip.plots.figure import save_figure
+    from cascadeclip.cli.scoring import score_checkpoint, score_method, show_scores
+    from cascadeclip.files import check_writable
 
     chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
     how = changed(chosen.training, precision=precision, compile=compile, workers=workers)
@@ -203,47 +189,16 @@ def evaluate(
         check_writable(out)
     run = dict(split=split, limit=limit, out=out, predictions=predictions, progress=True)
     if method is not None:
-        from cascadeclip.cli.methods import score_method
-
         name, scores = method, score_method(chosen, method, checkpoint, cross, blocks, pamr, run)
     else:
         name = checkpoint or chosen.name
         built_on = dict(clip=clip, clip_weights=None if clip_weights == "random" else clip_weights)
-        chosen, scores, origins = _score_checkpoint(chosen, name, built_on, cross, blocks, pamr, run)
+        chosen, scores, origins = score_checkpoint(chosen, name, built_on, cross, blocks, pamr, run)
     if not _process().is_main_process:
         return
-    report = summarise(chosen, scores) | ({"mIoU": scores.mean_iou(scores.names)} if method is not None else {})
-    print(*origins, sep="\n")
-    print(table({Path(name).stem[:12]: report}))
-    if per_class:
-        for word, value in zip(scores.names, scores.iou, strict=True):
-            print(f"{word + (' (unseen)' if word in scores.unseen else ''):24}{100 * value:6.1f}")
-    if out is not None:
-        by_class = dict(zip(scores.names, scores.iou, strict=True))
-        write_json(out / "scores.json", report | {"per_class": by_class, "origins": list(origins)})
-        save_figure(plot_class_iou(scores), out / "scores.png")
-        print(f"wrote {out / 'scores.json'} and {out / 'scores.png'}")
-
-
-def _score_checkpoint(
-    preset: "Preset", name: str, built_on: dict[str, Any], cross: bool, blocks: str | None, pamr: int,
-    run: dict[str, Any],
-) -> "tuple[Preset, Scores, tuple[str, ...]]":  # fmt: skip
-    """The preset as it was scored, the scores, and where the model's tensors came from."""
-    from cascadeclip.evaluation.run import score
-    from cascadeclip.segmenter import load
-
-    if blocks is not None or pamr:
-        raise InputError("--blocks and --pamr belong to --method: a checkpoint is scored as it was trained")
-    segmenter = load(name, preset=preset, device=_process().device, **built_on)
-    if cross:
-        preset = replace(preset, unseen=(), unseen_groups={}, seen_offset=0.0)
-    elif segmenter.seen != preset.seen:
-        raise InputError(
-            f"{name} saw other classes in training than preset {preset.name!r} calls seen; to try it on other data: "
-            "--cross"
-        )
-    return preset, score(preset, segmenter.clip, segmenter.model, **run), segmenter.origins
+    show_scores(
+        chosen, scores, Path(name).stem[:12], origins, per_class=per_class, out=out, all_alike=method is not None
+    )
 
 
 @app.command()
@@ -253,11 +208,11 @@ def experiments(
     ] = None,
     preset: PresetName = "mini",
     data_root: DataRoot = None,
-    seeds: Annotated[int, typer.Option(min=1, help="How many, from 0 on; the same for every row.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=2, help="Of training; 1200 on mini, else the preset's.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="The preset's by default.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from 0 on; the same for every row.")] = 3,
+    steps: Annotated[int | None, typer.Option(min=2, help="Training steps; 1200 on mini, else the preset's.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures per step; the preset's by default.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that train at the same time, for CPUs.")] = 1,
-    limit: Annotated[int | None, typer.Option(min=1, help="Test pictures; all by default.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Number of test pictures; all by default.")] = None,
     smoke: Annotated[
         bool, typer.Option("--smoke", help="2 steps of 2 on 10 pictures: does every row run? No result.")
     ] = False,
@@ -290,10 +245,12 @@ def experiments(
 
 @app.command()
 def bench(
-    preset: Annotated[list[str] | None, typer.Option(help="Which; again for more. By default mini and voc12.")] = None,
+    preset: Annotated[
+        list[str] | None, typer.Option(help="Preset to measure; may be given several times. By default mini and voc12.")
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures at once.")] = 1,
     image_size: ImageSize = None,
-    classes: Annotated[int | None, typer.Option(min=1, help="How many; the preset's by default.")] = None,
+    classes: Annotated[int | None, typer.Option(min=1, help="Number of classes; the preset's by default.")] = None,
     precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16 (CUDA).")] = "fp32",
     compile: Compile = False,
     repeats: Annotated[int, typer.Option(min=1, help="Timed runs of each.")] = 5,
@@ -322,7 +279,9 @@ def segment(
     clip: ClipName = None,
     clip_weights: ClipWeights = None,
     blocks: Blocks = None,
-    templates: Annotated[str | None, typer.Option(help="Of a --method: one, scene15, openai80 or mini.")] = None,
+    templates: Annotated[
+        str | None, typer.Option(help="Sentences for a --method: one, scene15, openai80 or mini.")
+    ] = None,
     pamr: Pamr = 0,
     background: Background = None,
     out: Annotated[Path, typer.Option(help="Where the picture of the result goes.")] = Path("segmentation.png"),
@@ -347,7 +306,7 @@ def segment(
         result = load(name, preset=chosen, device=device, clip_weights=clip_weights).segment(image, words, **how)
         found, figure = {"": result}, result.plot()
     else:
-        from cascadeclip.cli.methods import segment_by_method
+        from cascadeclip.cli.segmenting import segment_by_method
 
         if checkpoint is not None:
             raise InputError("--method needs no training: leave out --checkpoint, and give --clip for another CLIP")
@@ -376,28 +335,10 @@ def main() -> None:
     try:
         app()
     except (InputError, OSError, MemoryError, RuntimeError) as error:
-        if (words := _in_words(error)) is None:
+        if (words := in_words(error)) is None:
             raise
-        _end_bars()
+        end_bars()
         sys.exit(f"cascadeclip: {words}")
-
-
-def _in_words(error: Exception) -> str | None:
-    """What users have to know of an error; None for one that is the package's own mistake."""
-    if isinstance(error, InputError):
-        return str(error)
-    if isinstance(error, OSError):
-        return f"the system refuses: {error}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
-        return "not enough memory: try smaller pictures or batches, --accumulate, or fewer words at once"
-    return None
-
-
-def _end_bars() -> None:
-    """A progress bar that an error cut off gets its line's end, so that the message has a line of its own."""
-    if (tqdm := sys.modules.get("tqdm")) is not None:
-        for bar in list(getattr(tqdm.tqdm, "_instances", ())):
-            bar.close()
 
 
 if __name__ == "__main__":

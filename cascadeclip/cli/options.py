@@ -20,13 +20,19 @@ PresetName = Annotated[
                       "a --method) -training-free.")
 ]  # fmt: skip
 DataRoot = Annotated[Path | None, typer.Option(help="Folder with the benchmarks' data (voc12, context59, coco-stuff).")]
-ImageSize = Annotated[int | None, typer.Option(help="px; side of crops and windows, for small tries of a benchmark.")]
+ImageSize = Annotated[
+    int | None, typer.Option(help="Side of crops and windows in px, to try a benchmark on a small scale.")
+]
 Own = Annotated[
     Path | None, typer.Option(help="Instead of a preset: a JSON file about your own data; `data init` makes one.")
 ]
 ClipName = Annotated[str | None, typer.Option("--clip", help="Another CLIP of open_clip, e.g. ViT-L-14-quickgelu.")]
-ClipWeights = Annotated[str | None, typer.Option(help="Its weights: open_clip's tag, a file, or 'random' for a try.")]
-Unseen = Annotated[str | None, typer.Option(help="Another split: the unseen classes, separated by commas.")]
+ClipWeights = Annotated[
+    str | None, typer.Option(help="CLIP's weights: open_clip's tag, a file, or 'random' to try things out.")
+]
+Unseen = Annotated[
+    str | None, typer.Option(help="Unseen classes, separated by commas, for another split than the preset's.")
+]
 Compile = Annotated[
     bool | None, typer.Option(help="torch.compile the model: minutes at the start, then often faster. For long runs.")
 ]

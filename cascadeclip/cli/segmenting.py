@@ -1,33 +1,18 @@
-"""What `--method` does: a frozen CLIP instead of a checkpoint."""
+"""What `segment --method` does: a frozen CLIP segments a picture, by one method or by all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from cascadeclip.analysis.dense.registry import METHODS, get_method
-from cascadeclip.analysis.dense.scoring import score_training_free
 from cascadeclip.analysis.dense.segment import segment_by_methods
-from cascadeclip.cli.options import blocks_of
 from cascadeclip.clip.load import MINI, load_clip
-from cascadeclip.errors import InputError
-from cascadeclip.evaluation.scores import Scores
 from cascadeclip.plots.dense import plot_methods
 from cascadeclip.plots.figure import Figure
-from cascadeclip.presets import Preset
 from cascadeclip.processes import this_process
 from cascadeclip.segmenter import Segmentation
 
 OPENAI = ("ViT-B-16", "openai")  # what is taken where only half is said
-
-
-def score_method(
-    preset: Preset, method: str, checkpoint: str | None, cross: bool, blocks: str | None, pamr: int, run: dict[str, Any]
-) -> Scores:
-    """`evaluate --method`; an `InputError` for what only checkpoints have."""
-    if checkpoint is not None or cross:
-        raise InputError("--method needs no training: leave out --checkpoint and --cross")
-    get_method(method)  # before CLIP is fetched
-    return score_training_free(preset, method, blocks=blocks_of(blocks), pamr=pamr, **run)
 
 
 def segment_by_method(

@@ -1,0 +1,73 @@
+"""What `evaluate` does: scores a checkpoint, or a frozen CLIP by a `--method`, on a preset's pictures."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cascadeclip.analysis.dense.registry import get_method
+from cascadeclip.analysis.dense.scoring import score_training_free
+from cascadeclip.cli.options import blocks_of
+from cascadeclip.errors import InputError
+from cascadeclip.evaluation.run import score, summarise, table
+from cascadeclip.evaluation.scores import Scores
+from cascadeclip.files import write_json
+from cascadeclip.plots.evaluation import plot_class_iou
+from cascadeclip.plots.figure import save_figure
+from cascadeclip.presets import Preset
+from cascadeclip.processes import this_process
+from cascadeclip.segmenter import load
+
+
+def score_checkpoint(
+    preset: Preset, name: str, built_on: dict[str, Any], cross: bool, blocks: str | None, pamr: int,
+    run: dict[str, Any],
+) -> tuple[Preset, Scores, tuple[str, ...]]:  # fmt: skip
+    """The preset as it was scored, the scores, and where the model's tensors came from."""
+    if blocks is not None or pamr:
+        raise InputError("--blocks and --pamr belong to --method: a checkpoint is scored as it was trained")
+    segmenter = load(name, preset=preset, device=this_process().device, **built_on)
+    if cross:
+        preset = replace(preset, unseen=(), unseen_groups={}, seen_offset=0.0)
+    elif segmenter.seen != preset.seen:
+        raise InputError(
+            f"{name} saw other classes in training than preset {preset.name!r} calls seen; to try it on other data: "
+            "--cross"
+        )
+    return preset, score(preset, segmenter.clip, segmenter.model, **run), segmenter.origins
+
+
+def score_method(
+    preset: Preset, method: str, checkpoint: str | None, cross: bool, blocks: str | None, pamr: int, run: dict[str, Any]
+) -> Scores:
+    """`evaluate --method`; an `InputError` for what only checkpoints have."""
+    if checkpoint is not None or cross:
+        raise InputError("--method needs no training: leave out --checkpoint and --cross")
+    get_method(method)  # before CLIP is fetched
+    return score_training_free(preset, method, blocks=blocks_of(blocks), pamr=pamr, **run)
+
+
+def show_scores(
+    preset: Preset, scores: Scores, title: str, origins: tuple[str, ...], *, per_class: bool, out: Path | None,
+    all_alike: bool,
+) -> None:  # fmt: skip
+    """Print the scores and write `scores.json` and `scores.png` into `out`, in the main process.
+
+    Args:
+        title: of the table's row.
+        origins: where the model's tensors came from.
+        per_class: also print every class's IoU.
+        all_alike: also give the mean over all classes, which have nothing to do with training.
+    """
+    if not this_process().is_main_process:
+        return
+    report = summarise(preset, scores) | ({"mIoU": scores.mean_iou(scores.names)} if all_alike else {})
+    print(*origins, sep="\n")
+    print(table({title: report}))
+    if per_class:
+        for word, value in zip(scores.names, scores.iou, strict=True):
+            print(f"{word + (' (unseen)' if word in scores.unseen else ''):24}{100 * value:6.1f}")
+    if out is not None:
+        by_class = dict(zip(scores.names, scores.iou, strict=True))
+        write_json(out / "scores.json", report | {"per_class": by_class, "origins": list(origins)})
+        save_figure(plot_class_iou(scores), out / "scores.png")
+        print(f"wrote {out / 'scores.json'} and {out / 'scores.png'}")
