@@ -194,11 +194,8 @@ def evaluate(
         name = checkpoint or chosen.name
         built_on = dict(clip=clip, clip_weights=None if clip_weights == "random" else clip_weights)
         chosen, scores, origins = score_checkpoint(chosen, name, built_on, cross, blocks, pamr, run)
-    if not _process().is_main_process:
-        return
-    show_scores(
-        chosen, scores, Path(name).stem[:12], origins, per_class=per_class, out=out, all_alike=method is not None
-    )
+    title, all_alike = Path(name).stem[:12], method is not None
+    show_scores(chosen, scores, title, origins, per_class=per_class, out=out, all_alike=all_alike)
 
 
 @app.command()

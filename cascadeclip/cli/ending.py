@@ -1,4 +1,4 @@
-"""How a command ends that is interrupted, gets bad input or runs out of memory: with one line that says what happened."""
+"""How a command ends that is interrupted, gets bad input or runs out of memory: one line says what happened."""
 
 import sys
 from typing import Any
