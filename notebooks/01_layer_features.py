@@ -157,7 +157,7 @@ for width in (16, 192, 768):
 # %%
 place = torch.randint(1, tokens.shape[2], (len(scenes),), generator=generator)
 one_patch = tokens[:, torch.arange(len(scenes)), place].float()
-likeness = {}
+cka_of = {}
 for name, samples, debiased in (
     ("class tokens, debiased", class_tokens, True),
     ("class tokens, naive", class_tokens, False),
@@ -166,25 +166,25 @@ for name, samples, debiased in (
     cka = CKA(debiased=debiased)
     for some in samples.split(80, dim=1):
         cka.update(list(some))
-    likeness[name] = cka.result().numpy()
-plot_matrices(likeness, "CKA")
+    cka_of[name] = cka.result().numpy()
+plot_matrices(cka_of, "CKA")
 
 # %%
 for name in ("class tokens, debiased", "one patch each, debiased"):
-    near = " ".join(f"{value:.2f}" for value in np.diag(likeness[name], 1))
-    far = ", ".join(f"{a} and {b}: {likeness[name][a - 1, b - 1]:.2f}" for a, b in ((1, 12), (3, 12), (6, 12), (9, 12)))
+    near = " ".join(f"{value:.2f}" for value in np.diag(cka_of[name], 1))
+    far = ", ".join(f"{a} and {b}: {cka_of[name][a - 1, b - 1]:.2f}" for a, b in ((1, 12), (3, 12), (6, 12), (9, 12)))
     print(f"{name}\n  neighbours 1-2 to 11-12: {near}\n  {far}")
 
 # %%
 # NBVAL_CHECK_OUTPUT
-debiased, naive, patch = likeness.values()
+debiased, naive, patch = cka_of.values()
 print("block 1 is the one least like the last:", int(debiased[-1].argmin()) == 0)
-print("the likeness of neighbours from block 6 on exceeds 0.7:", bool(np.diag(debiased, 1)[5:].min() > 0.7))
+print("the similarity of neighbours from block 6 on exceeds 0.7:", bool(np.diag(debiased, 1)[5:].min() > 0.7))
 print("the naive estimate is higher for every pair:", bool((naive >= debiased - 1e-9).all()))
 
 # %% [markdown]
-# Class tokens first: from block 6 on, neighbours are very alike (above 0.8). Likeness falls with distance, and block 1
-# stands apart from all. Patch tokens change less from one block to the next (above 0.9 everywhere), yet over many
+# Class tokens first: from block 6 on, neighbours are very alike (above 0.8). Similarity falls with distance, and block
+# 1 stands apart from all. Patch tokens change less from one block to the next (above 0.9 everywhere), yet over many
 # blocks they drift as well: blocks 6 and 12, the first and the last that the cascade reads, have about 0.7, blocks 1
 # and 12 about 0.3. So distant blocks arrange the same pictures differently. That is another *geometry*; it does not say
 # that one block holds information which the other lacks. What can be read from a block is the next question. The naive
@@ -405,9 +405,9 @@ print(f"gain of things {gains[0]:.1f}, of stuff {gains[1]:.1f} points")
 #
 # 1. Feature maps can be compared only if mean, axes, signs and range are fixed once for all pictures; then textures
 #    (early), whole objects (middle), and objects on backgrounds that have become alike (late) can be seen.
-# 2. From block 6 on, neighbours are very alike; likeness falls with distance: distant blocks arrange the same pictures
-#    differently. The debiased CKA says so without flattering; the naive one scores noise, the more the smaller the
-#    batch.
+# 2. From block 6 on, neighbours are very alike; similarity falls with distance: distant blocks arrange the same
+#    pictures differently. The debiased CKA says so without flattering; the naive one scores noise, the more the
+#    smaller the batch.
 # 3. Probes with controls: classes are read off best in the middle (mIoU about 32 against 27 at the last block), and a
 #    model that reads the last block alone gives that up. For borders the difference between blocks is tiny here.
 #

@@ -1,4 +1,4 @@
-"""Measurements on the features of a tower's blocks: likeness of layers, colours, attention, linear probes.
+"""Measurements on the features of a tower's blocks: similarity of layers, colours, attention, linear probes.
 
 Arrays are numpy, one per block: patch tokens (images, N, D) float, labels (images, N) or (images, H, W) integer.
 """
@@ -18,7 +18,7 @@ from torch import Tensor
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import class_iou, picture_counts
 
-# --- likeness of layers: CKA ---------------------------------------------------------------------------------------
+# --- similarity of layers: CKA ---------------------------------------------------------------------------------------
 
 
 class CKA:

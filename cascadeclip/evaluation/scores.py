@@ -46,7 +46,7 @@ def predict(
         stride: px from window to window; 5/6 of the window by default.
 
     Returns:
-        (B, C, H, W) float32: sigmoid of the summed mask logits, less the offset.
+        (B, C, H, W) float32: sigmoid of the summed mask logits, minus the offset.
 
     Raises:
         InputError: a seen index that no class has, a stride that leaves gaps, or mask logits or an offset that are no
@@ -105,7 +105,7 @@ def window_starts(length: int, window: int, stride: int) -> list[int]:
 def _scores(
     model: CascadeCLIP, mask_logits: Tensor, size: Sequence[int], offset: Tensor
 ) -> Iterator[tuple[slice, Tensor]]:
-    """Probabilities less the offset, few classes at a time: what is made in between stays in a processor's cache.
+    """Probabilities minus the offset, few classes at a time: what is made in between stays in a processor's cache.
 
     Args:
         mask_logits: (B, C, h, w).

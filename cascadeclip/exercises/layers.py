@@ -16,7 +16,7 @@ from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes, collate
 from cascadeclip.data.transforms import normalise
 from cascadeclip.exercises.checking import CASES, Ask, Exercise, Part, Test, Wrong, expect, integer, shaped
-from cascadeclip.exercises.likeness import cka_bounds, cka_noise, cka_value, gap_test
+from cascadeclip.exercises.similarity import cka_bounds, cka_noise, cka_value, gap_test
 from cascadeclip.model.tower import build_tower
 from cascadeclip.processes import own_draws
 

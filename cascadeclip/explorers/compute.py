@@ -119,9 +119,9 @@ def layer_maps(layers: Layers, colours: FeatureColours, text: Tensor, row: int, 
         raise InputError(f"patch ({row}, {column}) is outside the picture, which has {height} x {width} patches")
     patch, units = row * width + column, F.normalize(layers.tokens, dim=-1)
     flat = {
-        "likeness to the patch": torch.einsum("lnd,ld->ln", units, units[:, patch]),
+        "similarity to the patch": torch.einsum("lnd,ld->ln", units, units[:, patch]),
         "colours": np.stack([colours(block, tokens) for block, tokens in enumerate(layers.tokens.numpy())]),
-        "likeness to the word": layers.joint @ text.cpu().float(),
+        "similarity to the word": layers.joint @ text.cpu().float(),
         "attention of the patch": layers.attention[:, patch].float() * (height * width),
     }
     arrays = {name: np.asarray(values) for name, values in flat.items()}

@@ -41,7 +41,7 @@ def draw_layers(
     """
     blocks, high, wide = next(iter(maps.values())).shape[:3]
     large, small, tall = _layer_boxes(blocks, (high, wide))
-    drawing, titles = Drawing(tall), {"likeness to the word": f"likeness to “{word}”"}
+    drawing, titles = Drawing(tall), {"similarity to the word": f"similarity to “{word}”"}
     drawing.panel(large[0], image, "picture and its patch")
     for box, (name, values) in zip(large[1:], maps.items(), strict=True):
         one, title = values[block - 1], titles.get(name, name)

@@ -1,4 +1,4 @@
-"""Figures of layers: feature maps, likeness matrices, and curves over blocks. Each draws and returns one figure."""
+"""Figures of layers: feature maps, similarity matrices, and curves over blocks. Each draws and returns one figure."""
 
 from collections.abc import Mapping, Sequence
 

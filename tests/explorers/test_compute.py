@@ -122,13 +122,13 @@ def test_maps_of_one_patch_and_one_word(pictures, visual, text):
     layers = compute.read_layers(visual, pictures[1].image)
     colours = compute.fit_colours(visual, [picture.image for picture in pictures], samples=200)
     maps = compute.layer_maps(layers, colours, text[3], row=2, column=5)
-    assert list(maps) == ["likeness to the patch", "colours", "likeness to the word", "attention of the patch"]
+    assert list(maps) == ["similarity to the patch", "colours", "similarity to the word", "attention of the patch"]
     assert [found.shape for found in maps.values()] == [(12, 12, 12), (12, 12, 12, 3), (12, 12, 12), (12, 12, 12)]
     own, other = layers.tokens[6, 2 * 12 + 5], layers.tokens[6, 7 * 12 + 1]
     cosine = torch.nn.functional.cosine_similarity(own, other, dim=0).item()
-    assert maps["likeness to the patch"][6, 7, 1] == pytest.approx(cosine, abs=1e-5)
-    assert maps["likeness to the patch"][:, 2, 5] == pytest.approx(1, abs=1e-5)
-    assert maps["likeness to the word"][11, 4, 9] == pytest.approx((layers.joint[11, 57] @ text[3]).item(), abs=1e-5)
+    assert maps["similarity to the patch"][6, 7, 1] == pytest.approx(cosine, abs=1e-5)
+    assert maps["similarity to the patch"][:, 2, 5] == pytest.approx(1, abs=1e-5)
+    assert maps["similarity to the word"][11, 4, 9] == pytest.approx((layers.joint[11, 57] @ text[3]).item(), abs=1e-5)
     assert maps["attention of the patch"][3, 0, 8] == pytest.approx(144 * layers.attention[3, 29, 8].item(), rel=1e-5)
     assert np.allclose(maps["colours"][4, 1, 1], colours(4, layers.tokens[4, 13][None].numpy())[0])
     with pytest.raises(InputError, match=r"\(12, 0\)"):

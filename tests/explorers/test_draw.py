@@ -99,21 +99,21 @@ def test_heat_spans_its_own_range_or_a_given_one():
 
 def layer_example(blocks=5, grid=(3, 4)):
     values = np.random.default_rng(0).random((blocks, *grid))
-    return {"likeness to the patch": values, "colours": np.random.default_rng(1).random((blocks, *grid, 3)),
-            "likeness to the word": values + 1, "attention of the patch": values * 3}  # fmt: skip
+    return {"similarity to the patch": values, "colours": np.random.default_rng(1).random((blocks, *grid, 3)),
+            "similarity to the word": values + 1, "attention of the patch": values * 3}  # fmt: skip
 
 
 def test_layers_figure_shows_one_block_large_and_all_small(drawn):
     maps, image = layer_example(), np.zeros((6, 8, 3), np.uint8)
     draw.draw_layers(image, maps, 2, 1, 3, "owl")
-    picture, likeness, colours, word, attention, sheet = (panel for _, panel in drawn.panels)
+    picture, similarity, colours, word, attention, sheet = (panel for _, panel in drawn.panels)
     assert np.array_equal(picture, image) and np.allclose(colours, maps["colours"][1])
-    assert np.allclose(likeness, heat(maps["likeness to the patch"][1]))
+    assert np.allclose(similarity, heat(maps["similarity to the patch"][1]))
     assert np.allclose(attention, heat(maps["attention of the patch"][1])) and word.shape == (3, 4, 3)
     assert sheet.shape == (4 * 4 - 1, 5 * 5 - 1, 3)
     assert np.allclose(sheet[4:7, 15:19], maps["colours"][3])
-    low, high = maps["likeness to the word"][1].min(), maps["likeness to the word"][1].max()
-    assert f"likeness to “owl”\n{low:.2f} to {high:.2f}" in drawn.texts
+    low, high = maps["similarity to the word"][1].min(), maps["similarity to the word"][1].max()
+    assert f"similarity to “owl”\n{low:.2f} to {high:.2f}" in drawn.texts
     assert [text for text in drawn.texts if text.isdigit()] == ["1", "2", "3", "4", "5"] and "block" in drawn.texts
 
 

@@ -80,7 +80,7 @@ def _averaged(patches: Tensor, weights: Tensor) -> Tensor:
 
 
 def _attended(block: ResidualAttentionBlock, patches: Tensor, alike: Tensor) -> Tensor:
-    """The block's attention of patches to patches, half by keys and half by likeness: (B, N, D) -> (B, N, D)."""
+    """The block's attention of patches to patches, half by keys and half by similarity: (B, N, D) -> (B, N, D)."""
     _, key, value = queries_keys_values(block, block.ln_1(patches))
     above = 3 * (alike - alike.mean((1, 2), keepdim=True))
     liked = above.masked_fill(above < 0, -torch.inf).softmax(-1)[:, None] @ value
