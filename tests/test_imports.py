@@ -1,5 +1,6 @@
 """Imports run one way through the package's rooms, and what is heavy is imported when it is used."""
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -32,6 +33,15 @@ def test_no_module_imports_itself_by_a_detour():
 def test_every_room_has_its_place():
     rooms = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert rooms - {"__init__"} == set(ORDER)
+
+
+@pytest.mark.parametrize("room", sorted(PACKAGE.rglob("*/__init__.py")), ids=lambda room: room.parent.name)
+def test_a_room_says_what_every_file_in_it_is_for(room):
+    said = ast.get_docstring(ast.parse(room.read_text()))
+    files = {path.stem for path in room.parent.glob("[a-z]*.py")} | {
+        path.parent.name for path in room.parent.glob("*/*.py")
+    }
+    assert {name for name in files if f"`{name}`" not in said} == set()
 
 
 def write(root: Path, **files: str) -> Path:

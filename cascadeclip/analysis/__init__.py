@@ -2,7 +2,7 @@
 (`layers`), where they stand toward the text (`alignment`), changes to the last block (`surgery`), methods that segment
 with them without training (`dense`), and pictures to look at (`pictures`).
 
-Imports everything from `model` to `segmenter`, and draws nothing.
+It may import all from `model` to `segmenter`, and draws nothing.
 """
 
 from typing import TYPE_CHECKING

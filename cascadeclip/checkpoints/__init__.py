@@ -1,7 +1,7 @@
 """Models in files: the package's own checkpoints (`own`) and those in the layout of Cascade-CLIP's and ZegCLIP's
 authors (`authors`). `load_any` reads either.
 
-Imports `model`, `clip` and `files`.
+Of other rooms it may import `model`, `data` and `clip`.
 """
 
 from typing import TYPE_CHECKING

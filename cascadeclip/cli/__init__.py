@@ -1,6 +1,7 @@
-"""The command `cascadeclip`: its commands (`commands`) and what their options are called and mean (`options`).
+"""The command `cascadeclip`: its commands (`commands`, `data`), what their options are called and mean (`options`),
+what `evaluate` and `segment` do (`scoring`, `segmenting`), and how a command ends that cannot finish (`ending`).
 
-Imports everything, but only inside the command that needs it: help and a mistyped option answer at once.
+It may import everything, but only inside the command that needs it: help and a mistyped option answer at once.
 """
 
 from typing import TYPE_CHECKING

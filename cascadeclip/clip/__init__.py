@@ -1,6 +1,7 @@
-"""The CLIP that a cascade builds on: any plain ViT of open_clip (`load`), or Mini-CLIP, which is shipped (`mini`).
+"""The CLIP that a cascade builds on: any plain ViT of open_clip (`load`), or Mini-CLIP, which is shipped (`mini`); and
+how words become classes, with synonyms, sentences and a background (`vocabulary`).
 
-Imports `model` and, for the words that Mini-CLIP knows, `data`.
+Of other rooms it may import `model` and, for the words that Mini-CLIP knows, `data`.
 """
 
 from typing import TYPE_CHECKING

@@ -1,10 +1,10 @@
 """Pictures and their labels: the drawn world EmojiScenes (`emojiscenes`, `textures`), the benchmarks and their class
-words (`benchmarks`, `classes`, `words`), folders of pictures and masks (`folders`, `images`, `labels`), anybody's own
-data (`own`, `coco`), what is done to a picture before
-a model reads it (`transforms`), and the order that training reads pictures in (`stream`). `prepare` lays the
-benchmarks' folders out.
+words (`benchmarks`, `classes`), folders of pictures and masks (`folders`, `images`, `labels`), anybody's own data
+(`own`, `coco`), which is described (`look`) and checked (`check`) before use, what is done to a picture before a model
+reads it (`transforms`), and the order that training reads pictures in (`stream`). Words, file names and data sets are
+checked and told apart by `words`, `names` and `identity`. `prepare` lays the benchmarks' folders out.
 
-Imports nothing of the package but `errors` and `files`.
+It imports no other room.
 """
 
 from typing import TYPE_CHECKING

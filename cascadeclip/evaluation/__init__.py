@@ -1,8 +1,8 @@
 """Judging a model: predictions over windows, the confusion matrix and the means over seen and unseen classes
 (`scores`), a whole evaluation that can be stopped and shared among processes (`run`), where a model fails
-(`diagnostics`), and how sure a number is (`resampling`).
+(`diagnostics`, `contours`), how sure a number is (`resampling`), and scores refined along edges (`refine`).
 
-Imports `model`, `data`, `clip`, `checkpoints` and `presets`.
+Of other rooms it may import all from `model` to `checkpoints`, and `presets`.
 """
 
 from typing import TYPE_CHECKING

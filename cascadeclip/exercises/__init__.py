@@ -2,6 +2,9 @@
 
 A test cell ends with `grade("nga_weights", globals(), seed)`: it runs the function of that name on random inputs,
 prints what holds and what is wrong, and returns the points. Copied, moved and deleted cells do not matter to it.
+
+The checkers: `layers` with `similarity` (assignment 1), `pieces` with `decoding` (2), `budget` with `contest` (3), all
+on `checking`. `build` makes the notebooks, `grading` is what nbgrader runs.
 """
 
 from collections.abc import Mapping

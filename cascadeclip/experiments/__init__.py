@@ -1,7 +1,8 @@
 """What is run and reported as a whole: the paper's comparisons (`comparisons` says which, `run` trains and scores them,
-`report` writes their tables), the demo (`demo`), and what presets cost on a device (`bench`, `bench_report`).
+`curves` follows their trainings, `report` writes their tables), the demo (`demo`), and what presets cost on a device
+(`bench`, `bench_report`).
 
-Imports everything from `model` to `plots`.
+It may import all rooms from `model` to `plots`.
 """
 
 from typing import TYPE_CHECKING

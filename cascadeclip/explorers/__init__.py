@@ -1,7 +1,7 @@
 """Explorers to play with in a notebook (`widgets`, on `base` and `clickable`): what they compute (`compute`, `surgery`)
 and how it is drawn (`draw`, on `canvas`). Needs the extra `notebooks`.
 
-Imports everything from `model` to `analysis`.
+It may import all rooms from `model` to `analysis`, but not `plots`: it draws by itself, quickly.
 """
 
 from typing import TYPE_CHECKING

@@ -2,7 +2,7 @@
 `encoder`, `spectral`), the cascade of decoders on top of it (`cascade`), the loss that trains it (`losses`), and how
 masks are brought to another size (`resize`).
 
-Imports nothing of the package but `config` and `errors`.
+It imports no other room, only `config` and `errors`.
 """
 
 from typing import TYPE_CHECKING

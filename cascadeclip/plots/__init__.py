@@ -1,6 +1,8 @@
-"""Figures, as matplotlib draws them: every function returns one, none shows or saves it (`save_figure` does).
+"""Figures, as matplotlib draws them: of pictures and their segmentations (`segmentation`, `dense`), of CLIP's layers
+(`layers`), of the cascade's decoders (`decoders`) and of evaluations (`evaluation`). Every function returns a `figure`;
+none shows or saves it (`save_figure` does).
 
-Imports everything from `model` to `analysis`.
+It may import all rooms from `model` to `analysis`.
 """
 
 from typing import TYPE_CHECKING

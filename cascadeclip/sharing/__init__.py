@@ -1,6 +1,6 @@
 """Segmenters for others: as folders and on the Hugging Face Hub (`hub`), and as ONNX files (`onnx`).
 
-Imports `model`, `data`, `clip` and `checkpoints`; the segmenter itself builds on `hub`.
+Of other rooms it may import all from `model` to `checkpoints`; the segmenter itself builds on `hub`.
 """
 
 from typing import TYPE_CHECKING

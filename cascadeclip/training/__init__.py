@@ -1,8 +1,8 @@
-"""Training: the loop over batches (`loop`; what it may know is in `labels`, its processes are in `launcher`), the
-training of a preset in a folder, which goes on where it was stopped (`run`), and a seen offset chosen on held-out
-classes (`calibrate`).
+"""Training: the loop over batches (`loop`; its labels come from `labels`, its processes from `launcher`, and it
+resumes from a `state`), the training of a preset in a folder, which goes on where it was stopped (`run`), its scores on
+the way (`validation`), and a seen offset chosen on held-out classes (`calibrate`).
 
-Imports everything from `model` to `evaluation`.
+It may import all rooms from `model` to `evaluation`.
 """
 
 from typing import TYPE_CHECKING

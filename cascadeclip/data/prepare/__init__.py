@@ -1,7 +1,7 @@
 """Benchmarks from their originals to folders that `data.benchmarks` reads: archives are fetched and unpacked (`fetch`),
 laid out (`originals`), and looked through (`verify`). The scripts in `data_scripts/` call this.
 
-Imports the rest of `data`, `errors` and `files`.
+It may import the rest of `data`, and no other room.
 """
 
 from typing import TYPE_CHECKING
