@@ -77,9 +77,14 @@ def predict(
                     total[:, part] = scores
                 else:
                     total[:, part, *view] += scores
+    _check_finite(finite)
+    return total if alone else total.div_(visits)
+
+
+def _check_finite(finite: Tensor) -> None:
+    """An `InputError` unless a bool of a device is true; the host waits for the device here."""
     if not finite:
         raise InputError("the mask logits are NaN or infinite: the model's weights, the picture or the text hold such")
-    return total if alone else total.div_(visits)
 
 
 def windows_over(height: int, width: int, window: int | None, stride: int | None) -> list[tuple[slice, slice]]:
