@@ -49,11 +49,10 @@ lint: $(READY)
 clean:
 	rm -rf .venv build dist *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
-# One pip call for everything, so that torch, torchvision and open_clip_torch are chosen to fit each other. In pip's
-# default mode the checkout itself, which has the package's name, would hide it from Python started one folder above.
+# One pip call for everything, so that torch, torchvision and open_clip_torch are chosen to fit each other.
 $(READY): pyproject.toml
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || \
 		{ echo "$(PYTHON) is missing or older than Python 3.11: try 'make PYTHON=python3.12 $(MAKECMDGOALS)'" >&2; exit 1; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --disable-pip-version-check --config-settings editable_mode=compat -e ".[all]"
+	$(BIN)/python -m pip install --disable-pip-version-check -e ".[all]"
 	@touch $@

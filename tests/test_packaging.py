@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import sys
 import tomllib
 import zipfile
@@ -31,6 +32,24 @@ def test_environment_installs_what_pyproject_says(project):
     assert re.split("[=<>]", python)[0] == "python" and pip == "pip"
     assert Version(python.split("=")[1]) in SpecifierSet(project["requires-python"])
     assert by_pip == {"pip": ["-e .[all]"]}
+
+
+def test_an_editable_install_by_any_client_is_found_one_folder_above_the_checkout(run, tmp_path):
+    """There, the checkout's own folder looks like an empty package of the same name, and is seen before any finder."""
+    checkout, wheel, site = tmp_path / "cascadeclip", tmp_path / "wheel", tmp_path / "site"
+    shutil.copytree(ROOT / "cascadeclip", checkout / "cascadeclip", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / path, checkout)
+    wheel.mkdir()
+    build = f"from setuptools.build_meta import build_editable; print(build_editable({str(wheel)!r}))"
+    name = run(sys.executable, "-c", build, cwd=checkout).split()[-1]
+    zipfile.ZipFile(wheel / name).extractall(site)
+    found = (
+        f"import sys, site; sys.path = [p for p in sys.path if {str(ROOT)!r} not in p]; "
+        f"site.addsitedir({str(site)!r}); import cascadeclip; print(cascadeclip.__file__)"
+    )
+    told = run(sys.executable, "-S", "-c", found, cwd=tmp_path, PYTHONPATH="")
+    assert told.strip() == str(checkout / "cascadeclip" / "__init__.py")
 
 
 def test_requirements_are_ranges_and_all_is_everything(project):
