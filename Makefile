@@ -20,12 +20,13 @@ help:
 demo: $(READY)
 	$(BIN)/cascadeclip demo $(ARGS)
 
-# Small tensors keep one process of one thread per core busier than one process of many threads.
+# Small tensors keep one process of one thread per core busier than one process of many threads. Tests of one file stay
+# in one process: they share what is costly to make.
 test: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup --cov --cov-fail-under=90 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov --cov-fail-under=90 $(ARGS)
 
 test-quick: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder -m "not slow" $(ARGS)
 
 gpu-check: $(READY)
 	$(BIN)/python tests/support/gpu_check.py $(ARGS)

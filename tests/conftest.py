@@ -26,16 +26,11 @@ TINY_TOWER = dict(image_size=32, patch_size=8, width=32, layers=4, heads=2, embe
 TINY_MODEL = dict(stages=((1, 2), (3,), (4,)), prompt_tokens=3, decoder_heads=2)
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """With several processes, a file's tests stay in one of them, for they share what is costly to make; notebooks,
-    which share nothing, go wherever there is room, and first, for they take longest."""
-    if not config.getoption("numprocesses", None):
-        return
-    for item in items:
-        alone = item.path.name == "test_notebooks.py"
-        item.add_marker(pytest.mark.xdist_group(item.nodeid if alone else str(item.path)))
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """In the processes of pytest-xdist, files with slow tests come first: none shall end long after the others."""
+    if hasattr(config, "workerinput"):
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path.name != "test_notebooks.py", item.path not in slow))
 
 
 @pytest.fixture(scope="session")

@@ -117,7 +117,8 @@ def markdown(comparison: Comparison, rows: Sequence[Row], where: str) -> str:
         elif row.difference is not None:
             found = row.difference["hIoU"]
             low, high = found.interval()
-            change = f"{100 * found.whole:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+            change = f"{100 * found.whole:+.1f}"
+            change += " (one seed)" if np.isnan(low) else f" ({100 * low:+.1f} to {100 * high:+.1f})"
         steps = max((curve.steps[-1] for curve in row.curves), default=0)
         trained = sum(curve.trained for curve in row.curves)
         lines.append(f"| {row.name} | {' | '.join(cells)} | {change} | {steps} | {trained} of {len(row.curves)} runs |")
@@ -160,11 +161,7 @@ def plot_report(report: dict[str, Any]) -> Figure:
             runs = [100 * value for value in row["runs"][key]]
             scores.barh(place + offset, sum(runs) / len(runs), 0.22, color=colour)
             scores.plot(runs, [place + offset] * len(runs), "o", color="black", markersize=3, clip_on=False)
-        if row.get("not_compared"):
-            differences.text(0.5, place, "not trained to the end", transform=differences.get_yaxis_transform(),
-                             ha="center", va="center", fontsize=8, style="italic")  # fmt: skip
-        else:
-            _draw_difference(differences, place, row)
+        _draw_difference(differences, place, row)
     differences.axvline(0, color="black", linewidth=1)
     scores.set_yticks(range(len(rows)), [row["name"] for row in rows])
     scores.invert_yaxis()
@@ -219,8 +216,13 @@ def plot_differences(reports: Sequence[dict[str, Any]]) -> Figure:
 
 
 def _draw_difference(axis: Axes, place: int, row: dict[str, Any]) -> None:
-    """A row's difference in hIoU to the first row, in points, as a dot with its interval; nothing for the first."""
-    if row["difference"]:
-        found = {key: 100 * value for key, value in row["difference"]["hIoU"].items()}
-        axis.plot([found["low"], found["high"]], [place, place], color=HARMONIC_COLOUR, linewidth=2)
-        axis.plot(found["difference"], place, "o", color=HARMONIC_COLOUR)
+    """A row's difference in hIoU to the first row, in points, as a dot with its interval, if there are several seeds;
+    for a row that must not be compared, a word; nothing for the first."""
+    if row.get("not_compared"):
+        middle = axis.get_yaxis_transform()
+        axis.text(0.5, place, "not trained to the end", transform=middle, ha="center", va="center", fontsize=8)
+    elif row["difference"]:
+        found = row["difference"]["hIoU"]
+        if found["low"] is not None:
+            axis.plot([100 * found["low"], 100 * found["high"]], [place, place], color=HARMONIC_COLOUR, linewidth=2)
+        axis.plot(100 * found["difference"], place, "o", color=HARMONIC_COLOUR)

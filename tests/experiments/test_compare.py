@@ -194,6 +194,18 @@ def test_rows_that_still_learn_are_not_compared(rows, tmp_path):
     assert not plot_report(report).axes[1].lines[:-1], "no dot, no interval; the zero line alone"
 
 
+def test_one_seed_has_a_difference_and_no_interval(rows, tmp_path):
+    first, second = (replace(row, runs={key: (0.2,) for key in compare.MEASURES}, curves=DONE[:1]) for row in rows)
+    pictures = second.difference["hIoU"].pictures
+    alone = OverRuns(np.array([0.1]), pictures)
+    second = replace(second, difference=dict.fromkeys(compare.MEASURES, alone))
+    path = write_report(TWO, [first, second], MINI, tmp_path, command="c", limit=None)
+    assert "+10.0 (one seed)" in path.read_text()
+    report = read_report(path.with_suffix(".json"))
+    for axis in (plot_report(report).axes[1], plot_differences([report]).axes[0]):
+        assert [list(line.get_xdata()) for line in axis.lines[:1]] == [[pytest.approx(10.0)]]
+
+
 def test_the_curves_are_drawn_and_kept(rows, tmp_path):
     path = write_report(TWO, rows, MINI, tmp_path, command="c", limit=None)
     assert path.with_name("two-curves.png").stat().st_size > 5000
