@@ -31,9 +31,11 @@ from cascadeclip.presets import MINI, Preset, get_preset
 from cascadeclip.processes import device
 from cascadeclip.segmenter import load
 from cascadeclip.training.calibrate import calibrated_offset
+from cascadeclip.training.recall import recalling
 from cascadeclip.training.run import fit, on_tower_of, open_clip_of
 from cascadeclip.training.state import FREE
 
+TOKENS = "tokens"  # folder of the mini world's tokens, see `training.recall`: some 4 GB a seed
 MEASURES = ("mIoU_seen", "mIoU_unseen", "hIoU")
 
 
@@ -179,6 +181,7 @@ class _Runs:
     def __init__(self, preset: Preset, clip: Clip, out: Path, limit: int | None, progress: bool):
         self.preset, self.clip, self.out = preset, clip, out
         self.limit, self.progress = limit, progress
+        self.tokens = out.parent / TOKENS if preset.name == MINI.name else None
 
     def counts(self, variant: Variant, seed: int) -> torch.Tensor:
         """Pixel counts (3, pictures, C) of a variant trained with a seed; from the file, if it was done before."""
@@ -229,7 +232,10 @@ class _Runs:
             begin = load(start, preset=preset).model if start is not None else None
             training = replace(training, validate_every=max(1, training.steps // VALIDATIONS))
             shown = replace(preset, eval_data=lambda split: self._first(preset.eval_data(split)))
-            fit(shown, self.clip, model, training, folder, start=begin, validate=True, progress=self.progress)
+            fit(
+                shown, self.clip, model, training, folder, start=begin, validate=True, recall=self.tokens,
+                progress=self.progress,
+            )  # fmt: skip
         return folder
 
     def _score(self, preset: Preset, path: Path, offset: float) -> torch.Tensor:
@@ -237,12 +243,14 @@ class _Runs:
         batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
         text = self.clip.class_embeddings(preset.names, preset.templates)
         seen = [preset.names.index(name) for name in preset.seen]
-        parts = [
-            picture_counts(argmax_at(scores, labels.shape[1:]).cpu(), labels, len(preset.names))
-            for scores, labels in predict_batches(
-                segmenter.model, batches, text, seen, offset, preset.window, preset.stride, preset.training.precision
-            )
-        ]
+        with recalling(segmenter.model, self.tokens):
+            parts = [
+                picture_counts(argmax_at(scores, labels.shape[1:]).cpu(), labels, len(preset.names))
+                for scores, labels in predict_batches(
+                    segmenter.model, batches, text, seen, offset, preset.window, preset.stride,
+                    preset.training.precision,
+                )
+            ]  # fmt: skip
         return torch.cat(parts, dim=1)
 
     def _first(self, data: Dataset[Any]) -> Dataset[Any]:

@@ -4,7 +4,9 @@ Symbols: B images, N = h * w patches, D width of the tower, E joint image-text w
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from open_clip.transformer import VisionTransformer
@@ -14,6 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from cascadeclip.model.spectral import SpectralPrompt
 from cascadeclip.model.tower import embed, frozen_twin, run_block
+
+
+# images, blocks to read -> their tokens, and the grid
+RunTower: TypeAlias = Callable[[Tensor, tuple[int, ...]], tuple[dict[int, Tensor], tuple[int, int]]]
 
 
 @dataclass
@@ -58,6 +64,7 @@ class PromptedEncoder(nn.Module):
         self.taps = taps
         self.class_embedding_twice = class_embedding_twice
         self.recompute = False  # True: blocks are computed again in the backward pass, which saves memory
+        self.recall: RunTower | None = None  # called instead of `run_tower`, see `training.recall`
         layers, (width, embed_dim) = len(visual.transformer.resblocks), visual.proj.shape
         self.prompts: nn.Parameter | None = None
         self.prompt_proj: nn.Linear | None = None
@@ -85,9 +92,21 @@ class PromptedEncoder(nn.Module):
         Raises:
             InputError: another shape.
         """
+        last = len(self.visual.transformer.resblocks)
+        tokens, grid = (self.run_tower if self.recall is None else self.recall)(images, (*self.taps, last))
+        features = {}
+        for position, block in enumerate(self.taps):
+            tapped = self.tap_norms[position](self.prompt_norm(tokens[block][:, 1:]))
+            features[block] = F.normalize(tapped @ self.tap_projections[position], dim=-1)
+        joint = self.visual.ln_post(self.prompt_norm(tokens[last])) @ self.visual.proj
+        features[last] = F.normalize(joint[:, 1:], dim=-1)
+        return EncoderOutput(features, F.normalize(joint[:, 0], dim=-1), grid)
+
+    def run_tower(self, images: Tensor, read: tuple[int, ...]) -> tuple[dict[int, Tensor], tuple[int, int]]:
+        """Tokens (B, 1 + N, D) after the blocks to read, by block number, and the grid (h, w); images as `forward`."""
         tokens, grid = embed(self.visual, images, self.class_embedding_twice)
         blocks = zip(self.visual.transformer.resblocks, self.projected_prompts(len(images)), strict=True)
-        features = {}
+        found = {}
         for block, (module, prompts) in enumerate(blocks, start=1):
             if self.spectral is not None and block in self.spectral_blocks:
                 tokens = self.spectral(tokens, grid)
@@ -95,13 +114,9 @@ class PromptedEncoder(nn.Module):
                 tokens = checkpoint(run_block, module, tokens, prompts, use_reentrant=False)
             else:
                 tokens = run_block(module, tokens, prompts)
-            if block in self.taps:
-                position = self.taps.index(block)
-                tapped = self.tap_norms[position](self.prompt_norm(tokens[:, 1:]))
-                features[block] = F.normalize(tapped @ self.tap_projections[position], dim=-1)
-        joint = self.visual.ln_post(self.prompt_norm(tokens)) @ self.visual.proj
-        features[block] = F.normalize(joint[:, 1:], dim=-1)
-        return EncoderOutput(features, F.normalize(joint[:, 0], dim=-1), grid)
+            if block in read:
+                found[block] = tokens
+        return found, grid
 
     def projected_prompts(self, images: int) -> list[Tensor | None]:
         """The prompt tokens of every block, each (B, P, D): the same for all images but for the dropout."""

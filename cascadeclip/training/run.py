@@ -19,6 +19,7 @@ from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import own_draws, plain_torch, this_process
 from cascadeclip.training.loop import train
+from cascadeclip.training.recall import recalling
 from cascadeclip.training.validation import Validation
 
 
@@ -39,6 +40,7 @@ def fit(
     start: CascadeCLIP | None = None,
     validate: bool = False,
     validate_limit: int | None = None,
+    recall: str | Path | None = None,
     tensorboard: bool = False,
     progress: bool = True,
 ) -> tuple[CascadeCLIP, list[dict[str, float]]]:
@@ -52,6 +54,8 @@ def fit(
         validate: score on the validation set every `training.validate_every` steps and at the end; its pictures and
             masks are looked at before the first step, and the model is saved before the last scores.
         validate_limit: only on the first pictures of that set.
+        recall: a folder where the tower's tokens are kept for the next run, see `training.recall`; of no use to models
+            with prompts, which ignore it.
         tensorboard: also log there.
 
     Returns:
@@ -74,15 +78,16 @@ def fit(
     with locked(out) if state.is_main_process else nullcontext():
         if state.is_main_process:
             check_writable(out)
-        return _fit(preset, clip, model, training, out, data, start, (validate, validate_limit), tensorboard, progress)
+        shown = tensorboard, progress
+        return _fit(preset, clip, model, training, out, data, start, (validate, validate_limit), recall, shown)
 
 
 def _fit(
     preset: Preset, clip: Clip, model: ModelConfig, training: TrainConfig, out: Path, data: Dataset[Any] | None,
-    start: CascadeCLIP | None, validating: tuple[bool, int | None], tensorboard: bool, progress: bool,
+    start: CascadeCLIP | None, validating: tuple[bool, int | None], recall: str | Path | None, shown: tuple[bool, bool],
 ) -> tuple[CascadeCLIP, list[dict[str, float]]]:  # fmt: skip
     """`fit`, once the folder is ours."""
-    validate, limit = validating
+    (validate, limit), (tensorboard, progress) = validating, shown
     state = this_process()
     with own_draws(training.seed):  # initial weights
         cascade = CascadeCLIP(on_tower_of(clip, model), clip.visual)
@@ -105,12 +110,13 @@ def _fit(
             seen_offset=preset.seen_offset,
         )  # fmt: skip
 
-    log = train(
-        cascade, data, text, preset.names, preset.unseen, training,
-        collate=preset.collate, out=out, tensorboard=tensorboard, progress=progress, depends_on=depends_on,
-        keep=lambda current, step: save(current, f"model-{step}.safetensors"),
-        validate=judge, finished=lambda current: save(current, TRAINED),
-    )  # fmt: skip
+    with recalling(cascade, recall):
+        log = train(
+            cascade, data, text, preset.names, preset.unseen, training,
+            collate=preset.collate, out=out, tensorboard=tensorboard, progress=progress, depends_on=depends_on,
+            keep=lambda current, step: save(current, f"model-{step}.safetensors"),
+            validate=judge, finished=lambda current: save(current, TRAINED),
+        )  # fmt: skip
     if state.is_main_process:  # again: all steps may have been done already
         save(cascade, TRAINED)
     return cascade, log

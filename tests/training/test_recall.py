@@ -1,0 +1,99 @@
+"""Tokens of a frozen tower kept on disk: the same training, without the forward passes of the tower."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.training.loop import train
+from cascadeclip.training.recall import recallable, recalling
+from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
+from tests.training.test_loop import CONFIG
+
+FROZEN = replace(MODEL, prompt_tokens=0, stages=((2, 3), (4,)), train_taps=True)
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """How many pictures went through a tower, in a list."""
+    seen, original = [], CascadeCLIP(FROZEN).encoder.__class__.run_tower
+
+    def counted(self, images, read):
+        seen.append(len(images))
+        return original(self, images, read)
+
+    monkeypatch.setattr("cascadeclip.model.encoder.PromptedEncoder.run_tower", counted)
+    return seen
+
+
+def trained(folder, config=FROZEN):
+    torch.manual_seed(0)
+    model = CascadeCLIP(config)
+    with recalling(model, folder):
+        train(model, Noise(), TEXT, NAMES, UNSEEN, CONFIG, collate=collate, progress=False)
+    assert model.encoder.recall is None
+    return {name: parameter.detach() for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def furthest(one, other):
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def test_a_second_training_computes_no_token_and_ends_the_same(tmp_path, passes):
+    first = trained(tmp_path)
+    assert 0 < sum(passes) <= len(Noise())  # a picture that came twice was computed once
+    passes.clear()
+    second = trained(tmp_path)
+    assert not passes and furthest(first, second) < 1e-6
+    plain = trained(None)
+    assert passes and 0 < furthest(first, plain) < 0.02  # float16
+
+
+def test_damaged_and_missing_files_are_computed_anew(tmp_path, passes):
+    first = trained(tmp_path)
+    whole, cut, other = sorted(tmp_path.rglob("*.safetensors"))[:3]
+    before = whole.read_bytes()
+    whole.unlink()
+    cut.write_bytes(cut.read_bytes()[:-5])
+    other.write_bytes(b"")
+    passes.clear()
+    assert furthest(first, trained(tmp_path)) < 1e-3  # in batches of other sizes: rounded otherwise
+    assert sum(passes) == 3 and len(whole.read_bytes()) == len(before)
+
+
+def test_towers_do_not_share_tokens(tmp_path, passes):
+    torch.manual_seed(0)
+    one, image = CascadeCLIP(FROZEN).eval(), torch.randn(1, 3, 32, 32)
+    for change in ({}, {"class_embedding_twice": not FROZEN.class_embedding_twice}):
+        torch.manual_seed(1)  # other weights
+        other = CascadeCLIP(replace(FROZEN, **change)).eval()
+        for model in (one, other):
+            plain = model.encoder(image).image_embedding
+            with recalling(model, tmp_path):
+                torch.testing.assert_close(model.encoder(image).image_embedding, plain, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "change", [{"prompt_tokens": 2}, {"spectral_blocks": (1,)}, {"stages": ((1,), (4,))}], ids=str
+)
+def test_models_whose_tokens_change_or_are_not_kept_do_without(tmp_path, change):
+    config = replace(FROZEN, **change)
+    assert recallable(FROZEN) and not recallable(config)
+    trained(tmp_path, config)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_pictures_of_any_size_and_precision(tmp_path):
+    model = CascadeCLIP(FROZEN).eval()
+    for shape in ((2, 3, 32, 32), (1, 3, 50, 70)):
+        images = torch.randn(shape)
+        plain = model.encoder(images)
+        with recalling(model, tmp_path):
+            for half in (True, False):
+                with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                    kept = model.encoder(images)
+                assert kept.grid == plain.grid and not kept.image_embedding.requires_grad
+                torch.testing.assert_close(
+                    kept.features[4].float(), plain.features[4], rtol=0, atol=3e-2 if half else 2e-3
+                )
