@@ -206,7 +206,7 @@ def experiments(
     preset: PresetName = "mini",
     data_root: DataRoot = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from 0 on; the same for every row.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=2, help="Training steps; 1200 on mini, else the preset's.")] = None,
+    steps: Annotated[int | None, typer.Option(min=2, help="Training steps; the preset's by default.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Pictures per step; the preset's by default.")] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that train at the same time, for CPUs.")] = 1,
     limit: Annotated[int | None, typer.Option(min=1, help="Number of test pictures; all by default.")] = None,
@@ -216,7 +216,7 @@ def experiments(
     out: Out = Path("runs/experiments"),
 ) -> None:
     """Run the paper's comparisons as tables. A stopped one goes on, and what was trained before is used again."""
-    from cascadeclip.experiments.comparisons import COMPARISONS, TRAINED_STEPS, get_comparison
+    from cascadeclip.experiments.comparisons import COMPARISONS, get_comparison
     from cascadeclip.experiments.report import write_index, write_report
     from cascadeclip.experiments.run import budgeted, run_ahead, run_comparison
 
@@ -225,8 +225,6 @@ def experiments(
     chosen = [get_comparison(name) for name in (COMPARISONS if names == ["all"] else names or ())]
     if smoke:
         steps, batch_size, limit = steps or 2, batch_size or 2, limit or 10
-    elif preset == "mini":
-        steps = steps or TRAINED_STEPS
     make_preset = partial(budgeted, preset, data_root, steps, batch_size)
     if jobs > 1:
         run_ahead(chosen, make_preset, out, seeds=range(seeds), limit=limit, jobs=jobs)

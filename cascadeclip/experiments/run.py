@@ -19,7 +19,7 @@ from tqdm import tqdm
 from cascadeclip.checkpoints.own import TRAINED
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
-from cascadeclip.data.emojiscenes import BALANCED, EmojiScenes
+from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import mean_scores, picture_counts
 from cascadeclip.evaluation.resampling import OverRuns, Resampled, bootstrap
@@ -93,11 +93,8 @@ def run_comparison(
 
 
 def budgeted(name: str, data_root: str | Path | None, steps: int | None, batch_size: int | None) -> Preset:
-    """A preset as comparisons run it: with another length of training or batch (None keeps its own), and on the mini
-    world scored on the scenes that hold every class equally often."""
+    """A preset as comparisons run it: with another length of training or batch; None keeps its own."""
     preset = get_preset(name, data_root)
-    if preset.name == MINI.name:
-        preset = replace(preset, final_split=BALANCED)
     asked = {"steps": steps, "batch_size": batch_size}
     given: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     return replace(preset, training=replace(preset.training, **given))
