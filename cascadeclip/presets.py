@@ -109,10 +109,9 @@ def self_training(preset: Preset) -> Preset:
 MINI = Preset(
     name="mini",
     clip={"name": "mini", "pretrained": None},
-    # Chosen on seen classes that were held out, the same for every kind of model: centred text and the aligned start get
-    # a run of minutes from textures to things, dropout costs more than it gains, and so does a class token that Mini-CLIP
-    # was not trained with. Without prompt tokens a step costs half, and tokens can be kept, see `training.recall`; what
-    # prompts add is a comparison of its own.
+    # The same for every kind of model: centred text and the aligned start get a run of minutes from textures to things;
+    # dropout costs more than it gains, and so does a class token that Mini-CLIP was not trained with. Without prompt
+    # tokens a step costs half, and tokens can be kept, see `training.recall`; what prompts add is a comparison.
     model=ModelConfig(
         prompt_tokens=0,
         dropout=0.0,

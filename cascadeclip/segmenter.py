@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from cascadeclip.plots.figure import Figure
 
-SHIPPED = {"mini": "mini_cascade.safetensors"}
+_MINI = ("last-layer", "sum", "concat", "cascade")  # rows of the comparison `fusion`, trained to the end
+RECOMMENDED = "sum"  # ahead of the others on seen classes that were held out, see `notebooks/results/why.md`
+SHIPPED = {f"mini/{name}": f"mini_{name}.safetensors" for name in _MINI} | {"mini": f"mini_{RECOMMENDED}.safetensors"}
 
 
 def _unchanged(scores: Tensor) -> Tensor:

@@ -72,14 +72,15 @@ def root(version: Version = False) -> None:
 @app.command()
 def demo(
     out: Out = Path("runs/demo"),
-    steps: Annotated[int | None, typer.Option(help="Training steps per model.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of weights, scenes and dropout.")] = 0,
-    limit: Limit = None,
+    model: Annotated[str, typer.Option(help="What to train live: last layer, sum, concat or cascade.")] = "cascade",
+    steps: Annotated[int, typer.Option(min=1, help="Of its schedule's first, to train.")] = 300,
+    seed: Annotated[int, typer.Option(min=0, help="Of weights and scenes; 0 is the shipped models'.")] = 0,
+    limit: Annotated[int, typer.Option(min=1, help="Balanced scenes to score the shipped models on.")] = 310,
 ) -> None:
-    """The paper's point in minutes, on the mini world. Trains on seen classes, scores all, draws unseen ones."""
+    """The mini world in minutes: one model begins its training live, those trained to the end are compared."""
     from cascadeclip.experiments.demo import run_demo
 
-    run_demo(out, steps=steps, seed=seed, limit=limit)
+    run_demo(out, model=model, steps=steps, seed=seed, limit=limit)
 
 
 @app.command()

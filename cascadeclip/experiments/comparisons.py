@@ -97,6 +97,12 @@ _ALL = (
         _fusions({}),
     ),
     Comparison(
+        "naive-fusion",
+        "Is the cascade ahead of naive fusion?",
+        "It is, on seen and unseen classes.",
+        _fusions({})[1:],
+    ),
+    Comparison(
         "fusion-paper",
         "And with the settings of the paper: prompts, dropout, untrained taps, raw text, a random start?",
         "Fusing blocks 6-12 by sum or concatenation costs unseen classes against the last layer; the cascade gains.",

@@ -1,4 +1,4 @@
-"""The demo: train the cascade and the last-layer-only model on seen classes, score both, draw what they see."""
+"""The demo: one model begins its training live, on top of the stored curves; those trained to the end are compared."""
 
 import time
 from dataclasses import replace
@@ -8,7 +8,11 @@ from typing import Any
 import numpy as np
 
 from cascadeclip.clip.load import Clip
+from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import score, summarise, table
+from cascadeclip.experiments.comparisons import get_comparison
+from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
+from cascadeclip.experiments.report import conclusion, plot_curves, stored_report
 from cascadeclip.files import write_json
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.plots.figure import save_figure
@@ -16,41 +20,63 @@ from cascadeclip.plots.segmentation import plot_predictions, plot_scores
 from cascadeclip.presets import MINI, Preset
 from cascadeclip.processes import device
 from cascadeclip.segmenter import load
-from cascadeclip.training.run import fit, last_layer_only, open_clip_of
+from cascadeclip.training.run import fit, open_clip_of
+
+COMPARED = "fusion"  # the comparison whose rows are shipped, trained to the end
+STEPS, PICTURES = 300, 310  # of the live training; of the balanced set, scored by every shipped model
 
 
 def run_demo(
-    out: str | Path = "runs/demo", *, steps: int | None = None, seed: int = 0, limit: int | None = None
+    out: str | Path = "runs/demo", *, model: str = "cascade", steps: int = STEPS, seed: int = 0, limit: int = PICTURES
 ) -> dict[str, Any]:
-    """Train, evaluate and draw; everything lands in `out`.
+    """Train for a while, score what is shipped, draw; everything lands in `out`. A stopped demo goes on.
 
     Args:
-        out: gets `report.json`, `scores.png`, `predictions.png`, and a folder with a checkpoint per model.
-        steps: training steps per model; the preset's if None.
-        seed: of initial weights, training scenes and dropout.
-        limit: evaluate on the first test scenes only.
+        out: gets `report.json`, `curves.png`, `scores.png`, `predictions.png`, and a folder with the training, which
+            can be gone on with: `training.fit` without `until`.
+        model: which row of the comparison to train live.
+        steps: of the schedule's first, to train; the shipped models have done all.
+        seed: of initial weights and training scenes; 0 is that of the shipped models, whose curve it then repeats.
+        limit: scenes of the balanced set that the shipped models are scored on.
 
     Returns:
-        the report: scores of `cascade`, `last_layer` and `shipped` as fractions, and `seconds`.
+        the report: `live`, the curve of the training; `shipped`, name -> scores as fractions; `conclusion`, what the
+        stored trainings over all seeds say; `seconds`.
+
+    Raises:
+        InputError: no such row; no steps.
     """
-    started, out, clip = time.time(), Path(out), open_clip_of(MINI)
-    training = replace(MINI.training, seed=seed, steps=steps or MINI.training.steps)
-    models = {"cascade": MINI.model, "last_layer": last_layer_only(MINI.model)}
-    report: dict[str, Any] = {}
-    for name, settings in models.items():
-        stages = [list(stage) for stage in settings.stages]
-        print(f"{name.replace('_', ' ')}: stages {stages}, {training.steps} steps", flush=True)
-        model, _ = fit(MINI, clip, settings, training, out / name)
-        report[name] = summarise(MINI, score(MINI, clip, model, limit=limit))
-        if name == "cascade":
-            draw_predictions(MINI, clip, model, out / "predictions.png")
-    report["shipped"] = summarise(MINI, score(MINI, clip, load("mini", device=device()).model, limit=limit))
-    report["seconds"] = round(time.time() - started, 1)
-    save_figure(plot_scores({name: report[name] for name in (*models, "shipped")}), out / "scores.png")
+    started, out, clip, stored = time.time(), Path(out), open_clip_of(MINI), stored_report(COMPARED)
+    live = _train(model, steps, seed, out, clip)
+    shipped = {}
+    for variant in get_comparison(COMPARED).variants:
+        segmenter = load(f"mini/{variant.name.replace(' ', '-')}", device=device())
+        shipped[variant.name] = summarise(MINI, score(MINI, clip, segmenter.model, limit=limit))
+        if variant.name == model:
+            draw_predictions(MINI, clip, segmenter.model, out / "predictions.png")
+    save_figure(plot_curves(stored, live={model: live}), out / "curves.png")
+    save_figure(plot_scores(shipped, f"{limit} balanced scenes"), out / "scores.png")
+    report: dict[str, Any] = {
+        "model": model, "live": {"steps": live.steps, "seen": live.seen, "unseen": live.unseen}, "shipped": shipped,
+        "conclusion": conclusion(stored), "seconds": round(time.time() - started, 1),
+    }  # fmt: skip
     write_json(out / "report.json", report)
-    print(table(report))
-    print(f"{report['seconds']:.0f} s; pictures, report and checkpoints are in {out}/")
+    print(f"shipped, trained to the end, on {limit} balanced scenes, per cent:\n{table(shipped)}\n")
+    print(f"{report['conclusion']}\n{report['seconds']:.0f} s; pictures, report and training are in {out}/")
     return report
+
+
+def _train(name: str, steps: int, seed: int, out: Path, clip: Clip) -> Curve:
+    """The first steps of a row's schedule, validated as often as the stored trainings were."""
+    variants = {variant.name: variant for variant in get_comparison(COMPARED).variants}
+    if name not in variants:
+        raise InputError(f"model {name!r}: choose from {', '.join(variants)}")
+    every = MINI.training.steps // VALIDATIONS
+    training = replace(MINI.training, seed=seed, validate_every=every)
+    print(f"{name}: the first {steps} of {training.steps} steps, live", flush=True)
+    settings, folder = replace(MINI.model, **variants[name].model), out / name.replace(" ", "-")
+    fit(MINI, clip, settings, training, folder, validate=True, until=steps)
+    return read_curve(folder)
 
 
 def draw_predictions(preset: Preset, clip: Clip, model: CascadeCLIP, path: Path, rows: int = 6) -> None:

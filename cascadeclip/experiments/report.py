@@ -5,6 +5,7 @@ import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from matplotlib.patches import Patch
 from cascadeclip._version import __version__
 from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
 from cascadeclip.errors import InputError
-from cascadeclip.experiments.comparisons import COMPARISONS, Comparison
-from cascadeclip.experiments.curves import not_trained
+from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, get_comparison
+from cascadeclip.experiments.curves import Curve, not_trained
 from cascadeclip.experiments.run import MEASURES, Row
 from cascadeclip.files import read_json, read_text, write_json, write_text
 from cascadeclip.plots.figure import Figure, save_figure
 from cascadeclip.presets import Preset
 
+_SHORT = {"mIoU_unseen": "unseen", "hIoU": "hIoU"}
 _LABELS = dict(
     zip(MEASURES, (("seen", SEEN_COLOUR), ("unseen", UNSEEN_COLOUR), ("hIoU", HARMONIC_COLOUR)), strict=True)
 )
@@ -41,7 +43,8 @@ def write_report(
     out, here = Path(out), where(preset, rows, limit)
     report = {
         "comparison": comparison.name, "question": comparison.question, "paper": comparison.paper, "here": here,
-        "seeds": len(rows[0].runs["hIoU"]), "command": command, "hardware": _hardware(), "versions": _versions(),
+        "seeds": len(rows[0].runs["hIoU"]), "steps": preset.training.steps, "batch_size": preset.training.batch_size,
+        "limit": limit, "command": command, "hardware": _hardware(), "versions": _versions(),
         "rows": [_as_json(row, rows[0]) for row in rows],
     }  # fmt: skip
     path = out / f"{comparison.name}.md"
@@ -127,19 +130,24 @@ def markdown(comparison: Comparison, rows: Sequence[Row], where: str) -> str:
     return "\n".join(lines).replace(" ± nan", "") + "\n"
 
 
-def write_index(out: str | Path) -> Path:
-    """`README.md` of all tables in `out`, with what they were run on."""
-    out, parts = Path(out), []
-    reports = {path: read_report(path) for path in (out / f"{name}.json" for name in COMPARISONS) if path.exists()}
-    for path, report in reports.items():
-        parts += [f"## {report['comparison']}", "", read_text(path.with_suffix(".md"), "table")]
-    first = next(iter(reports.values()))
-    versions = ", ".join(f"{name} {number}" for name, number in first["versions"].items())
-    commands = "\n".join(dict.fromkeys(report["command"] for report in reports.values()))
+def write_index(out: str | Path, reports: str | Path | None = None) -> Path:
+    """`README.md` of all tables in `out`, with what they were run on.
+
+    Args:
+        out: with the tables.
+        reports: folder of their JSON files; the same by default.
+    """
+    out, parts, read = Path(out), [], []
+    for path in (Path(reports or out) / f"{name}.json" for name in COMPARISONS):
+        if path.exists():
+            read.append(read_report(path))
+            table = read_text(out / f"{path.stem}.md", "table")
+            parts += [f"## {path.stem}", "", table, f"![Learning curves of {path.stem}]({path.stem}-curves.png)", ""]
+    versions = ", ".join(f"{name} {number}" for name, number in read[0]["versions"].items())
+    commands = "\n".join(dict.fromkeys(report["command"] for report in read))
     same = "No row was tuned for itself: all have the preset's schedule, data, seeds and test pictures."
-    head = f"# Comparisons\n\n```bash\n{commands}\n```\n\nOn {first['hardware']}; {versions}. {same}\n"
-    text = "\n".join([head, *parts])
-    write_text(out / "README.md", text)
+    head = f"# Comparisons\n\n```bash\n{commands}\n```\n\nOn {read[0]['hardware']}; {versions}. {same}\n"
+    write_text(out / "README.md", "\n".join([head, *parts]))
     return out / "README.md"
 
 
@@ -149,6 +157,39 @@ def read_report(path: str | Path) -> dict[str, Any]:
     if not {"question", "paper", "here", "rows"} <= report.keys():
         raise InputError(f"{path} is no report of a comparison; cascadeclip experiments writes them")
     return report
+
+
+def stored_report(name: str) -> dict[str, Any]:
+    """The report of a comparison on the mini world that travels with the package, trained to the end.
+
+    Raises:
+        InputError: no such comparison, or one that was not run yet.
+    """
+    get_comparison(name)
+    with as_file(files("cascadeclip") / "assets" / "results" / f"{name}.json") as path:
+        if not path.exists():
+            raise InputError(f"no results of comparison {name!r} are stored: run `cascadeclip experiments {name}`")
+        return read_report(path)
+
+
+def conclusion(report: dict[str, Any]) -> str:
+    """What a report says, in a sentence per row: its difference to the first row on unseen classes and in hIoU, or why
+    the two must not be compared."""
+    first, *others = report["rows"]
+    lines = [f'{report["here"]}. Beside "{first["name"]}", points with 95 % intervals over seeds and pictures:']
+    for row in others:
+        if row["not_compared"]:
+            lines.append(f"  {row['name']}: not compared ({row['not_compared']})")
+            continue
+        cells = [f"{label} {in_points(row['difference'][key])}" for key, label in _SHORT.items()]
+        lines.append(f"  {row['name']}: {', '.join(cells)}")
+    return "\n".join(lines)
+
+
+def in_points(found: dict[str, float]) -> str:
+    """A difference with its interval, `+1.2 (-0.3 to +2.7)`."""
+    whole = f"{100 * found['difference']:+.1f}"
+    return whole if found["low"] is None else f"{whole} ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
 
 
 def plot_report(report: dict[str, Any]) -> Figure:
@@ -174,9 +215,10 @@ def plot_report(report: dict[str, Any]) -> Figure:
     return figure
 
 
-def plot_curves(report: dict[str, Any]) -> Figure:
+def plot_curves(report: dict[str, Any], live: dict[str, Curve] | None = None) -> Figure:
     """Mean IoU on the validation set while training, seen classes left, unseen right: a line per row, the mean over
-    its seeds, and a band from the worst seed to the best."""
+    its seeds, and a band from the worst seed to the best. `live`: trainings of today, by the names of their rows, drawn
+    as circles on top."""
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for number, row in enumerate(report["rows"]):
@@ -185,6 +227,10 @@ def plot_curves(report: dict[str, Any]) -> Figure:
             runs = 100 * np.array([curve[group] for curve in row["curves"]])
             axis.plot(steps, runs.mean(0), color=f"C{number}", label=row["name"], marker=".")
             axis.fill_between(steps, runs.min(0), runs.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
+            if live and row["name"] in live:
+                today, look = live[row["name"]], dict(color="black", markerfacecolor="none", markersize=9)
+                points = [100 * value for value in getattr(today, group)]
+                axis.plot(today.steps, points, "o", label=f"{row['name']}, live", **look)
     for axis, group in zip(axes, ("seen", "unseen"), strict=True):
         axis.set_title(f"{group} classes")
         axis.set_xlabel("optimiser steps")

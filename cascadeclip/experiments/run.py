@@ -92,6 +92,11 @@ def run_comparison(
     return compare_counts(counts, curves, preset)
 
 
+def trained_run(variant: Variant, preset: Preset, out: str | Path, seed: int) -> Path:
+    """Folder of a variant's run among those that `run_comparison` keeps in `out`; trained, if it is not there."""
+    return _Runs(preset, open_clip_of(preset), Path(out) / "runs", None, True).trained(variant, seed)
+
+
 def budgeted(name: str, data_root: str | Path | None, steps: int | None, batch_size: int | None) -> Preset:
     """A preset as comparisons run it: with another length of training or batch; None keeps its own."""
     preset = get_preset(name, data_root)

@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint
 from cascadeclip.model.spectral import SpectralPrompt
 from cascadeclip.model.tower import embed, frozen_twin, run_block
 
-
 # images, blocks to read -> their tokens, and the grid
 RunTower: TypeAlias = Callable[[Tensor, tuple[int, ...]], tuple[dict[int, Tensor], tuple[int, int]]]
 

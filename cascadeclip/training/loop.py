@@ -57,6 +57,7 @@ def train(
     progress: bool = True,
     depends_on: Mapping[str, object] | None = None,
     finished: Callable[[CascadeCLIP], None] | None = None,
+    until: int | None = None,
 ) -> list[dict[str, float]]:
     """Train what is trainable of `model`, in place: on the seen classes' masks (the inductive setting), or on those
     and pseudo labels of the unseen classes (`config.transductive`, from a model that was trained inductively).
@@ -78,6 +79,7 @@ def train(
         depends_on: what else the run depends on, name -> value that JSON can hold: a state in `out` of other values is
             refused, by their names.
         finished: called with the model when all steps are done, before the last validation, in the main process.
+        until: stop after this step of the schedule; the same call with a later one, or without, goes on from `out`.
 
     Returns:
         The log: one entry per `LOG_EVERY` steps with step, loss, focal, dice, learning rate (and validation scores).
@@ -93,7 +95,7 @@ def train(
     alone = locked(out) if out is not None and this_process().is_main_process else nullcontext()
     with alone, _borrowed(model), own_draws(config.seed, accelerator.device), told_of_compiler():
         run = _Run(accelerator, model, data, text, names, unseen, config, collate, out, validate, keep, depends_on)
-        run.finished = finished
+        run.finished, run.until = finished, config.steps if until is None else min(until, config.steps)
         return run.go(progress)
 
 
@@ -119,6 +121,7 @@ class _Run:
     ):  # fmt: skip
         self.accelerator, self.model, self.config, self.validate, self.keep = accelerator, model, config, validate, keep
         self.finished: Callable[[CascadeCLIP], None] | None = None
+        self.until = config.steps
         self.out = Path(out) if out is not None else None
         ranks, parts = self.accelerator.num_processes, config.accumulate
         if config.batch_size % (ranks * parts):
@@ -165,8 +168,8 @@ class _Run:
         """The remaining steps."""
         self.wrapped.train()
         shown = progress and self.accelerator.is_local_main_process
-        bar = tqdm(total=self.config.steps, initial=self.done, disable=not shown, desc="training", unit="step")
-        left = range(self.done, self.config.steps)
+        bar = tqdm(total=self.until, initial=self.done, disable=not shown, desc="training", unit="step")
+        left = range(self.done, self.until)
         batches = iter(self.loader if left else ())  # readers start with the first batch that is asked for
         for step in left:
             self._step(step, [next(batches) for _ in range(self.config.accumulate)])
@@ -268,7 +271,7 @@ class _Run:
 
     def _after_step(self, step: int, bar: tqdm) -> None:
         """Log, validate and save, as often as the settings say, and nothing before a look at the losses."""
-        config, last = self.config, step == self.config.steps
+        config, last = self.config, step == self.until
         validating = self.validate is not None and (last or _due(step, config.validate_every))
         telling = validating or last or _due(step, LOG_EVERY)
         keeping = self.keep is not None and _due(step, config.keep_every)
@@ -283,7 +286,7 @@ class _Run:
                 self.keep(self.model, step)
             if saving:
                 self._save(step)
-            if last and self.finished is not None:
+            if step == config.steps and self.finished is not None:
                 self.finished(self.model)
         if validating and self.validate is not None:
             entry |= self.validate(self.model)

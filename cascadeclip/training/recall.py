@@ -1,12 +1,13 @@
 """Tokens of a frozen tower, kept on disk: pictures that come again cost no forward pass.
 
-A tower without prompts gives the same tokens whenever the same picture comes: in the next epoch, at the next validation,
-in the training of the next model. Where models are small, most of a training goes into computing them anew.
+A tower without prompts gives the same tokens whenever the same picture comes: in the next epoch, at the next
+validation, in the training of the next model. Where models are small, most of a training goes into computing them anew.
 """
 
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -46,8 +47,8 @@ class Recall:
     """Stands in for `PromptedEncoder.run_tower`: tokens come from a folder, or are computed and put there.
 
     One file a picture, named by a digest of its pixels, in a folder named by a digest of what the tokens depend on
-    besides. They are computed in float32 and kept in float16 (relative error 5e-4 at most), and a training reads them as
-    they are kept, whether they were there before or not. Several processes may share the folder; whoever wants the
+    besides. They are computed in float32 and kept in float16 (relative error 5e-4 at most), and a training reads them
+    as they are kept, whether they were there before or not. Several processes may share the folder; whoever wants the
     space back deletes it.
 
     Args:
@@ -77,7 +78,7 @@ class Recall:
             tokens, _ = self.encoder.run_tower(images.float(), self.blocks)
         for number, path in enumerate(paths):
             one = {str(block): kept[number].half().cpu().contiguous() for block, kept in tokens.items()}
-            replace_file(path, lambda scratch, one=one: save_file(one, scratch), sync=False)
+            replace_file(path, partial(save_file, one), sync=False)
 
 
 def _read(path: Path, blocks: tuple[int, ...]) -> dict[int, Tensor] | None:

@@ -1,7 +1,7 @@
 """A preset turned into runs: build, train, save. What the command line, the demo and the notebooks share."""
 
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ def fit(
     validate: bool = False,
     validate_limit: int | None = None,
     recall: str | Path | None = None,
+    until: int | None = None,
     tensorboard: bool = False,
     progress: bool = True,
 ) -> tuple[CascadeCLIP, list[dict[str, float]]]:
@@ -56,6 +57,7 @@ def fit(
         validate_limit: only on the first pictures of that set.
         recall: a folder where the tower's tokens are kept for the next run, see `training.recall`; of no use to models
             with prompts, which ignore it.
+        until: stop after this step of the schedule, without a `model.safetensors`; called again, the run goes on.
         tensorboard: also log there.
 
     Returns:
@@ -78,16 +80,27 @@ def fit(
     with locked(out) if state.is_main_process else nullcontext():
         if state.is_main_process:
             check_writable(out)
-        shown = tensorboard, progress
-        return _fit(preset, clip, model, training, out, data, start, (validate, validate_limit), recall, shown)
+        how = _How(validate, validate_limit, recall, until, tensorboard, progress)
+        return _fit(preset, clip, model, training, out, data, start, how)
+
+
+@dataclass(frozen=True)
+class _How:
+    """The options of `fit` that say how a run goes on its way, as described there."""
+
+    validate: bool
+    validate_limit: int | None
+    recall: str | Path | None
+    until: int | None
+    tensorboard: bool
+    progress: bool
 
 
 def _fit(
     preset: Preset, clip: Clip, model: ModelConfig, training: TrainConfig, out: Path, data: Dataset[Any] | None,
-    start: CascadeCLIP | None, validating: tuple[bool, int | None], recall: str | Path | None, shown: tuple[bool, bool],
+    start: CascadeCLIP | None, how: _How,
 ) -> tuple[CascadeCLIP, list[dict[str, float]]]:  # fmt: skip
     """`fit`, once the folder is ours."""
-    (validate, limit), (tensorboard, progress) = validating, shown
     state = this_process()
     with own_draws(training.seed):  # initial weights
         cascade = CascadeCLIP(on_tower_of(clip, model), clip.visual)
@@ -100,9 +113,11 @@ def _fit(
         "templates": list(preset.templates),
         "model to start from": None if start is None else tensor_digest(own_state(start)),
     }
-    if progress and state.is_main_process and isinstance(data, FolderDataset):
+    if how.progress and state.is_main_process and isinstance(data, FolderDataset):
         tqdm.write(f"training on {data.found}")
-    judge = Validation(preset, clip, training, limit=limit, progress=progress) if validate else None
+    judge = (
+        Validation(preset, clip, training, limit=how.validate_limit, progress=how.progress) if how.validate else None
+    )
 
     def save(current: CascadeCLIP, name: str) -> None:
         save_checkpoint(
@@ -110,14 +125,17 @@ def _fit(
             seen_offset=preset.seen_offset,
         )  # fmt: skip
 
-    with recalling(cascade, recall):
+    with recalling(cascade, how.recall):
         log = train(
             cascade, data, text, preset.names, preset.unseen, training,
-            collate=preset.collate, out=out, tensorboard=tensorboard, progress=progress, depends_on=depends_on,
+            collate=preset.collate, out=out, tensorboard=how.tensorboard, progress=how.progress,
+            depends_on=depends_on, until=how.until,
             keep=lambda current, step: save(current, f"model-{step}.safetensors"),
             validate=judge, finished=lambda current: save(current, TRAINED),
         )  # fmt: skip
-    if state.is_main_process:  # again: all steps may have been done already
+    if state.is_main_process and (
+        how.until is None or how.until >= training.steps
+    ):  # again: all steps may have been done already
         save(cascade, TRAINED)
     return cascade, log
 

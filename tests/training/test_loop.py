@@ -286,3 +286,13 @@ def test_without_the_setting_there_is_nothing_to_centre_on():
     model, _ = run()
     model.centre_on(TEXT)
     assert model.text_mean is None and "text_mean" not in model.state_dict()
+
+
+def test_a_run_in_two_parts_is_the_run_in_one(tmp_path):
+    finished = []
+    whole = run(out=tmp_path / "whole")
+    first = run(out=tmp_path / "parts", until=2, finished=finished.append)
+    assert not finished and max(entry["step"] for entry in first[1]) == 2
+    second = run(out=tmp_path / "parts", finished=finished.append)
+    assert len(finished) == 1 and same_weights(whole[0], second[0])
+    assert second[1][0] == first[1][0] and second[1][-1] == whole[1][-1]

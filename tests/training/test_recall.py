@@ -74,9 +74,7 @@ def test_towers_do_not_share_tokens(tmp_path, passes):
                 torch.testing.assert_close(model.encoder(image).image_embedding, plain, rtol=0, atol=2e-3)
 
 
-@pytest.mark.parametrize(
-    "change", [{"prompt_tokens": 2}, {"spectral_blocks": (1,)}, {"stages": ((1,), (4,))}], ids=str
-)
+@pytest.mark.parametrize("change", [{"prompt_tokens": 2}, {"spectral_blocks": (1,)}, {"stages": ((1,), (4,))}], ids=str)
 def test_models_whose_tokens_change_or_are_not_kept_do_without(tmp_path, change):
     config = replace(FROZEN, **change)
     assert recallable(FROZEN) and not recallable(config)

@@ -1,0 +1,53 @@
+"""Results in documents: what stands between two marks is written by code from the stored reports, never by hand."""
+
+import re
+from collections.abc import Callable
+
+from cascadeclip.errors import InputError
+from cascadeclip.experiments.claims import claims_table
+from cascadeclip.experiments.report import in_points, stored_report
+from cascadeclip.experiments.run import MEASURES
+
+_MARKED = re.compile(r"(<!-- results: ([\w -]+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """A Markdown document with its results written anew: `<!-- results: fusion -->` ... `<!-- end of results -->` holds
+    that comparison's table, `<!-- results: claims -->` the paper's claims against what was measured here.
+
+    Raises:
+        InputError: a mark that names neither.
+    """
+    if len(re.findall("<!-- results: ", text)) != len(_MARKED.findall(text)):
+        raise InputError("a mark `<!-- results: NAME -->` has no `<!-- end of results -->`")
+    return _MARKED.sub(lambda found: f"{found[1]}\n{_WRITTEN.get(found[2], _table(found[2]))()}\n{found[3]}", text)
+
+
+def _table(name: str) -> Callable[[], str]:
+    return lambda: table_of(name)
+
+
+def table_of(name: str) -> str:
+    """A stored comparison in short: mean and standard deviation over seeds, and what the first row is ahead by."""
+    report = stored_report(name)
+    lines = [
+        f"| {report['steps']} steps of {report['batch_size']}, {report['seeds']} seeds | mIoU seen | mIoU unseen "
+        "| hIoU | unseen, difference | hIoU, difference |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        cells = [_spread(row["runs"][measure]) for measure in MEASURES]
+        for measure in ("mIoU_unseen", "hIoU"):
+            found = row["difference"].get(measure)
+            cells.append("not trained to the end" if row["not_compared"] else in_points(found) if found else "")
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(runs: list[float]) -> str:
+    mean = sum(runs) / len(runs)
+    deviation = (sum((run - mean) ** 2 for run in runs) / max(1, len(runs) - 1)) ** 0.5
+    return f"{100 * mean:.1f} ± {100 * deviation:.1f}" if len(runs) > 1 else f"{100 * mean:.1f}"
+
+
+_WRITTEN: dict[str, Callable[[], str]] = {"claims": claims_table}
