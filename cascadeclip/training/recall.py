@@ -69,7 +69,7 @@ class Recall:
             self._compute(images[new], [paths[number] for number in new])
             kept = [tokens or _read(path, read) for tokens, path in zip(kept, paths, strict=True)]
         (height, width), (ph, pw) = images.shape[2:], self.encoder.visual.patch_size
-        tokens = {b: torch.stack([one[b] for one in kept if one]).to(images.device).float() for b in read}
+        tokens = {b: torch.stack([one[b].float() for one in kept if one]).to(images.device) for b in read}
         return tokens, (height // ph, width // pw)
 
     def _compute(self, images: Tensor, paths: list[Path]) -> None:

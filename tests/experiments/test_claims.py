@@ -1,0 +1,153 @@
+"""The paper's claims against stored reports, and the documents that show both."""
+
+from pathlib import Path
+
+import pytest
+
+import cascadeclip
+from cascadeclip.errors import InputError
+from cascadeclip.evaluation import score
+from cascadeclip.experiments import CLAIMS, claims, demo, get_comparison, report, stored_report, texts
+from cascadeclip.experiments.claims import CANNOT_SAY, HOLDS, NOT_HERE, NOT_RUN, Claim, claims_table, verdict
+from cascadeclip.experiments.curves import Curve
+from cascadeclip.presets import MINI
+from cascadeclip.training import open_clip_of
+
+ROOT = Path(__file__).parents[2]
+STORED = sorted(path.stem for path in (ROOT / "cascadeclip" / "assets" / "results").glob("*.json"))
+
+
+def row(low, high, refused=""):
+    found = {"difference": 0.05, "low": low, "high": high}
+    return {
+        "name": "cascade", "runs": dict.fromkeys(("mIoU_seen", "mIoU_unseen", "hIoU"), [0.5, 0.6]),
+        "difference": dict.fromkeys(("mIoU_unseen", "hIoU"), found), "not_compared": refused,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def stored(monkeypatch):
+    """Puts one row in the place of every stored report."""
+
+    def put(second):
+        first = {**row(0, 0), "name": "last layer", "difference": {}}
+        made = {"rows": [first, second], "steps": 12, "batch_size": 2, "seeds": 2, "here": "there"}
+        for module in (claims, texts):
+            monkeypatch.setattr(module, "stored_report", lambda name: made)
+        return made
+
+    return put
+
+
+MORE = Claim("More.", "1 to 2", "fusion", "cascade", "hIoU", why={HOLDS: "so it is", NOT_HERE: "so it is not"})
+
+
+@pytest.mark.parametrize(
+    "second, up, down",
+    [
+        (row(0.01, 0.09), HOLDS, NOT_HERE),
+        (row(-0.09, -0.01), NOT_HERE, HOLDS),
+        (row(-0.01, 0.09), CANNOT_SAY, CANNOT_SAY),
+        (row(0.01, 0.09, "still learning"), CANNOT_SAY, CANNOT_SAY),
+        (row(None, None), CANNOT_SAY, CANNOT_SAY),
+    ],
+)
+def test_a_verdict_needs_an_interval_without_zero_between_trained_models(stored, second, up, down):
+    stored(second)
+    assert verdict(MORE) == up
+    assert verdict(Claim("Less.", "", "fusion", "cascade", "hIoU", more=False)) == down
+
+
+def test_the_table_tells_the_reason_that_belongs_to_the_verdict(stored, monkeypatch):
+    monkeypatch.setattr(claims, "CLAIMS", (MORE,))
+    stored(row(-0.09, -0.01))
+    line = claims_table().splitlines()[-1]
+    assert line == "| More. | 1 to 2 | hIoU +5.0 (-9.0 to -1.0) | not here | so it is not |"
+    stored(row(0.01, 0.09, "cascade: still learning"))
+    assert "| cascade: still learning | cannot say |  |" in claims_table()
+
+
+def test_a_comparison_that_was_not_run_says_how_to_run_it(monkeypatch):
+    monkeypatch.setattr(claims, "CLAIMS", (Claim("Any.", "", "sigma", "8", "hIoU"),))
+    monkeypatch.setattr(report, "files", lambda package: ROOT / "tests")
+    assert "| `cascadeclip experiments sigma` | not run yet |" in claims_table()
+    with pytest.raises(InputError, match="no results of comparison 'sigma' are stored"):
+        stored_report("sigma")
+    with pytest.raises(InputError, match="no comparison 'nope'"):
+        stored_report("nope")
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.claim)
+def test_every_claim_names_a_row_that_is_compared(claim):
+    rows = [variant.name for variant in get_comparison(claim.comparison).variants]
+    assert claim.row in rows[1:]
+    found = verdict(claim)
+    assert found == NOT_RUN or claim.comparison in STORED
+    assert set(claim.why) <= {HOLDS, NOT_HERE, CANNOT_SAY}
+
+
+def documents():
+    files = [ROOT / "README.md", *(ROOT / "notebooks").rglob("*.md"), *(ROOT / "cascadeclip" / "assets").glob("*.md")]
+    files += (ROOT / "docs").rglob("*.md") if (ROOT / "docs").exists() else []
+    return [
+        path for path in files if "<!-- results: " in path.read_text(encoding="utf-8") and "_build" not in str(path)
+    ]
+
+
+def test_documents_show_what_is_stored():
+    assert ROOT / "README.md" in documents()
+    for path in documents():
+        text = path.read_text(encoding="utf-8")
+        assert texts.filled(text) == text, f"{path}: run python data_scripts/fill_in_results.py"
+
+
+def test_a_mark_is_filled_and_a_lost_one_found(stored):
+    stored(row(0.01, 0.09))
+    marked = "before\n<!-- results: fusion -->\nold 99.9\n<!-- end of results -->\nafter\n"
+    new = texts.filled(marked)
+    assert "old" not in new and "| cascade | 55.0 ± 7.1 |" in new and "+5.0 (+1.0 to +9.0)" in new
+    assert new.startswith("before\n") and new.endswith("\nafter\n") and texts.filled(new) == new
+    with pytest.raises(InputError, match="has no"):
+        texts.filled("<!-- results: fusion -->\n")
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_what_is_stored_was_trained_for_the_whole_budget(name):
+    found = stored_report(name)
+    assert (found["steps"], found["batch_size"], found["limit"]) == (
+        MINI.training.steps,
+        MINI.training.batch_size,
+        None,
+    )
+    assert found["seeds"] >= 3 and [row["name"] for row in found["rows"]] == [
+        variant.name for variant in get_comparison(name).variants
+    ]
+
+
+@pytest.mark.slow
+def test_the_shipped_models_score_as_their_stored_runs():
+    """The first quarter of the scenes: 310 of 1240, so a few points of room."""
+    clip, rows = open_clip_of(MINI), {row["name"]: row for row in stored_report("fusion")["rows"]}
+    for name, stored_row in rows.items():
+        model = cascadeclip.load(f"mini/{name.replace(' ', '-')}").model
+        scores = score(MINI, clip, model, limit=310).summary()
+        for measure, tolerance in (("mIoU_seen", 0.03), ("mIoU_unseen", 0.06)):
+            assert scores[measure] == pytest.approx(stored_row["runs"][measure][0], abs=tolerance), (name, measure)
+
+
+def test_the_demo_begins_a_training_and_compares_those_that_ended(tmp_path):
+    found = demo.run_demo(tmp_path, steps=2, limit=5)
+    assert set(found["shipped"]) == {"last layer", "sum", "concat", "cascade"}
+    assert found["live"]["steps"] == (2,) and 0 <= found["live"]["seen"][0] <= 1
+    assert found["conclusion"] == report.conclusion(stored_report("fusion"))
+    for picture in ("curves.png", "scores.png", "predictions.png"):
+        assert (tmp_path / picture).stat().st_size > 10_000
+    with pytest.raises(InputError, match="choose from last layer, sum, concat, cascade"):
+        demo.run_demo(tmp_path, model="nga")
+
+
+def test_the_live_curve_lies_on_the_stored_ones():
+    curve = Curve((100, 200), (0.3, 0.4), (0.2, 0.3))
+    seen, unseen = report.plot_curves(stored_report("fusion"), live={"cascade": curve}).axes
+    lines = {line.get_label(): line for line in unseen.lines}
+    assert list(lines["cascade, live"].get_ydata()) == [20, 30] and len(seen.lines) == 5
