@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
+import cascadeclip
 from cascadeclip.clip.mini import MiniTokenizer, build_mini_clip
 from cascadeclip.data.emojiscenes import CLASSES, draw_scene
+from cascadeclip.experiments import get_comparison, run_comparison, write_report
+from cascadeclip.presets import MINI
 
 SCRIPTS = Path(__file__).parents[3] / "data_scripts"
 
@@ -106,7 +110,33 @@ def test_noun_loss_is_cross_entropy_with_the_named_nouns_sharing_the_target():
     assert loss.item() == pytest.approx(expected / 2, rel=1e-5)
 
 
-def test_mini_cascade_is_trained_and_shipped(tmp_path):
-    report = json.loads(run("train_mini_cascade.py", "--steps", 1, "--limit", 20, "--out", tmp_path))
-    assert report == json.loads((tmp_path / "report.json").read_text())
-    assert report["bytes"] < 8e6
+@pytest.mark.slow
+def test_results_and_models_of_a_run_are_stored(tmp_path, monkeypatch):
+    """A whole comparison of two steps; the script refuses its table, for it is no result, and ships its models."""
+    short = replace(MINI, training=replace(MINI.training, steps=2, batch_size=2))
+    script = load_script("store_mini_results")
+    for name in ("ASSETS", "SHOWN"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(script, name, tmp_path / name)
+    rows = run_comparison(get_comparison("fusion"), short, tmp_path, seeds=(0,), limit=5, progress=False)
+    write_report(get_comparison("fusion"), rows, short, tmp_path, command="c", limit=5)
+    with pytest.raises(SystemExit, match=r"fusion\.json is not of the preset's whole budget"):
+        script.store_reports(tmp_path)
+    monkeypatch.setattr(script, "MINI", short)
+    script.ship_models(tmp_path)
+    shipped = {
+        path.name: cascadeclip.load(path).model.config.stages for path in (tmp_path / "ASSETS").glob("*.safetensors")
+    }
+    assert shipped["mini_last-layer.safetensors"] == ((12,),) and len(shipped) == 4
+    assert shipped["mini_cascade.safetensors"] == MINI.model.stages
+
+
+@pytest.mark.slow
+def test_the_study_hides_seen_classes_and_scores_every_stage(tmp_path):
+    run("study_why.py", "--steps", 1, "--seeds", 1, "--only", "random start, cascade", "--out", tmp_path)
+    (row,) = json.loads((tmp_path / "why.json").read_text())["rows"]
+    assert (row["factor"], row["model"], row["seed"]) == ("random start", "cascade", 0)
+    assert set(row["scores"]) == {"all", "1", "2", "3"}
+    assert all(math.isfinite(part[key]) for part in row["scores"].values() for key in ("seen", "unseen", "margin"))
+    names, hidden = load_script("study_why").classes_of(1)
+    assert not set(names) & set(MINI.unseen) and len(hidden) == 12 and 3 in hidden
