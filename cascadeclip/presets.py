@@ -42,7 +42,8 @@ class Preset:
         model, training: settings.
         names, unseen: class words, and those without mask labels in training.
         templates: sentences for the text embeddings.
-        train_data: seed -> data set of pictures and label maps; `training_data` gives those to train on.
+        train_data: seed -> data set of pictures and label maps, and changes of colours where pictures are augmented;
+            `training_data` gives those to train on.
         eval_data: split name -> data set to evaluate on.
         collate: items of both data sets -> a batch.
         final_split: what reported scores are measured on.
@@ -62,7 +63,7 @@ class Preset:
     templates: tuple[str, ...]
     train_data: Callable[[int], Dataset[Any]]
     eval_data: Callable[[str], Dataset[Any]]
-    collate: Callable[[Sequence[Any]], tuple[Tensor, Tensor]]
+    collate: Callable[[Sequence[Any]], tuple[Tensor, ...]]
     final_split: str
     scoring_batch: int = 1
     seen_offset: float = 0.1
