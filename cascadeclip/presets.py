@@ -306,7 +306,7 @@ def _vit_preset(
         name=name,
         clip={"name": "ViT-B-16-quickgelu", "pretrained": "openai"},
         model=ModelConfig(prompt_tokens=prompt_tokens, tower=vit_b_16(side)),
-        training=TrainConfig(steps=steps, keep_every=steps // 2, checkpoint_every=500, workers=4),
+        training=TrainConfig(steps=steps, keep_every=steps // 2, checkpoint_every=500, workers=None),
         names=names,
         unseen=unseen,
         templates=templates,

@@ -29,7 +29,15 @@ from cascadeclip.errors import InputError
 from cascadeclip.files import locked, without_nan, write_text
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import mean_over_ranks, present_pairs, segmentation_loss
-from cascadeclip.processes import autocast, number_format, own_draws, seed_draws, this_process, told_of_compiler
+from cascadeclip.processes import (
+    autocast,
+    number_format,
+    own_draws,
+    readers,
+    seed_draws,
+    this_process,
+    told_of_compiler,
+)
 from cascadeclip.training.labels import pseudo_labels, reduce_labels, seen_only
 from cascadeclip.training.launcher import accelerator_for
 from cascadeclip.training.state import STATE, Asked, RunState, read_state, save_state
@@ -154,7 +162,7 @@ class _Run:
         shares = Shares(
             config.batch_size, parts=parts, rank=self.accelerator.process_index, processes=ranks, start=self.done
         )
-        self.loader = stream(self.data, shares, CheckedCollate(collate, len(names)), config.workers)
+        self.loader = stream(self.data, shares, CheckedCollate(collate, len(names)), readers(config.workers))
         self.table, self.text = table.to(self.device), text[known].to(self.device)
         self.hidden = torch.tensor([names.index(name) for name in unseen], device=self.device)
         self.ignore = ignored_label(len(known))
