@@ -285,7 +285,8 @@ def _kept_counts(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
     """The counts that a file holds, if they are whole; a `DamagedFile` if not."""
     metadata, tensors = read_safetensors(path, "file of counts")
     counts = tensors.get("counts", torch.empty(0))
-    whole = tuple(counts.shape) == shape and metadata.get("sum") == tensor_digest({"counts": counts})
+    whole = counts.dtype == torch.float64 and tuple(counts.shape) == shape
+    whole = whole and metadata.get("sum") == tensor_digest({"counts": counts})
     if not whole:
         raise DamagedFile(f"{path} is damaged: no whole counts of {shape[1]} pictures and {shape[2]} classes")
     return counts
