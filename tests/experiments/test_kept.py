@@ -32,9 +32,12 @@ def test_kept_counts_that_are_damaged_or_of_other_weights_are_scored_anew(tmp_pa
     (path,) = folder.glob("counts-*")
     good = path.read_bytes()
     others = [
-        {"counts": whole.float()}, {"counts": whole[:, :1].contiguous()}, {"other": whole}, {"counts": whole * torch.nan},
+        {"counts": whole.float()},
+        {"counts": whole[:, :1].contiguous()},
+        {"other": whole},
+        {"counts": whole * torch.nan},
         {"counts": whole + 1},
-    ]  # fmt: skip
+    ]
     broken = [b"", good[:-8], b"{}", *(save(tensors, metadata(good)) for tensors in others), save({"counts": whole})]
     for number, content in enumerate(broken, start=2):
         path.write_bytes(content)

@@ -125,7 +125,7 @@ class Job:
 
 
 def _compared(path: Path, source: Source) -> str:
-    """What an archive's checksum says. Another one than the published is no error: archives are packed anew, or in part."""
+    """What an archive's checksum says. Another one than the published is no error: archives are packed anew."""
     if source.md5 is None:
         return f"{path}: no checksum is published for {source.name}; its SHA-256 is {digest(path, 'sha256')}"
     if (found := digest(path)) == source.md5:
