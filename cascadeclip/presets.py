@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cascadeclip.config import ModelConfig, TowerConfig, TrainConfig
+from cascadeclip.config import ModelConfig, Size, Steps, TowerConfig, TrainConfig
 from cascadeclip.data import emojiscenes, folders
 from cascadeclip.data.benchmarks import BENCHMARKS, Benchmark
 from cascadeclip.data.classes import ONE_TEMPLATE
@@ -19,6 +19,7 @@ from cascadeclip.data.transforms import Augment, ToWorkingSize
 from cascadeclip.data.words import check_names, check_templates
 from cascadeclip.errors import InputError
 from cascadeclip.files import read_json
+from cascadeclip.schema import check_value
 
 TRANSDUCTIVE = "-transductive"  # end of the names of the presets that train on pseudo labels of unseen classes
 TRAINING_FREE = "training-free"  # as a preset: VOC 2012's; as the end of a benchmark's name: the same protocol on it
@@ -237,11 +238,11 @@ def own_preset(
         ('cat', 'floor')
     """
     own = OwnData(images=images, masks=masks, names=names, unseen=unseen, **data)
-    for what, value in (("steps", steps), ("prompt_tokens", prompt_tokens), ("image_size", image_size)):
-        if type(value) is not int:
-            raise InputError(f"{what} is {value!r}, expected a whole number")
-    if type(strict) is not bool:
-        raise InputError(f"strict is {strict!r}, expected true or false")
+    for what, value, wanted in (
+        ("steps", steps, Steps), ("prompt_tokens", prompt_tokens, int), ("image_size", image_size, Size),
+        ("strict", strict, bool), ("templates", templates, str | Sequence[str]),
+    ):  # fmt: skip
+        check_value(value, wanted, what)
     words = own.words
     preset = _vit_preset(
         "own", words, check_names(unseen) if unseen else (), check_templates(templates, words), own.find,
