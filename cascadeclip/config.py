@@ -173,7 +173,8 @@ class TrainConfig:
         precision: `bf16` (float32 where the device has none), `fp16` (CUDA, with loss scaling) or `fp32`.
         compile: `torch.compile` the model: minutes at the start, then faster on many devices (measure it with
             `cascadeclip bench --compile`); on a CPU it needs a C++ compiler and Python's headers.
-        workers: processes that read pictures, per training process; 0: the training process reads.
+        workers: processes that read pictures, per training process; 0: the training process reads; None: as many as its
+            share of the processor cores allows, see `processes.readers`.
         validate_every, checkpoint_every: steps; 0 for only at the end.
         keep_every: steps between models that are kept for good; 0 keeps none but the last.
     """
@@ -197,7 +198,7 @@ class TrainConfig:
     seed: int = 0
     precision: str = "bf16"
     compile: bool = False
-    workers: Annotated[int, Range(high=10_000)] = 0
+    workers: Annotated[int | None, Range(0, 10_000)] = 0
     validate_every: Steps = 0
     checkpoint_every: Steps = 0
     keep_every: Steps = 0
@@ -206,7 +207,7 @@ class TrainConfig:
         check_fields(self)
         for name in ("steps", "batch_size", "learning_rate", "accumulate"):
             _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
-        for name in ("weight_decay", "warmup", "validate_every", "checkpoint_every", "keep_every", "workers"):
+        for name in ("weight_decay", "warmup", "validate_every", "checkpoint_every", "keep_every"):
             _require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
         _require(0 <= self.seed < 2**20, f"seed={self.seed} must be from 0 to {2**20 - 1}")
         _require(self.precision in PRECISIONS, f"precision={self.precision!r}: choose from {', '.join(PRECISIONS)}")

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cascadeclip.config import ModelConfig, TowerConfig, TrainConfig
+from cascadeclip.config import ModelConfig, Size, Steps, TowerConfig, TrainConfig
 from cascadeclip.data import emojiscenes, folders
 from cascadeclip.data.benchmarks import BENCHMARKS, Benchmark
 from cascadeclip.data.classes import ONE_TEMPLATE
@@ -19,6 +19,7 @@ from cascadeclip.data.transforms import Augment, ToWorkingSize
 from cascadeclip.data.words import check_names, check_templates
 from cascadeclip.errors import InputError
 from cascadeclip.files import read_json
+from cascadeclip.schema import check_value
 
 TRANSDUCTIVE = "-transductive"  # end of the names of the presets that train on pseudo labels of unseen classes
 TRAINING_FREE = "training-free"  # as a preset: VOC 2012's; as the end of a benchmark's name: the same protocol on it
@@ -42,7 +43,8 @@ class Preset:
         model, training: settings.
         names, unseen: class words, and those without mask labels in training.
         templates: sentences for the text embeddings.
-        train_data: seed -> data set of pictures and label maps; `training_data` gives those to train on.
+        train_data: seed -> data set of pictures and label maps, and changes of colours where pictures are augmented;
+            `training_data` gives those to train on.
         eval_data: split name -> data set to evaluate on.
         collate: items of both data sets -> a batch.
         final_split: what reported scores are measured on.
@@ -62,7 +64,7 @@ class Preset:
     templates: tuple[str, ...]
     train_data: Callable[[int], Dataset[Any]]
     eval_data: Callable[[str], Dataset[Any]]
-    collate: Callable[[Sequence[Any]], tuple[Tensor, Tensor]]
+    collate: Callable[[Sequence[Any]], tuple[Tensor, ...]]
     final_split: str
     scoring_batch: int = 1
     seen_offset: float = 0.1
@@ -243,11 +245,11 @@ def own_preset(
         ('cat', 'floor')
     """
     own = OwnData(images=images, masks=masks, names=names, unseen=unseen, **data)
-    for what, value in (("steps", steps), ("prompt_tokens", prompt_tokens), ("image_size", image_size)):
-        if type(value) is not int:
-            raise InputError(f"{what} is {value!r}, expected a whole number")
-    if type(strict) is not bool:
-        raise InputError(f"strict is {strict!r}, expected true or false")
+    for what, value, wanted in (
+        ("steps", steps, Steps), ("prompt_tokens", prompt_tokens, int), ("image_size", image_size, Size),
+        ("strict", strict, bool), ("templates", templates, str | Sequence[str]),
+    ):  # fmt: skip
+        check_value(value, wanted, what)
     words = own.words
     preset = _vit_preset(
         "own", words, check_names(unseen) if unseen else (), check_templates(templates, words), own.find,
@@ -312,7 +314,7 @@ def _vit_preset(
         name=name,
         clip={"name": "ViT-B-16-quickgelu", "pretrained": "openai"},
         model=ModelConfig(prompt_tokens=prompt_tokens, tower=vit_b_16(side)),
-        training=TrainConfig(steps=steps, keep_every=steps // 2, checkpoint_every=500, workers=4),
+        training=TrainConfig(steps=steps, keep_every=steps // 2, checkpoint_every=500, workers=None),
         names=names,
         unseen=unseen,
         templates=templates,

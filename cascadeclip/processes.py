@@ -17,6 +17,8 @@ from cascadeclip.errors import InputError
 
 logger = logging.getLogger(__name__)
 
+MOST_READERS = 16  # keep up with any card, and each holds some hundred MB
+
 
 def on_cpu() -> bool:
     """Whether Accelerate has to be told to use the CPU: it then joins several CPU processes, which it else does not."""
@@ -37,6 +39,20 @@ def device() -> torch.device:
         >>> cascadeclip.load("mini", device=cascadeclip.device())  # doctest: +SKIP
     """
     return this_process().device
+
+
+def readers(asked: int | None) -> int:
+    """How many processes read pictures for this one: as many as are asked for, or, for None, one for every core of its
+    share but one, at least 1 and at most `MOST_READERS`.
+
+    The share is what the processes of a launcher on this machine have each.
+    """
+    if asked is not None:
+        return asked
+    allowed = getattr(os, "sched_getaffinity", None)  # Linux: the cores that this process may use
+    cores = len(allowed(0)) if allowed else os.cpu_count() or 1
+    share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return max(1, min(share - 1, MOST_READERS))
 
 
 # --- number formats -------------------------------------------------------------------------------------------------

@@ -5,9 +5,10 @@ command line and from Python goes through the same check.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
@@ -15,7 +16,8 @@ from cascadeclip.errors import InputError
 
 MOST_ITEMS = 100_000  # of a list in settings
 MOST_LETTERS = 10_000  # of a text
-_KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "null"}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text", NoneType: "null",
+          Path: "a path", Sequence: "a list", Mapping: "an object, {...}", object: "anything"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,12 @@ def check_value(value: Any, hint: Any, name: str) -> Any:
         return _check_union(value, get_args(hint), name)
     if get_origin(hint) is tuple:
         return _check_items(value, get_args(hint)[0], name)
-    if get_origin(hint) is dict:
-        _require(isinstance(value, Mapping), name, value, "an object, {...}")
+    if get_origin(hint) is Sequence:
+        _require(isinstance(value, Sequence) and not isinstance(value, str), name, value, _KINDS[Sequence])
+        _check_items(tuple(value), get_args(hint)[0], name)
+        return value
+    if get_origin(hint) in (dict, Mapping):
+        _require(isinstance(value, Mapping), name, value, _KINDS[Mapping])
         return {key: check_value(inner, get_args(hint)[1], f"{name}.{key}") for key, inner in value.items()}
     if hint is int:
         _require(isinstance(value, Integral) and not isinstance(value, bool), name, value, _KINDS[int])
@@ -73,8 +79,17 @@ def check_value(value: Any, hint: Any, name: str) -> Any:
 def _check_union(value: Any, hints: tuple[Any, ...], name: str) -> Any:
     if value is None and NoneType in hints:
         return None
-    (hint,) = (hint for hint in hints if hint is not NoneType)
-    return check_value(value, hint, name)
+    kinds = [hint for hint in hints if hint is not NoneType]
+    fitting = [hint for hint in kinds if _is_kind(value, hint)] if len(kinds) > 1 else kinds
+    wanted = [_KINDS.get(get_origin(hint) or hint, str(hint)) for hint in kinds]
+    _require(bool(fitting), name, value, " or ".join(wanted))
+    return check_value(value, fitting[0], name)
+
+
+def _is_kind(value: Any, hint: Any) -> bool:
+    """Whether a value is of the outermost kind of a type hint: a text is no list."""
+    kind = get_origin(hint) or hint
+    return isinstance(value, kind) and not (kind is Sequence and isinstance(value, str))
 
 
 def _check_items(value: Any, hint: Any, name: str) -> tuple[Any, ...]:

@@ -20,8 +20,9 @@ from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import normalise, resized, working_size
 from cascadeclip.data.words import as_written, check_names, check_templates
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation.bands import bands_at
 from cascadeclip.evaluation.refine import pamr as refine
-from cascadeclip.evaluation.scores import bands_at, predict
+from cascadeclip.evaluation.scores import predict
 from cascadeclip.files import exists
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset

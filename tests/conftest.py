@@ -26,6 +26,13 @@ TINY_TOWER = dict(image_size=32, patch_size=8, width=32, layers=4, heads=2, embe
 TINY_MODEL = dict(stages=((1, 2), (3,), (4,)), prompt_tokens=3, decoder_heads=2)
 
 
+def pytest_configure(config):
+    """On a machine with a GPU, all tests but those of `pytest -m gpu` compute on its CPU: many expect the same bits
+    from two runs, or from a run in parts, which no GPU promises. A process has one device."""
+    if torch.accelerator.is_available() and config.option.markexpr != "gpu":
+        os.environ["ACCELERATE_USE_CPU"] = "1"
+
+
 def pytest_collection_modifyitems(config, items):
     """In the processes of pytest-xdist, files with slow tests come first: none shall end long after the others."""
     if hasattr(config, "workerinput"):

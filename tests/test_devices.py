@@ -13,7 +13,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 import cascadeclip
-from cascadeclip import analysis, clip, evaluation, plots, training
+from cascadeclip import analysis, clip, data, evaluation, plots, training
 from cascadeclip import model as models
 from cascadeclip.data import normalise
 from cascadeclip.evaluation import scores as scores_module
@@ -125,6 +125,9 @@ CALLS = {
         "repair_outliers": lambda g: analysis.repair_outliers(g.tokens, (2, 2), 1.0),
         "to_batch": lambda g: analysis.to_batch(g.picture, g.visual),
         "value_path_tokens": lambda g: analysis.value_path_tokens(g.visual, g.images),
+    },
+    "data": {
+        "distort": lambda g: data.distort(g.pixels, torch.stack([data.draw_change(9, 16)] * 5).to(CUDA)),
     },
     "evaluation": {
         "ConfusionMatrix": lambda g: evaluation.confusion_of(g.predicted, g.labels, 3),

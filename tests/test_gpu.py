@@ -3,9 +3,15 @@
 import pytest
 import torch
 
+from cascadeclip.processes import on_cpu
 from tests.support.gpu_check import ORDER, Checks
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(
+        on_cpu() or not torch.cuda.is_available(), reason="no CUDA device here, or not asked: pytest -m gpu"
+    ),
+]
 
 
 @pytest.mark.parametrize("name", [name for name in ORDER if not name.startswith("bench")])

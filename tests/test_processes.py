@@ -11,7 +11,8 @@ import cascadeclip
 from cascadeclip import processes
 from cascadeclip.data.stream import Endless
 from cascadeclip.errors import InputError
-from cascadeclip.processes import has_bf16, number_format, own_draws, told_of_compiler
+from cascadeclip.presets import get_preset
+from cascadeclip.processes import has_bf16, number_format, own_draws, readers, told_of_compiler
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -53,6 +54,23 @@ def test_everything_asks_one_place_for_the_device():
         path.name for path, text in source.items() if "cuda.is_available()" in text or "mps.is_available()" in text
     }
     assert askers <= {"processes.py", "report.py"}  # a report names the card
+
+
+# --- who reads pictures ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("cores", "processes", "wanted"), [(1, 1, 1), (2, 1, 1), (16, 1, 15), (4, 2, 1), (64, 1, 16), (64, 8, 7), (2, 4, 1)]
+)
+def test_readers_are_as_many_as_the_cores_allow(monkeypatch, cores, processes, wanted):
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: set(range(cores)), raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    assert readers(None) == wanted
+    assert [readers(asked) for asked in (0, 4)] == [0, 4]
+
+
+def test_benchmarks_read_by_the_cores_and_the_mini_world_by_itself():
+    assert get_preset("voc12").training.workers is None and get_preset("mini").training.workers == 0
 
 
 # --- random numbers -------------------------------------------------------------------------------------------------

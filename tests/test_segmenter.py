@@ -14,7 +14,7 @@ from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import working_size
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation import scores as evaluation
+from cascadeclip.evaluation import bands
 from cascadeclip.presets import MINI
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,12 +177,12 @@ def test_plot_shows_the_words_that_were_found(segmenter, scene):
 
 
 def test_scores_come_in_bands_that_are_the_whole(segmenter, monkeypatch):
-    monkeypatch.setattr(evaluation, "BAND_VALUES", 3 * 150 * 7)
+    monkeypatch.setattr(bands, "BAND_VALUES", 3 * 150 * 7)
     picture = np.random.default_rng(0).integers(0, 255, (200, 150, 3), dtype=np.uint8)
     result = segmenter.segment(picture, ["tiger", "grass", "sand"])
-    bands = list(result.score_bands())
-    assert [band.shape for _, band in bands] == [(3, 7, 150)] * 28 + [(3, 4, 150)]
-    assert np.array_equal(np.concatenate([band for _, band in bands], axis=1), result.scores)
+    found = list(result.score_bands())
+    assert [band.shape for _, band in found] == [(3, 7, 150)] * 28 + [(3, 4, 150)]
+    assert np.array_equal(np.concatenate([band for _, band in found], axis=1), result.scores)
     assert (result.scores.argmax(0) == result.labels).all()
 
 

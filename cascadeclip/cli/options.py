@@ -49,7 +49,7 @@ Background = Annotated[
     str | None,
     typer.Option(help="Where no word scores this much (0 to 1) there is none of them; or words for the rest: sky,wall"),
 ]
-Workers = Annotated[int | None, typer.Option(help="Processes that read pictures.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that read pictures; by default one a core but one.")]
 
 
 def chosen_preset(

@@ -1,8 +1,8 @@
 """Pictures and their labels: the drawn world EmojiScenes (`emojiscenes`, `textures`), the benchmarks and their class
 words (`benchmarks`, `classes`), folders of pictures and masks (`folders`, `images`, `labels`), anybody's own data
 (`own`, `coco`), which is described (`look`) and checked (`check`) before use, what is done to a picture before a model
-reads it (`transforms`), and the order that training reads pictures in (`stream`). Words, file names and data sets are
-checked and told apart by `words`, `names` and `identity`. `prepare` lays the benchmarks' folders out.
+reads it (`transforms`, `distortion`), and the order that training reads pictures in (`stream`). Words, file names and
+data sets are checked and told apart by `words`, `names` and `identity`. `prepare` lays the benchmarks' folders out.
 
 It imports no other room.
 """
@@ -13,6 +13,7 @@ from cascadeclip._lazy import on_first_use
 
 if TYPE_CHECKING:
     from cascadeclip.data.benchmarks import BENCHMARKS, Benchmark, Split
+    from cascadeclip.data.distortion import distort, draw_change
     from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, SEEN, STUFF, STYLES, THINGS, UNSEEN, EmojiScenes, Scene
     from cascadeclip.data.folders import FolderDataset, Found, find_pairs, listed_pairs, matching_pairs
     from cascadeclip.data.images import read_image
@@ -48,6 +49,8 @@ __all__ = [
     "ToWorkingSize",
     "check_names",
     "check_templates",
+    "distort",
+    "draw_change",
     "find_pairs",
     "ignored_label",
     "listed_pairs",

@@ -17,7 +17,7 @@ SAMPLED = 32  # files or items whose contents are looked at
 
 
 def data_identity(
-    data: Dataset[Any], collate: Callable[[list[Any]], tuple[Tensor, Tensor]], *, times: bool = False
+    data: Dataset[Any], collate: Callable[[list[Any]], tuple[Tensor, ...]], *, times: bool = False
 ) -> dict[str, object]:
     """What a data set is, in values of JSON under names for people: its pictures and masks in their order, and how
     label numbers are read.
@@ -77,11 +77,11 @@ def _files(pairs: Sequence[tuple[Path, Path]], times: bool) -> str:
     return digest.hexdigest()
 
 
-def _items(data: Dataset[Any], collate: Callable[[list[Any]], tuple[Tensor, Tensor]]) -> str:
+def _items(data: Dataset[Any], collate: Callable[[list[Any]], tuple[Tensor, ...]]) -> str:
     items: dict[str, Tensor] = {}
     for index in _sample(len(data)):  # type: ignore[arg-type]
         with own_draws(0):
-            images, labels = collate([data[index]])
+            images, labels, *_ = collate([data[index]])
         items |= {f"{index} image": images, f"{index} labels": labels}
     return tensor_digest(items)
 

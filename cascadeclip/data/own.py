@@ -5,7 +5,7 @@ import csv
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from cascadeclip.data.names import inside
 from cascadeclip.data.words import check_names
 from cascadeclip.errors import InputError
 from cascadeclip.files import parse_json, read_text
+from cascadeclip.schema import check_fields
 
 OTHERS = "others"  # as `ignored`: everything that is no class
 PICTURE_KEYS, MASK_KEYS = ("picture", "image", "img"), ("mask", "label", "labels", "annotation")
@@ -46,8 +47,8 @@ class OwnData:
 
     images: str | Path | None = None
     masks: str | Path | None = None
-    names: Sequence[str] | None = None
-    unseen: Sequence[str] = ()
+    names: str | Sequence[str] | None = None
+    unseen: str | Sequence[str] = ()
     values: Mapping[object, str] | Sequence[Sequence[object]] | None = None
     val_images: str | Path | None = None
     val_masks: str | Path | None = None
@@ -62,8 +63,9 @@ class OwnData:
     val_coco: str | Path | None = None
 
     def __post_init__(self) -> None:
-        for one in fields(self):
-            self._check_type(one.name, getattr(self, one.name))
+        check_fields(self)
+        if isinstance(self.ignored, str) and self.ignored != OTHERS:
+            raise InputError(f'ignored={self.ignored!r} must be a list of whole numbers, or "{OTHERS}"')
         if not 0 < self.val_share < 1:
             raise InputError(f"val_share={self.val_share}: the share to evaluate on is between 0 and 1")
         if self.pairs is not None and self.coco is not None:
@@ -75,21 +77,6 @@ class OwnData:
         if self.names is not None and self.values is not None:
             raise InputError("both names and values: values holds the words already")
         self.label_map  # noqa: B018 (built here so that what does not fit together is told of at once)
-
-    @staticmethod
-    def _check_type(name: str, value: Any) -> None:
-        kinds = {"val_share": (float, int), "first": (int,), "mask_name": (str,), "picture_name": (str,)}
-        lists = {"names": (str, Sequence), "unseen": (str, Sequence), "values": (Mapping, Sequence),
-                 "ignored": (str, Sequence)}  # fmt: skip
-        expected = kinds.get(name) or lists.get(name) or (str, Path)
-        may_be_none = name not in kinds and name != "unseen"
-        if isinstance(value, bool) or not (isinstance(value, expected) or (value is None and may_be_none)):
-            said = " or ".join({str: "text", Path: "path", int: "whole number", float: "number"}.get(k, "list")
-                               for k in expected)  # fmt: skip
-            raise InputError(f"{name} is {value!r}, expected {said}")
-        numbers = () if name != "ignored" or value in (None, OTHERS) else cast(Sequence[object], value)
-        if any(type(number) is not int for number in numbers):
-            raise InputError(f'ignored is {value!r}, expected a list of whole numbers, or "{OTHERS}"')
 
     @cached_property
     def _meaning(self) -> tuple[Sequence[str], dict[str, Any]]:

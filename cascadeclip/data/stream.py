@@ -15,7 +15,8 @@ from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
 from cascadeclip.processes import device, own_draws
 
-Collate = Callable[[list[Any]], tuple[torch.Tensor, torch.Tensor]]  # items of a data set -> images, labels
+# Items of a data set -> images, labels and, where colours are to be distorted, `distortion.draw_change` of each.
+Collate = Callable[[list[Any]], tuple[torch.Tensor, ...]]
 
 
 class Endless(Dataset[Any]):
@@ -72,8 +73,8 @@ class CheckedCollate:
     def __init__(self, collate: Collate, classes: int):
         self.collate, self.classes = collate, classes
 
-    def __call__(self, items: list[Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        images, labels = self.collate(items)
+    def __call__(self, items: list[Any]) -> tuple[torch.Tensor, ...]:
+        images, labels, *changes = self.collate(items)
         if labels.ndim != 3 or labels.is_floating_point() or len(labels) != len(images):
             raise InputError(
                 f"labels of {tuple(labels.shape)} {labels.dtype} beside images of {tuple(images.shape)}: expected "
@@ -86,7 +87,7 @@ class CheckedCollate:
                 f"labels hold {wrong.unique().tolist()[:10]}; expected 0..{self.classes - 1}, or {ignored} for ignored "
                 "pixels"
             )
-        return images, labels
+        return images, labels, *changes
 
 
 def stream(data: Endless, shares: Shares, collate: Collate, workers: int = 0) -> DataLoader[Any]:

@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torchvision import tv_tensors
-from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
+from cascadeclip.data.distortion import draw_change
 from cascadeclip.data.labels import IGNORE
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -71,7 +70,8 @@ class ToWorkingSize:
 
 
 class Augment:
-    """A random square of a training picture, as the authors cut it: resize, crop, flip, colours, pad.
+    """A random square of a training picture, as the authors cut it: resize, crop, flip, pad; and how its colours are to
+    change, which is done later, to a whole batch (`distortion.distort`).
 
     Short side `side` and long side at most 4 x `side`, both times a number from 0.5 to 2; of up to ten crops the first
     in which no class covers more than 3/4 of the labelled pixels; mirrored in one half of the cases; brightness,
@@ -83,34 +83,49 @@ class Augment:
 
     def __init__(self, side: int, ignore: int = IGNORE):
         self.side, self.ignore = side, ignore
-        changes = (dict(brightness=32 / 255), dict(contrast=0.5), dict(saturation=0.5), dict(hue=0.1))
-        self.colours = v2.Compose([v2.RandomApply([v2.ColorJitter(**change)], p=0.5) for change in changes])
-        self.flip = v2.RandomHorizontalFlip()
 
-    def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """(3, H, W) uint8 and (H, W) int -> (3, side, side) and (side, side); draws from torch's global state."""
-        image, labels = self._crop(*self._resize(image, labels))
-        image, labels = self.flip(tv_tensors.Image(image), tv_tensors.Mask(labels))  # told apart by their types
-        image, labels = self.colours(image).as_subclass(Tensor), labels.as_subclass(Tensor)
+    def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(3, H, W) uint8 and (H, W) int -> (3, side, side), (side, side), and the change of colours (6,) float32.
+
+        Draws from torch's global state. The picture is resized as a whole before it is cropped: that takes less time
+        than to compute the pixels of a crop at the places that they have in the whole.
+        """
+        size = self._size(*image.shape[1:])
+        top, left, labels = self._crop(size, labels)
+        image = F.resize(image, list(size), antialias=False)[:, top : top + self.side, left : left + self.side]
+        change = draw_change(*image.shape[1:])
+        if torch.rand(()) < 0.5:
+            image, labels = image.flip(2), labels.flip(1)
         padding = [0, 0, self.side - image.shape[2], self.side - image.shape[1]]  # left, top, right, bottom
-        return F.pad(image, padding, fill=list(MEAN_COLOUR)), F.pad(labels[None], padding, fill=self.ignore)[0]
+        image, labels = (
+            F.pad(image, padding, fill=list(MEAN_COLOUR)),
+            F.pad(labels[None], padding, fill=self.ignore)[0],
+        )
+        return image, labels, change
 
-    def _resize(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns that a picture is resized to."""
         ratio = torch.empty(()).uniform_(*self.SCALES).item()
-        height, width = image.shape[1:]
         short, long = int(self.side * ratio), int(LONGEST * self.side * ratio)
         scale = min(short / min(height, width), long / max(height, width))
-        size = [max(1, int(length * scale + 0.5)) for length in (height, width)]
-        nearest = dict(interpolation=v2.InterpolationMode.NEAREST)
-        return F.resize(image, size, antialias=False), F.resize(labels[None], size, **nearest)[0]
+        rows, columns = (max(1, int(length * scale + 0.5)) for length in (height, width))
+        return rows, columns
 
-    def _crop(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        height, width = (min(self.side, length) for length in image.shape[1:])
+    def _crop(self, size: tuple[int, int], labels: Tensor) -> tuple[int, int, Tensor]:
+        """Where the crop starts in a picture of this size, and its labels; those outside of it are never resized."""
+        rows, columns = (_nearest(old, new) for old, new in zip(labels.shape, size, strict=True))
+        given = labels.numpy()
         for _ in range(self.TRIES):
-            top = torch.randint(image.shape[1] - height + 1, ()).item()
-            left = torch.randint(image.shape[2] - width + 1, ()).item()
-            part = labels[top : top + height, left : left + width]
-            found = torch.bincount(part[part != self.ignore].flatten().long())
+            top, left = (torch.randint(max(length - self.side, 0) + 1, ()).item() for length in size)
+            part = given[rows[top : top + self.side]][:, columns[left : left + self.side]]
+            found = np.bincount(part.ravel(), minlength=self.ignore + 1)
+            found[self.ignore] = 0
             if (found > 0).sum() > 1 and found.max() < self.MOST_OF_ONE * found.sum():
                 break
-        return F.crop(image, top, left, height, width), part
+        return int(top), int(left), torch.from_numpy(part)
+
+
+def _nearest(old: int, new: int) -> np.ndarray:
+    """(new,) which of `old` pixels in a row each of `new` ones takes its label from."""
+    places = torch.arange(old, dtype=torch.float32)[None, None]
+    return interpolate(places, new, mode="nearest").flatten().long().numpy()

@@ -1,6 +1,7 @@
 """Judging a model: predictions over windows, the confusion matrix and the means over seen and unseen classes
-(`scores`), a whole evaluation that can be stopped and shared among processes (`run`), where a model fails
-(`diagnostics`, `contours`), how sure a number is (`resampling`), and scores refined along edges (`refine`).
+(`scores`), scores read at the size of labels (`bands`), a whole evaluation that can be stopped and shared among
+processes (`run`), where a model fails (`diagnostics`, `contours`), how sure a number is (`resampling`), and scores
+refined along edges (`refine`).
 
 Of other rooms it may import all from `model` to `checkpoints`, and `presets`.
 """
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 from cascadeclip._lazy import on_first_use
 
 if TYPE_CHECKING:
+    from cascadeclip.evaluation.bands import argmax_at
     from cascadeclip.evaluation.contours import boundary_width, rim
     from cascadeclip.evaluation.diagnostics import (
         OneStage,
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from cascadeclip.evaluation.scores import (
         ConfusionMatrix,
         Scores,
-        argmax_at,
         count,
         evaluate,
         harmonic_mean,

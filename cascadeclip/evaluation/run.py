@@ -25,7 +25,7 @@ from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, count, predic
 from cascadeclip.files import locked, replace_file
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
-from cascadeclip.processes import plain_torch, this_process
+from cascadeclip.processes import plain_torch, readers, this_process
 from cascadeclip.tensors import read_safetensors
 
 logger = logging.getLogger(__name__)
@@ -133,7 +133,7 @@ def _score(
         done = kept.load(len(own), (lambda position: Path(out) / "predictions" / name(own[position])) if name else None)
     loader = DataLoader(
         Subset(data, own[done:]), preset.scoring_batch, collate_fn=preset.collate,
-        num_workers=preset.training.workers if len(own) > SAVE_EVERY else 0,
+        num_workers=readers(preset.training.workers) if len(own) > SAVE_EVERY else 0,
         pin_memory=state.device.type == "cuda",
     )  # fmt: skip
     batches = tqdm(loader, disable=not progress or not state.is_main_process, desc="scoring", unit="batch")

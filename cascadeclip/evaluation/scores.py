@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation.bands import argmax_at
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.resize import bilinear
 from cascadeclip.processes import autocast, told_of_compiler
@@ -20,7 +20,6 @@ logger = logging.getLogger(__name__)
 
 WINDOWS_AT_ONCE = 16  # windows of a large picture that go through the model together
 CHUNK = 2**20  # scores that are computed at once, small enough for a processor's cache
-BAND_VALUES = 2**25  # scores that are resized at once, 128 MB in float32
 
 
 @torch.inference_mode()
@@ -126,38 +125,6 @@ def _scores(
     for part in (slice(start, start + step) for start in range(0, len(offset), step)):
         scores = bilinear(mask_logits[:, part].float(), first).sigmoid().sub_(offset[part, None, None])
         yield part, bilinear(scores, size)
-
-
-def argmax_at(scores: Tensor, size: Sequence[int]) -> Tensor:
-    """The class with the highest score after bilinear resizing to `size`: (B, C, h, w) -> (B, *size) int32.
-
-    Done in bands of rows, so that the resized scores, gigabytes for a large picture and many classes, never exist.
-    """
-    found = torch.empty(len(scores), *size, dtype=torch.int32, device=scores.device)
-    for rows, part in bands_at(scores, size):
-        found[:, rows] = part.argmax(1).int()
-    return found
-
-
-def bands_at(scores: Tensor, size: Sequence[int]) -> Iterator[tuple[slice, Tensor]]:
-    """Scores (B, C, h, w) after bilinear resizing to `size`, a band of rows at a time.
-
-    Yields:
-        which rows, and their scores (B, C, rows, width): at most `BAND_VALUES` numbers, or one row.
-    """
-    height, width = size
-    band = max(1, BAND_VALUES // (scores.shape[0] * scores.shape[1] * width))
-    same = tuple(scores.shape[2:]) == (height, width)
-    rows = ((torch.arange(height, device=scores.device) + 0.5) * scores.shape[2] / height - 0.5).clamp(min=0)
-    above = rows.floor().long()
-    below = (above + 1).clamp(max=scores.shape[2] - 1)
-    weight = (rows - above).to(scores.dtype)[:, None]
-    for part in (slice(start, min(start + band, height)) for start in range(0, height, band)):
-        if same:
-            yield part, scores[:, :, part]
-            continue
-        lines = torch.lerp(scores[:, :, above[part]], scores[:, :, below[part]], weight[part])
-        yield part, F.interpolate(lines, (lines.shape[2], width), mode="bilinear", align_corners=False)
 
 
 @dataclass(frozen=True)

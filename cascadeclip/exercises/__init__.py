@@ -1,16 +1,21 @@
-"""The assignments' exercises: what the test cells of `notebooks/assignments` call.
+"""Exercises that look at the answer: those of the notebooks (`check`), and the assignments' with points (`grade`).
 
-A test cell ends with `grade("nga_weights", globals(), seed)`: it runs the function of that name on random inputs,
-prints what holds and what is wrong, and returns the points. Copied, moved and deleted cells do not matter to it.
+A test cell of an assignment ends with `grade("nga_weights", globals(), seed)`: it runs the function of that name on
+random inputs, prints what holds and what is wrong, and returns the points. Copied, moved and deleted cells do not
+matter to it.
 
-The checkers: `layers` with `similarity` (assignment 1), `pieces` with `decoding` (2), `budget` with `contest` (3), all
-on `checking`. `build` makes the notebooks, `grading` is what nbgrader runs.
+The assignments' checkers: `layers` with `similarity` (assignment 1), `pieces` with `decoding` (2), `budget` with
+`contest` (3), all on `checking`. `build` makes the assignments' notebooks, `grading` is what nbgrader runs.
+
+The notebooks' checkers: `notebook_00`, `notebook_01` and `notebook_02`, on `checking` as well; `notebooks` knows them
+all.
 """
 
 from collections.abc import Mapping
 
 from cascadeclip.exercises import budget, layers, pieces
 from cascadeclip.exercises.checking import Exercise, Wrong
+from cascadeclip.exercises.notebooks import NOTEBOOK_EXERCISES, check
 
 ASSIGNMENTS: dict[str, tuple[Exercise, ...]] = {
     "a1_layers_and_alignment": layers.EXERCISES,
@@ -19,7 +24,7 @@ ASSIGNMENTS: dict[str, tuple[Exercise, ...]] = {
 }
 EXERCISES: dict[str, Exercise] = {one.name: one for exercises in ASSIGNMENTS.values() for one in exercises}
 
-__all__ = ["ASSIGNMENTS", "EXERCISES", "Exercise", "Wrong", "grade"]
+__all__ = ["ASSIGNMENTS", "EXERCISES", "NOTEBOOK_EXERCISES", "Exercise", "Wrong", "check", "grade"]
 
 
 def grade(name: str, namespace: Mapping[str, object], seed: int | None = None) -> float:

@@ -19,8 +19,9 @@ from cascadeclip.data import emojiscenes
 from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation.bands import argmax_at
 from cascadeclip.evaluation.run import score, summarise
-from cascadeclip.evaluation.scores import ConfusionMatrix, argmax_at
+from cascadeclip.evaluation.scores import ConfusionMatrix
 from cascadeclip.exercises.checking import Wrong, quiet
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import MINI, Preset

@@ -1,6 +1,7 @@
 """What is run and reported as a whole: the paper's comparisons (`comparisons` says which, `run` trains and scores them,
 `curves` follows their trainings, `report` writes their tables, `claims` holds the paper's claims against them, `texts`
-brings them into the documents), the demo (`demo`), and what presets cost on a device (`bench`, `bench_report`).
+brings them into the documents), the demo (`demo`), and what presets cost on a device (`bench`,
+`bench_data`, `bench_report`).
 
 It may import all rooms from `model` to `plots`.
 """

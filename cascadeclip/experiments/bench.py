@@ -79,10 +79,15 @@ def bench(cases: Sequence[Case], show: Callable[[dict[str, Any]], None] = lambda
     """`measure` each case in a fresh process; `show` gets every row as soon as it is there."""
     rows = []
     for case in cases:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            rows.append(pool.submit(measure, case).result())
+        rows.append(alone(measure, case))
         show(rows[-1])
     return rows
+
+
+def alone(work: Callable[[Case], dict[str, Any]], case: Case) -> dict[str, Any]:
+    """`work(case)`, in a fresh process."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work, case).result()
 
 
 def measure(case: Case) -> dict[str, Any]:
@@ -213,19 +218,25 @@ def _inputs(model: CascadeCLIP, preset: Preset, case: Case) -> tuple[Tensor, Ten
 
 
 def _training(model: CascadeCLIP, preset: Preset, case: Case) -> Callable[[], None]:
-    """A training step as `training.train` does it, on labels in blocks of 8 px."""
-    (images, text), settings = _inputs(model, preset, case), preset.training
-    classes, side = len(text), images.shape[-1]
-    coarse = torch.randint(0, classes, (case.batch_size, -(-side // 8), -(-side // 8)), device=images.device)
+    """A training step on random pictures, and labels in blocks of 8 px."""
+    images, text = _inputs(model, preset, case)
+    side = images.shape[-1]
+    coarse = torch.randint(0, len(text), (case.batch_size, -(-side // 8), -(-side // 8)), device=images.device)
     labels = coarse.repeat_interleave(8, 1).repeat_interleave(8, 2)[:, :side, :side]
-    labels = reduce_labels(labels, settings.loss_size)
+    labels, step = reduce_labels(labels, preset.training.loss_size), training_step(model, text, preset, case)
+    return lambda: step(images, labels)
+
+
+def training_step(model: CascadeCLIP, text: Tensor, preset: Preset, case: Case) -> Callable[[Tensor, Tensor], None]:
+    """A step as `training.train` does it: of pictures (B, 3, H, W), normalised, and labels (B, H', W') for `text`."""
+    settings, classes = preset.training, len(text)
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = adamw(trained, settings)
-    scaler = torch.amp.GradScaler(images.device.type, enabled=case.precision == "fp16")
-    unseen = torch.arange(classes - max(1, classes // 4), classes, device=images.device)
+    scaler = torch.amp.GradScaler(text.device.type, enabled=case.precision == "fp16")
+    unseen = torch.arange(classes - max(1, classes // 4), classes, device=text.device)
     model.train()
 
-    def step() -> None:
+    def step(images: Tensor, labels: Tensor) -> None:
         optimiser.zero_grad(set_to_none=True)  # first, so that the gradients can be looked at afterwards
         with autocast(images.device, case.precision):
             logits = model(images, text).mask_logits

@@ -8,7 +8,8 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from cascadeclip.errors import InputError
-from cascadeclip.experiments.bench import GROWTH, WORK, Case, bench, growth_cases, sized_preset
+from cascadeclip.experiments.bench import GROWTH, WORK, Case, alone, bench, growth_cases, sized_preset
+from cascadeclip.experiments.bench_data import measure_data
 from cascadeclip.files import check_writable, write_json
 from cascadeclip.plots.figure import save_figure
 
@@ -53,6 +54,13 @@ def bench_table(rows: Sequence[dict[str, Any]]) -> str:
         if row["work"] == "train":
             counts = ", ".join(f"{name.replace('_', ' ')} {n / 1e6:.2f} M" for name, n in row["parameters"].items())
             lines.append(f"{row['preset']}: parameters {counts}")
+        if "data" in row:
+            told = row["data"]
+            lines.append(
+                f"{row['preset']}: pictures/s read {told['loader']:.1f} (by {told['workers'] or 'the training'} "
+                f"process{'es' if told['workers'] > 1 else ''}), learnt {told['step']:.1f}, both together "
+                f"{told['both']:.1f}: the {told['limit']} limits"
+            )
     peaks = {(row["device"], row["precision"]): row["matmul_tflops"] for row in rows}
     lines += [f"{device}, {precision}: matmul {tflops:.2f} TFLOP/s" for (device, precision), tflops in peaks.items()]
     return "\n".join(lines)
@@ -66,7 +74,8 @@ def run_bench(
     growth: bool = False,
     show: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
-    """Measure presets in training and inference, show the table, write `bench.json` (and `growth.json`, `growth.png`).
+    """Measure presets in training and inference, and whether reading keeps up; show the table, write `bench.json` (and
+    `growth.json`, `growth.png`).
 
     Args:
         presets: names.
@@ -85,6 +94,9 @@ def run_bench(
     if out is not None:
         check_writable(out)
     rows = bench(cases, lambda row: print(f"{row['preset']} {row['work']}: measured", file=sys.stderr, flush=True))
+    for case, row in zip(cases, rows, strict=True):
+        if case.work == "train":
+            row["data"] = alone(measure_data, case)
     show(bench_table(rows))
     if out is not None:
         write_json(out / "bench.json", rows)

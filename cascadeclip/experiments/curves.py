@@ -1,13 +1,15 @@
 """Learning curves: how a training's scores on the validation set grew, and whether it was over when it stopped."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 
 from cascadeclip.errors import InputError
+from cascadeclip.files import parse_json_object, read_text
+from cascadeclip.schema import check_value
 from cascadeclip.training.loop import LOG
 
 VALIDATIONS = 12  # times, at least, that a run which is to be compared looks at the validation set
@@ -53,14 +55,26 @@ def read_curve(folder: str | Path) -> Curve:
     """
     path = Path(folder) / LOG
     try:
-        entries = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = enumerate(read_text(path, "log of a training").splitlines(), start=1)
+        entries = [parse_json_object(text, f"line {number} of {path}") for number, text in lines]
         scored = [entry for entry in entries if "mIoU_seen" in entry]
-        columns = [[entry[key] for entry in scored] for key in ("step", "mIoU_seen", "mIoU_unseen")]
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        steps = check_value([entry.get("step") for entry in scored], tuple[int, ...], "step")
+        seen, unseen = (
+            check_value([entry.get(key) for entry in scored], tuple[float | None, ...], key)
+            for key in ("mIoU_seen", "mIoU_unseen")
+        )
+        if any(after <= before for before, after in pairwise((0, *steps))):
+            raise InputError(f"the steps {list(steps[:5])} do not ascend")
+    except InputError as error:
         raise InputError(f"{path} is no log of a training ({error}); remove its folder to train anew") from error
     if not scored:
         raise InputError(f"{path} holds no scores: that training was not validated; remove its folder to train anew")
-    return Curve(*map(tuple, columns))
+    return Curve(steps, _with_nan(seen), _with_nan(unseen))
+
+
+def _with_nan(scores: tuple[float | None, ...]) -> tuple[float, ...]:
+    """The log has null for a score that there was nothing to measure for."""
+    return tuple(float("nan") if score is None else score for score in scores)
 
 
 def not_trained(curves: Sequence[Curve]) -> str:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
@@ -20,20 +21,25 @@ from cascadeclip.checkpoints.own import TRAINED
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.emojiscenes import EmojiScenes
-from cascadeclip.errors import InputError
+from cascadeclip.data.identity import data_identity, tensor_digest
+from cascadeclip.errors import DamagedFile, InputError
+from cascadeclip.evaluation.bands import argmax_at
 from cascadeclip.evaluation.diagnostics import mean_scores, picture_counts
 from cascadeclip.evaluation.resampling import OverRuns, Resampled, bootstrap
-from cascadeclip.evaluation.scores import argmax_at, predict_batches
+from cascadeclip.evaluation.scores import predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
-from cascadeclip.files import replace_file, write_json
+from cascadeclip.files import exists, replace_file, write_json
 from cascadeclip.presets import MINI, Preset, get_preset
 from cascadeclip.processes import device
 from cascadeclip.segmenter import load
+from cascadeclip.tensors import read_safetensors
 from cascadeclip.training.calibrate import calibrated_offset
 from cascadeclip.training.recall import recalling
 from cascadeclip.training.run import fit, on_tower_of, open_clip_of
 from cascadeclip.training.state import FREE
+
+logger = logging.getLogger(__name__)
 
 TOKENS = "tokens"  # folder of the mini world's tokens, see `training.recall`: some 4 GB a seed
 MEASURES = ("mIoU_seen", "mIoU_unseen", "hIoU")
@@ -195,12 +201,23 @@ class _Runs:
             offset = calibrated_offset(
                 preset, self.clip, model, training, folder / "calibration", limit=self.limit, progress=self.progress
             )
-        scored = {"offset": offset, "styles": variant.test_styles, "limit": self.limit, "split": preset.final_split}
+        scored: dict[str, Any] = {
+            "offset": offset, "styles": variant.test_styles, "limit": self.limit, "split": preset.final_split,
+        }  # fmt: skip
+        data = self._first(preset.eval_data(preset.final_split))
+        scored |= data_identity(getattr(data, "dataset", data), preset.collate, times=True)
+        scored |= {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
+        scored["weights"] = tensor_digest(read_safetensors(folder / TRAINED)[1])
         path = folder / f"counts-{_digest(scored)}.safetensors"
-        if not path.exists():
-            table = self._score(preset, folder / TRAINED, offset)
-            replace_file(path, lambda scratch: save_file({"counts": table}, scratch))
-        return load_file(path)["counts"]
+        if exists(path):
+            try:
+                return _kept_counts(path, (3, len(data), len(preset.names)))  # type: ignore[arg-type]  # has a length
+            except DamagedFile as error:
+                logger.warning("%s; scoring anew", error)
+        table = self._score(preset, folder / TRAINED, offset)
+        metadata = {"sum": tensor_digest({"counts": table})}
+        replace_file(path, lambda scratch: save_file({"counts": table}, scratch, metadata=metadata))
+        return table
 
     def trained(self, variant: Variant, seed: int) -> Path:
         """Folder of the trained model; trains it, if that was not done before."""
@@ -274,6 +291,17 @@ def _preset_of(variant: Variant, preset: Preset) -> Preset:
         train_data=lambda seed: EmojiScenes(1_000_000, seed, **train),
         eval_data=lambda split: EmojiScenes.split(split, **test),
     )
+
+
+def _kept_counts(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
+    """The counts that a file holds, if they are whole; a `DamagedFile` if not."""
+    metadata, tensors = read_safetensors(path, "file of counts")
+    counts = tensors.get("counts", torch.empty(0))
+    whole = counts.dtype == torch.float64 and tuple(counts.shape) == shape
+    whole = whole and metadata.get("sum") == tensor_digest({"counts": counts})
+    if not whole:
+        raise DamagedFile(f"{path} is damaged: no whole counts of {shape[1]} pictures and {shape[2]} classes")
+    return counts
 
 
 def _digest(settings: dict[str, Any]) -> str:

@@ -18,6 +18,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import ERROR_KINDS
 from cascadeclip.evaluation.resampling import Resampled
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores
+from cascadeclip.plots.axes import draw_equal_harmonic, draw_reference, legend_above
 from cascadeclip.plots.figure import Figure
 
 IGNORED_COLOUR = (0.85, 0.85, 0.85)
@@ -120,7 +121,7 @@ def plot_class_iou(
     axis.set_xlim(-1, start - 1.5)
     axis.set_ylim(0, 100)
     axis.set_ylabel("IoU, per cent")
-    _legend_above(axis)
+    legend_above(axis)
     return figure
 
 
@@ -142,7 +143,7 @@ def plot_offset_sweep(offsets: Sequence[float], sweep: Sequence[Scores], marked:
     left.set_xlabel("seen offset (taken off the probability of seen classes)")
     left.set_ylabel("mean IoU, per cent")
     left.set_ylim(0, None)
-    _legend_above(left, columns=2)
+    legend_above(left, columns=2)
     _draw_trades(right, {"one dot per offset": (offsets, sweep)}, {"one dot per offset": marked})
     return figure
 
@@ -178,7 +179,7 @@ def _draw_trades(
     together = np.concatenate(list(paths.values()))
     together = together[np.isfinite(together).all(1)]
     together = together if len(together) else np.array([[0, 0], [100, 100]])
-    _draw_equal_harmonic(axis, np.maximum(together.min(0) - 3, 0), together.max(0) + 3)
+    draw_equal_harmonic(axis, np.maximum(together.min(0) - 3, 0), together.max(0) + 3)
     for colour, (name, path) in zip(("black", *OTHER_COLOURS), paths.items(), strict=False):
         offsets = np.asarray(report[name][0])
         near = int(np.argmin(np.abs(offsets - marked[name])))
@@ -188,18 +189,7 @@ def _draw_trades(
             axis.annotate(
                 f"{offsets[end] + 0:g}", path[end], (3, -8), textcoords="offset points", color=colour, fontsize=7
             )
-    _legend_above(axis, columns=min(len(paths) + 1, 3))
-
-
-def _draw_equal_harmonic(axis: Axes, low: np.ndarray, high: np.ndarray) -> None:
-    """Limits (S, U) of the plane in per cent, in it curves of equal harmonic mean, and the line S = U."""
-    seen, unseen = (np.linspace(max(start, 1e-3), end, 120) for start, end in zip(low, high, strict=True))
-    height = 2 * unseen[:, None] * seen / (unseen[:, None] + seen)
-    curves = axis.contour(seen, unseen, height, levels=6, colors=HARMONIC_COLOUR, linewidths=0.7, alpha=0.7)
-    axis.clabel(curves, fmt="hIoU %.0f", fontsize=7)
-    axis.plot([0, 100], [0, 100], color="grey", linestyle=":", linewidth=1, label="S = U")
-    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-    axis.set(xlabel="mIoU seen (S), per cent", ylabel="mIoU unseen (U), per cent")
+    legend_above(axis, columns=min(len(paths) + 1, 3))
 
 
 def plot_confusion(
@@ -278,21 +268,14 @@ def plot_bars(
             axis.annotate(f"{value:.1f}", (bar.get_x() + bar.get_width() / 2, top), (0, 2), fontsize=7.5,
                           textcoords="offset points", ha="center")  # fmt: skip
     for name, value in (references or {}).items():
-        _reference(axis, f"{name}: {100 * value:.1f}", 100 * value)
+        draw_reference(axis, f"{name}: {100 * value:.1f}", 100 * value)
     axis.set_xticks(range(len(report)), list(report))
     axis.set_ylabel(ylabel)
     axis.margins(y=0.14)
     axis.set_ylim(0, None)
     axis.set_title(title, fontsize=9, pad=22)
-    _legend_above(axis)
+    legend_above(axis)
     return figure
-
-
-def _reference(axis: Axes, text: str, height: float) -> None:
-    """A dotted line across, its text on it at the left."""
-    axis.axhline(height, color="black", linestyle=":", linewidth=1)
-    across = axis.get_yaxis_transform()
-    axis.annotate(text, (0.01, height), (0, 2), fontsize=7.5, xycoords=across, textcoords="offset points")
 
 
 def plot_masks_and_rims(
@@ -353,10 +336,5 @@ def plot_error_kinds(report: Mapping[str, tuple[torch.Tensor, int]]) -> Figure:
     axis.invert_yaxis()
     axis.set_xlim(0, max(1.2 * left.max(), 1.0))
     axis.set_xlabel("wrong pixels, share of all labelled pixels, per cent")
-    _legend_above(axis, columns=4)
+    legend_above(axis, columns=4)
     return figure
-
-
-def _legend_above(axis: Axes, columns: int = 4) -> None:
-    axis.legend(frameon=False, fontsize=8, ncols=columns, loc="lower center", bbox_to_anchor=(0.5, 1.0), borderpad=0.1)
-    axis.spines[["top", "right"]].set_visible(False)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from cascadeclip.data.transforms import IMAGE_MEAN, IMAGE_STD
 from cascadeclip.errors import InputError
-from cascadeclip.files import replace_file
+from cascadeclip.files import replace_together
 from cascadeclip.model.cascade import CascadeCLIP
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 OUTPUTS = ("probabilities", "logits")
 PACKAGES = ("onnx", "onnxruntime", "onnxscript")
 CHECKED = ((1, 5), (3, 2))  # numbers of pictures and classes, other than those of the export
+ONE_FILE = 2**31 - 2**26  # bytes of weights that one ONNX file takes, whose format ends at 2 GiB
 TOLERANCE = 1e-4  # largest difference from PyTorch that a file may show
 
 
@@ -70,7 +71,7 @@ def export_onnx(
 
     Args:
         segmenter: its model is exported, in float32.
-        path: ends in `.onnx`.
+        path: ends in `.onnx`; weights that are too many for one such file lie beside it, in `<path>.data`.
         image_size: px; side of the pictures, those of training by default.
         size: px; side of the masks, `image_size` by default.
         output: `probabilities` or `logits`.
@@ -101,7 +102,10 @@ def export_onnx(
             raise InputError(f"the ONNX file differs from PyTorch by {max(differences):.1e}; it was not kept")
 
     try:
-        replace_file(path, write)
+        replace_together(path, write)
+        moved = difference(path, masks, *_inputs(*CHECKED[0], image_size, tower.embed_dim))
+        if not moved <= TOLERANCE:
+            raise InputError(f"{path} differs from PyTorch by {moved:.1e} where it lies now: do not use it")
     finally:
         segmenter.model.to(device)
     return max(differences)
@@ -170,4 +174,5 @@ def _export(masks: Masks, inputs: tuple[Tensor, Tensor], path: Path, output: str
     )
     assert exported is not None  # it is only None without `dynamo`
     exported.model.metadata_props.update(metadata)
-    exported.save(path, external_data=False)
+    size = sum(tensor.nbytes for tensor in masks.state_dict().values())
+    exported.save(path, external_data=size > ONE_FILE)  # beyond, weights go into a file beside it, `<name>.data`

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from cascadeclip.checkpoints.own import fingerprint, load_own_state, own_state
 from cascadeclip.config import TrainConfig
+from cascadeclip.data.distortion import distort
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.data.stream import CheckedCollate, Collate, Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
@@ -28,7 +29,15 @@ from cascadeclip.errors import InputError
 from cascadeclip.files import locked, without_nan, write_text
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import mean_over_ranks, present_pairs, segmentation_loss
-from cascadeclip.processes import autocast, number_format, own_draws, seed_draws, this_process, told_of_compiler
+from cascadeclip.processes import (
+    autocast,
+    number_format,
+    own_draws,
+    readers,
+    seed_draws,
+    this_process,
+    told_of_compiler,
+)
 from cascadeclip.training.labels import pseudo_labels, reduce_labels, seen_only
 from cascadeclip.training.launcher import accelerator_for
 from cascadeclip.training.state import STATE, Asked, RunState, read_state, save_state
@@ -68,7 +77,8 @@ def train(
 
     Args:
         model: its tower's weights stay as they are.
-        data: map-style data set; `collate` makes (images uint8 (B, 3, H, W), labels (B, H, W)) of its items.
+        data: map-style data set; `collate` makes (images uint8 (B, 3, H, W), labels (B, H, W)) of its items, and where
+            colours are to be distorted a third, (B, 6) of `data.draw_change`.
         text: (C, E) float, text embeddings in the order of `names`.
         names, unseen: class words; in the inductive setting unseen classes' pixels are ignored pixels to the loss.
         out: folder for the log and the resumable state; a run stopped there goes on. None keeps nothing.
@@ -134,11 +144,11 @@ class _Run:
         model.encoder.recompute = config.gradient_checkpointing
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.wrapped = self.accelerator.prepare_model(model)
-        self.loss = segmentation_loss
+        self.loss, self.distort = segmentation_loss, distort
         if config.compile:  # not through Accelerate, which keeps the choice of a process's first run for all others
             self.wrapped = torch.compile(self.wrapped)
             if self.device.type != "cpu":  # there, its many small chunks are as fast and would take minutes to compile
-                self.loss = torch.compile(segmentation_loss)
+                self.loss, self.distort = torch.compile(segmentation_loss), torch.compile(distort)
         self.optimiser = adamw(self.parameters, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._computes_in(torch.float16))
         self.unread: list[Tensor] = []  # of each step since the last look: LOSSES and the gradient's norm
@@ -155,7 +165,7 @@ class _Run:
         shares = Shares(
             config.batch_size, parts=parts, rank=self.accelerator.process_index, processes=ranks, start=self.done
         )
-        self.loader = stream(self.data, shares, CheckedCollate(collate, len(names)), config.workers)
+        self.loader = stream(self.data, shares, CheckedCollate(collate, len(names)), readers(config.workers))
         self.table, self.text = table.to(self.device), text[known].to(self.device)
         self.hidden = torch.tensor([names.index(name) for name in unseen], device=self.device)
         self.ignore = ignored_label(len(known))
@@ -181,25 +191,25 @@ class _Run:
         self.accelerator.free_memory()
         return self.log
 
-    def _step(self, step: int, batches: list[tuple[Tensor, Tensor]]) -> None:
+    def _step(self, step: int, batches: list[tuple[Tensor, ...]]) -> None:
         """One optimiser step on this process's micro-batches; what came of it stays on the device in `unread`."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.config.learning_rate_at(step)
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
         seed_draws((self.config.seed << 40) + step * ranks + rank, self.device)  # dropout
-        batches = [(images.to(self.device, non_blocking=True), self._targets(labels)) for images, labels in batches]
+        uploaded = [self._upload(*batch) for batch in batches]
         pairs = None  # pseudo labels are not known yet: every part then divides by its own number
         if not self.config.transductive:  # once a step: the same number for all parts and processes
             classes = len(self.text)
-            own = torch.stack([present_pairs(labels, classes, self.ignore) for _, labels in batches])
-            pairs = mean_over_ranks(own.sum(0) / len(batches))
+            own = torch.stack([present_pairs(labels, classes, self.ignore) for _, labels in uploaded])
+            pairs = mean_over_ranks(own.sum(0) / len(uploaded))
         total = torch.zeros(len(LOSSES), device=self.device)
-        for part, (images, labels) in enumerate(batches, start=1):
-            last = part == len(batches)
+        for part, (images, labels) in enumerate(uploaded, start=1):
+            last = part == len(uploaded)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 losses = self._loss(images, labels, pairs)
-                self.scaler.scale(losses["total"] / len(batches)).backward()
-            total += torch.stack([losses[name].detach() for name in LOSSES]) / len(batches)
+                self.scaler.scale(losses["total"] / len(uploaded)).backward()
+            total += torch.stack([losses[name].detach() for name in LOSSES]) / len(uploaded)
         self.unread.append(torch.cat([total, self._update()[None]]))
 
     def _update(self) -> Tensor:
@@ -232,6 +242,13 @@ class _Run:
             else:
                 raise InputError(self._what_broke(step, losses[-1], norm))
         return self.shown
+
+    def _upload(self, images: Tensor, labels: Tensor, changes: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """A batch on the device, its colours distorted there, its labels as far as training may know them."""
+        images = images.to(self.device, non_blocking=True)
+        if changes is not None:
+            images = self.distort(images, changes.to(self.device, non_blocking=True))
+        return images, self._targets(labels)
 
     def _targets(self, labels: Tensor) -> Tensor:
         """Class indices as far as the setting allows training to know them."""

@@ -105,7 +105,7 @@ def test_another_split_of_the_classes():
 
 def test_training_data_follow_the_seed_and_evaluation_data_do_not(voc):
     preset = get_preset("voc12", voc, image_size=64)
-    image, labels = preset.train_data(0)[0]
+    image, labels, _ = preset.train_data(0)[0]
     assert image.shape == (3, 64, 64) and labels.shape == (64, 64)
     data = preset.eval_data("val")
     assert len(data) == 6

@@ -114,7 +114,7 @@ def test_class_255_is_learnt_and_counted_like_any_other(tmp_path):
     picture = saved(tmp_path / "i.png", np.zeros((40, 40, 3), np.uint8))
     many = LabelMap(300)
     torch.manual_seed(0)
-    images, labels = collate([FolderDataset([(picture, mask)], many, Augment(32, many.ignore))[0]])
+    images, labels, _ = collate([FolderDataset([(picture, mask)], many, Augment(32, many.ignore))[0]])
     assert labels.dtype == torch.int32 and set(labels.unique().tolist()) <= {255, 299, WIDE_IGNORE}
     names = [str(index) for index in range(300)]
     seen, table = seen_only(names, ["3"])

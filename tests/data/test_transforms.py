@@ -2,9 +2,12 @@
 
 import pytest
 import torch
+from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
+from cascadeclip.data.distortion import draw_change
 from cascadeclip.data.labels import IGNORE
-from cascadeclip.data.transforms import Augment, ToWorkingSize, normalise, working_size
+from cascadeclip.data.transforms import MEAN_COLOUR, Augment, ToWorkingSize, normalise, working_size
 
 SIDE = 64
 
@@ -20,10 +23,13 @@ def scene(height=90, width=120):
 
 @pytest.fixture
 def plain():
-    """Augmentation without its changes of colour."""
-    augment = Augment(SIDE)
-    augment.colours = torch.nn.Identity()
-    return augment
+    """Augmentation as far as it goes before colours are changed: picture and labels."""
+
+    class Plain(Augment):
+        def __call__(self, image, labels):
+            return super().__call__(image, labels)[:2]
+
+    return Plain(SIDE)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -83,17 +89,54 @@ def test_crops_avoid_one_class_over_three_quarters(plain):
     assert with_both > first_crop_only + 10
 
 
-def test_colours_change_in_some_pictures_only():
-    image = torch.full((3, SIDE, SIDE), 90, dtype=torch.uint8)
-    labels = torch.zeros(SIDE, SIDE, dtype=torch.uint8)
-    image[0] = 150
-    changed, augment = 0, Augment(SIDE)
-    augment.SCALES = (1.0, 1.0)
-    for seed in range(40):
+def slowly(augment, image, labels):
+    """The same, as it is described: the picture and all its labels resized first, then cropped, mirrored and padded."""
+    size = list(augment._size(*image.shape[1:]))
+    image = F.resize(image.contiguous(), size, antialias=False)
+    labels = F.resize(labels[None], size, interpolation=v2.InterpolationMode.NEAREST)[0]
+    for _ in range(augment.TRIES):
+        top, left = (int(torch.randint(max(length - SIDE, 0) + 1, ())) for length in size)
+        part = labels[top : top + SIDE, left : left + SIDE]
+        counts = torch.bincount(part[part != IGNORE].flatten().long())
+        if (counts > 0).sum() > 1 and counts.max() < 0.75 * counts.sum():
+            break
+    image = image[:, top : top + SIDE, left : left + SIDE]
+    change = draw_change(*part.shape)
+    if torch.rand(()) < 0.5:
+        image, part = image.flip(2), part.flip(1)
+    whole = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None].repeat(1, SIDE, SIDE)
+    whole[:, : image.shape[1], : image.shape[2]] = image
+    padded = torch.full((SIDE, SIDE), IGNORE, dtype=labels.dtype)
+    padded[: part.shape[0], : part.shape[1]] = part
+    return whole, padded, change
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_only_the_crop_is_computed_and_is_that_of_the_whole(seed):
+    generator = torch.Generator().manual_seed(seed)
+    height, width = torch.randint(20, 150, (2,), generator=generator).tolist()
+    image = torch.randint(0, 256, (height, width, 3), generator=generator, dtype=torch.uint8).permute(2, 0, 1)
+    labels = torch.randint(0, 4, (height // 4 + 1, width // 4 + 1), generator=generator, dtype=torch.int32)
+    labels = labels.repeat_interleave(4, 0).repeat_interleave(4, 1)[:height, :width].contiguous()
+    labels[:3] = IGNORE
+    torch.manual_seed(seed)
+    found = Augment(SIDE)(image, labels)
+    torch.manual_seed(seed)
+    for one, other in zip(found, slowly(Augment(SIDE), image, labels), strict=True):
+        assert one.dtype == other.dtype and torch.equal(one, other)
+
+
+def test_the_change_of_colours_is_for_the_picture_without_its_padding():
+    augment, sizes = Augment(SIDE), set()
+    for seed in range(30):
         torch.manual_seed(seed)
-        out, _ = augment(image, labels)
-        changed += not torch.equal(out, image)
-    assert 20 < changed < 40
+        image, _, change = augment(*scene())
+        rows, columns = map(int, change[4:])
+        padding = torch.tensor(MEAN_COLOUR, dtype=torch.uint8)[:, None, None]
+        assert (image[:, rows:] == padding).all() and (image[:, :, columns:] == padding).all()
+        assert (image[2, :rows, :columns] == 100).all()
+        sizes.add((rows, columns))
+    assert len(sizes) > 5 and max(sizes) == (SIDE, SIDE)
 
 
 def test_the_same_seed_augments_alike():

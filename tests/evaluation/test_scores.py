@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, jaccard_score
 
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation import bands
 from cascadeclip.evaluation import scores as evaluation
 from cascadeclip.evaluation.scores import ConfusionMatrix, evaluate, harmonic_mean, predict, window_starts
 from cascadeclip.model.cascade import CascadeCLIP
@@ -139,8 +140,33 @@ def test_the_best_class_after_resizing_is_found_in_bands(size, monkeypatch):
     scores = torch.randn(2, 6, 8, 10, generator=torch.Generator().manual_seed(0))
     expected = torch.nn.functional.interpolate(scores, size, mode="bilinear", align_corners=False).argmax(1)
     for values in (1, 500, 2**25):  # one row at once, some, all
-        monkeypatch.setattr(evaluation, "BAND_VALUES", values)
-        assert (evaluation.argmax_at(scores, size) == expected).float().mean() > 0.999  # ties of rounding
+        monkeypatch.setattr(bands, "BAND_VALUES", values)
+        assert (bands.argmax_at(scores, size) == expected).float().mean() > 0.999  # ties of rounding
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 9), (9, 1), (2, 2), (8, 10)])
+def test_smooth_scores_constant_scores_and_single_cells_have_the_same_best_class(shape):
+    generator = torch.Generator().manual_seed(1)
+    for scores in (torch.rand(1, 40, *shape, generator=generator) ** 8 * 100, torch.ones(1, 3, *shape)):
+        for size in ((33, 48), shape):
+            whole = torch.nn.functional.interpolate(scores, size, mode="bilinear", align_corners=False)
+            found = bands.argmax_at(scores, size)
+            best = whole.gather(1, found.long()[:, None])[:, 0]
+            torch.testing.assert_close(best, whole.amax(1), rtol=1e-5, atol=0)
+
+
+def test_only_classes_that_can_be_the_best_somewhere_are_resized(monkeypatch):
+    """129 classes at 640 x 480 px would take longer to resize than a small model to train on the picture."""
+    scores, resized, interpolate = torch.rand(1, 129, 96, 128), [], torch.nn.functional.interpolate
+    scores[:, :2] += 1  # two classes are above all others
+
+    def watched(values, *args, **kwargs):
+        resized.append(values.shape[1])
+        return interpolate(values, *args, **kwargs)
+
+    monkeypatch.setattr(bands.F, "interpolate", watched)
+    assert bands.argmax_at(scores, (480, 640)).unique().tolist() == [0, 1]
+    assert set(resized) == {2}
 
 
 def test_labels_larger_than_the_picture_are_scored_at_their_size(model, text):

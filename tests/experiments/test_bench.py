@@ -13,10 +13,11 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation.scores import predict
 from cascadeclip.experiments import bench
 from cascadeclip.experiments.bench import Case, growth_cases, last_stages, measure, parameters
+from cascadeclip.experiments.bench_data import made_up, measure_data
 from cascadeclip.experiments.bench_report import bench_table, plot_growth, run_bench
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import segmentation_loss
-from cascadeclip.presets import MINI
+from cascadeclip.presets import MINI, get_preset
 from tests.support.yardsticks import PlainCascade, TowerAlone, plain_loss, plain_predict
 
 
@@ -133,6 +134,27 @@ def test_table_shows_each_row(rows):
     assert inference.split()[1] == "inference" and inference.split()[-1].endswith("%")
     assert "trainable" in counts and "receiving gradient" in counts and "TFLOP/s" in peak
     assert bench_table([{**rows["train"], "peak_mib": None}]).splitlines()[1].split()[9] == "-"
+
+
+def test_loader_step_and_both_are_measured_and_the_slower_is_named(rows):
+    told = measure_data(Case("mini", "train", batch_size=2, repeats=2))
+    assert told["workers"] == 0 and told["limit"] == min(("loader", "step"), key=told.get)
+    one_after_the_other = 1 / (1 / told["loader"] + 1 / told["step"])  # the training process reads
+    assert 0.3 < told["both"] / one_after_the_other < 3
+    for limit, loader in (("loader", 1.0), ("step", 99.0)):
+        row = {**rows["train"], "data": {"workers": 3, "loader": loader, "step": 9.0, "both": 0.9, "limit": limit}}
+        line = bench_table([row]).splitlines()[3]
+        assert line == (
+            f"mini: pictures/s read {loader} (by 3 processes), learnt 9.0, both together 0.9: the {limit} limits"
+        )
+
+
+def test_pictures_are_made_up_where_a_preset_has_none_of_its_own(tmp_path):
+    data = made_up(get_preset("voc12", image_size=64), tmp_path)
+    image, labels, change = data[0]
+    assert image.shape == (3, 64, 64) and labels.shape == (64, 64) and change.shape == (6,)
+    assert data.read(0)[0].shape == (375, 500, 3) and len(data) == 32
+    assert 70_000 < (tmp_path / "0.jpg").stat().st_size < 150_000  # as a photograph of that size
 
 
 @pytest.mark.slow

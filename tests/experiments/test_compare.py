@@ -17,7 +17,7 @@ from cascadeclip.evaluation.resampling import OverRuns, bootstrap
 from cascadeclip.evaluation.scores import ConfusionMatrix
 from cascadeclip.experiments import run as compare
 from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, Variant, get_comparison
-from cascadeclip.experiments.curves import Curve, read_curve
+from cascadeclip.experiments.curves import Curve
 from cascadeclip.experiments.report import (
     markdown,
     plot_curves,
@@ -222,19 +222,6 @@ def test_the_rise_is_that_of_the_last_quarter():
     assert early.rise == pytest.approx(0) and early.trained
     falling = Curve(STEPS, (*(0.9,) * 8, 0.6, 0.5, 0.4, 0.3), FLAT)
     assert falling.trained
-
-
-def test_a_curve_is_read_from_a_training_s_log(tmp_path):
-    (tmp_path / "log.jsonl").write_text(
-        '{"step": 10, "total": 1.0}\n{"step": 12, "mIoU_seen": 0.1, "mIoU_unseen": 0.2, "total": 1.0}\n'
-    )
-    assert read_curve(tmp_path) == Curve((12,), (0.1,), (0.2,))
-    for text, says in (("", "holds no scores"), ("[1", "no log of a training"), ("[1]\n", "holds no scores")):
-        (tmp_path / "log.jsonl").write_text(text)
-        with pytest.raises(InputError, match=says):
-            read_curve(tmp_path)
-    with pytest.raises(InputError, match="no log of a training"):
-        read_curve(tmp_path / "nothing")
 
 
 def test_the_report_is_a_table_numbers_and_a_figure(rows, tmp_path):

@@ -143,3 +143,27 @@ def test_missing_packages_are_named(small, folder, monkeypatch):
     monkeypatch.setattr(export, "PACKAGES", ("onnx", "no_such_package"))
     with pytest.raises(InputError, match=r"export needs no_such_package: pip install 'cascadeclip\[export\]'"):
         export_onnx(small, folder / "never.onnx")
+
+
+def test_weights_beyond_one_file_lie_beside_it_under_its_name(small, exported, tmp_path, monkeypatch, make_inputs):
+    monkeypatch.setattr(export, "ONE_FILE", 1000)
+    place = tmp_path / "large"
+    export_onnx(small, place / "model.onnx")
+    assert sorted(path.name for path in place.iterdir()) == ["model.onnx", "model.onnx.data"]
+    images, text = make_inputs(small.model, 2, 3)
+    shutil.move(place, tmp_path / "moved")  # together, they can be moved
+    assert torch.equal(run(tmp_path / "moved" / "model.onnx", images, text), run(exported[0], images, text))
+
+
+def test_a_file_is_looked_at_again_where_it_lies(small, exported, folder, monkeypatch):
+    looked_at = []
+
+    def look(path, *rest):
+        looked_at.append(path)
+        return 1.0 if path.parent == folder / "there" else 0.0
+
+    monkeypatch.setattr(export, "difference", look)
+    monkeypatch.setattr(export, "_export", lambda masks, inputs, scratch, *rest: shutil.copy(exported[0], scratch))
+    with pytest.raises(InputError, match=r"there/model\.onnx differs from PyTorch by 1\.0e\+00 where it lies now"):
+        export_onnx(small, folder / "there" / "model.onnx")
+    assert looked_at[-1] == folder / "there" / "model.onnx"

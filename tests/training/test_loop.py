@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from cascadeclip.config import TrainConfig
+from cascadeclip.data import folders
+from cascadeclip.data.distortion import draw_change
 from cascadeclip.errors import InputError
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.training import loop as training
@@ -144,6 +146,40 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_what_it_saw(tmp_path, 
     pictures = [f"noise-{index}.jpg" for index in order[2 * (broken_at - 1) : 2 * broken_at]]
     assert f"the loss is nan at step {broken_at}, on {', '.join(pictures)};" in message
     assert ("no state was written yet" if broken_at == 2 else str(tmp_path / training.STATE)) in message
+
+
+class Coloured(Noise):
+    """Pictures whose colours are to change, by numbers that are drawn with the picture."""
+
+    def __getitem__(self, index):
+        return *super().__getitem__(index), draw_change(16, 16)
+
+
+def coloured(**config):
+    torch.manual_seed(3)
+    model = CascadeCLIP(replace(MODEL, dropout=0.0))
+    settings = replace(CONFIG, batch_size=4, learning_rate=1e-3, **config)
+    train(model, Coloured(), TEXT, NAMES, UNSEEN, settings, collate=folders.collate, progress=False)
+    return model.encoder.prompts
+
+
+def test_colours_change_in_training_as_drawn_with_each_picture(monkeypatch):
+    """However a step is cut and whoever reads: the numbers come with the picture, from its place in the stream."""
+    seen, original = [], training.distort
+
+    def spy(images, changes):
+        seen.append((images, changes))
+        return original(images, changes)
+
+    monkeypatch.setattr(training, "distort", spy)
+    whole, number = coloured(), CONFIG.steps
+    data = training.Endless(Coloured(), CONFIG.seed)
+    images, _, changes = folders.collate([data[position] for position in range(4 * number)])
+    for found, wanted in zip(zip(*seen, strict=True), (images, changes), strict=True):
+        assert torch.equal(torch.cat(found), wanted)
+    torch.testing.assert_close(coloured(accumulate=2, workers=1), whole, rtol=0, atol=1e-5)
+    monkeypatch.setattr(training, "distort", lambda images, changes: images)
+    assert not torch.equal(coloured(), whole)
 
 
 def test_gradient_accumulation_gives_the_weights_of_whole_batches():

@@ -19,10 +19,10 @@ from cascadeclip.clip.load import Clip
 from cascadeclip.clip.vocabulary import chosen_templates
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation.bands import argmax_at
 from cascadeclip.evaluation.contours import contour_counts, contour_f
 from cascadeclip.evaluation.diagnostics import class_iou, picture_counts
 from cascadeclip.evaluation.resampling import Resampled, bootstrap
-from cascadeclip.evaluation.scores import argmax_at
 
 MEASURES = (
     "patch mIoU seen", "patch mIoU unseen", "pixel mIoU seen", "pixel mIoU unseen", "AUROC", "boundary F",

@@ -88,6 +88,7 @@ class Job:
             if source in self.given:
                 raise InputError(f"{path} and {self.given[source]} are both {source.name}; give one of them")
             self.given[source] = path
+            print(_compared(path, source))
 
     def obtain(self, source: Source) -> Path:
         """The file as it was given, or else as downloaded."""
@@ -97,7 +98,7 @@ class Job:
             raise InputError(f"{source.name} cannot be downloaded; give it with --archive")
         path = download(source.url, self.root / "downloads" / source.url.rsplit("/", 1)[1], md5=source.md5)
         if source.md5 is None:
-            print(f"{path} has the SHA-256 checksum {digest(path, 'sha256')}")
+            print(_compared(path, source))
         return path
 
     def extract(self, source: Source, target: Path, needed: Callable[[str], bool] = lambda place: True) -> None:
@@ -121,6 +122,18 @@ class Job:
         for _ in in_parallel(write, stems, self.jobs, "label maps"):
             pass
         print(f"{len(stems):,} label maps written")
+
+
+def _compared(path: Path, source: Source) -> str:
+    """What an archive's checksum says. Another one than the published is no error: archives are packed anew."""
+    if source.md5 is None:
+        return f"{path}: no checksum is published for {source.name}; its SHA-256 is {digest(path, 'sha256')}"
+    if (found := digest(path)) == source.md5:
+        return f"{path}: its MD5 checksum is the published one of {source.name}"
+    return (
+        f"WARNING {path}: its MD5 checksum is {found}, not {source.md5}, the published one of {source.name}: another "
+        "version, packed anew, changed or damaged"
+    )
 
 
 def read_list(path: Path) -> list[str]:

@@ -3,15 +3,17 @@
 import json
 import re
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import savemat
 
-from cascadeclip.data.benchmarks import BENCHMARKS
+from cascadeclip.data.benchmarks import BENCHMARKS, VOC12
 from cascadeclip.data.labels import IGNORE
 from cascadeclip.data.prepare import fetch, originals
+from cascadeclip.data.prepare.originals import Job, Source
 from cascadeclip.errors import InputError
 from tests.support import archives, preparing
 from tests.support.preparing import KINDS, ROOT, arguments, benchmark_of, check_layout
@@ -68,7 +70,7 @@ def test_the_checksum_is_told_where_none_is_published(script, built, tmp_path, m
     *pictures, maps = built("coco-stuff")
     monkeypatch.setattr(originals, "download", lambda url, target, md5: maps)
     done = script("prepare_coco_stuff.py", *arguments(tmp_path, pictures))
-    assert done.status == 0 and f"SHA-256 checksum {fetch.digest(maps, 'sha256')}" in done.out
+    assert done.status == 0 and f"its SHA-256 is {fetch.digest(maps, 'sha256')}" in done.out
     check_layout("coco-stuff", tmp_path)
 
 
@@ -222,3 +224,16 @@ def test_a_list_inside_an_archive_never_leads_outside(script, built, tmp_path, l
     (lists / "trainaug.txt").write_text(f"{line}\n")
     with pytest.raises(InputError, match="would lie outside"):
         BENCHMARKS["voc12"].pairs(tmp_path / "root", "train")
+
+
+def test_a_given_archive_is_compared_with_the_published_checksum(tmp_path, capsys):
+    archive = tmp_path / "some.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("maps/1.png", b"")
+    for published, said in [
+        (fetch.digest(archive), "its MD5 checksum is the published one of maps"),
+        ("0" * 32, f"WARNING {archive}: its MD5 checksum is {fetch.digest(archive)}, not {'0' * 32}, the published"),
+        (None, f"no checksum is published for maps; its SHA-256 is {fetch.digest(archive, 'sha256')}"),
+    ]:
+        Job(VOC12, tmp_path).accept([Source("maps", None, published, r"maps/(.*)")], [archive])
+        assert said in capsys.readouterr().out

@@ -1,0 +1,174 @@
+"""Wrong answers to the notebooks' exercises, as students give them, each with a part of what they must be told."""
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+NOTEBOOK_WRONG: list[tuple[str, str, object]] = []  # exercise, part of the message, answer
+
+
+def wrong(exercise, message):
+    """Lists the function below as a wrong answer."""
+    return lambda function: NOTEBOOK_WRONG.append((exercise, message, function))
+
+
+# --- 00 -------------------------------------------------------------------------------------------------------------
+
+
+@wrong("00.1", "these are counts")
+def counts(found, truth, word, words):
+    return np.bincount(found[truth == word], minlength=words)
+
+
+@wrong("00.1", "by all pixels of the picture")
+def of_the_picture(found, truth, word, words):
+    return np.bincount(found[truth == word], minlength=words) / truth.size
+
+
+@wrong("00.1", "truth and answer are swapped")
+def swapped(found, truth, word, words):
+    return np.bincount(truth[found == word], minlength=words) / (found == word).sum()
+
+
+@wrong("00.1", "one number for every word")
+def last_word_forgotten(found, truth, word, words):
+    return np.bincount(found[truth == word]) / (truth == word).sum()
+
+
+@wrong("00.2", "all words were on offer")
+def every_word(scores, truth, count):
+    return (scores.argmax(0) == truth).mean()
+
+
+@wrong("00.2", "let them choose again")
+def pixels_dropped(scores, truth, count):
+    found = scores.argmax(0)
+    return (found == truth)[found < count].mean()
+
+
+@wrong("00.2", "this is a count")
+def count_right(scores, truth, count):
+    return (scores[:count].argmax(0) == truth).sum()
+
+
+# --- 01 -------------------------------------------------------------------------------------------------------------
+
+
+@wrong("01.1", "upside down")
+def inverse(similarity, samples):
+    return samples * (1 - similarity) / similarity
+
+
+@wrong("01.1", "p is below the fraction")
+def no_denominator(similarity, samples):
+    return similarity * samples
+
+
+@wrong("01.1", "take n off")
+def sum_of_both(similarity, samples):
+    return samples / (1 - similarity)
+
+
+def pixels_by_patch(labels, grid):
+    height, width = labels.shape[1] // grid[0], labels.shape[2] // grid[1]
+    return labels.unfold(1, height, height).unfold(2, width, width).flatten(3)
+
+
+@wrong("01.2", "a border needs two")
+def one_class(labels, grid):
+    pixels = pixels_by_patch(labels, grid)
+    return (pixels.amax(3) == pixels.amin(3)).flatten(1)
+
+
+@wrong("01.2", "column by column")
+def by_columns(labels, grid):
+    pixels = pixels_by_patch(labels, grid)
+    return (pixels.amax(3) != pixels.amin(3)).transpose(1, 2).flatten(1)
+
+
+@wrong("01.2", "still a grid")
+def as_grid(labels, grid):
+    pixels = pixels_by_patch(labels, grid)
+    return pixels.amax(3) != pixels.amin(3)
+
+
+@wrong("01.2", "`boundary_patches`, which does this exercise's work")
+def from_the_package(labels, grid):
+    from cascadeclip.analysis import boundary_patches
+
+    return boundary_patches(labels, grid)
+
+
+def places(grid, side):
+    return side * torch.cartesian_prod(torch.arange(grid[0]), torch.arange(grid[1])).double()
+
+
+@wrong("01.3", "divide each row by its sum")
+def rows_not_scaled(weights, grid, patch_size):
+    far = torch.cdist(places(grid, patch_size), places(grid, patch_size))
+    return (weights[1:, 1:] * far).sum(1).mean()
+
+
+@wrong("01.3", "which are the *first* ones")
+def last_token_dropped(weights, grid, patch_size):
+    among = weights[:-1, :-1] / weights[:-1, :-1].sum(1, keepdim=True)
+    far = torch.cdist(places(grid, patch_size), places(grid, patch_size))
+    return (among * far).sum(1).mean()
+
+
+@wrong("01.3", "multiply by the patch's side")
+def in_patches(weights, grid, patch_size):
+    among = weights[1:, 1:] / weights[1:, 1:].sum(1, keepdim=True)
+    return (among * torch.cdist(places(grid, 1), places(grid, 1))).sum(1).mean()
+
+
+# --- 02 -------------------------------------------------------------------------------------------------------------
+
+
+@wrong("02.1", "the *highest* score comes first")
+def ascending(scores, is_class):
+    among = is_class[scores.argsort()].double()
+    return (among.cumsum(0) / torch.arange(1, len(among) + 1))[among.bool()].mean()
+
+
+@wrong("02.1", "the class's patches only")
+def over_all_ranks(scores, is_class):
+    among = is_class[scores.argsort(descending=True)].double()
+    return (among.cumsum(0) / torch.arange(1, len(among) + 1)).mean()
+
+
+@wrong("02.1", "this is AUROC")
+def auroc(scores, is_class):
+    return (scores[is_class][:, None] > scores[~is_class]).double().mean()
+
+
+@wrong("02.2", "positions in the list of words present")
+def positions(similarity, present):
+    return similarity[:, present].argmax(1)
+
+
+@wrong("02.2", "0 wins then")
+def masked_with_zero(similarity, present):
+    masked = torch.zeros_like(similarity)
+    masked[:, present] = similarity[:, present]
+    return masked.argmax(1)
+
+
+@wrong("02.2", "all words were on offer")
+def among_all(similarity, present):
+    return similarity.argmax(1)
+
+
+@wrong("02.3", "move *away*")
+def away(image, text, share):
+    return F.normalize(image + share * (image.mean(0) - text.mean(0)), dim=-1)
+
+
+@wrong("02.3", "back to length 1")
+def length_lost(image, text, share):
+    return image - share * (image.mean(0) - text.mean(0))
+
+
+@wrong("02.3", "toward its own caption")
+def pair_by_pair(image, text, share):
+    return F.normalize(image - share * (image - text), dim=-1)
