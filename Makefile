@@ -8,7 +8,7 @@ READY := .venv/.ready
 .PHONY: help demo test test-quick gpu-check lab notebooks lint clean
 
 help:
-	@echo "make demo       train on seen classes, score all, draw unseen ones (minutes on two CPU cores)"
+	@echo "make demo       begin a training, compare those that finished it (minutes on two CPU cores)"
 	@echo "make test       all tests"
 	@echo "make test-quick without the notebooks and other long ones"
 	@echo "make lab        JupyterLab on the notebooks"

@@ -30,14 +30,11 @@ from cascadeclip.processes import physical_memory, plain_torch
 from cascadeclip.sharing.hub import HubMixin
 
 if TYPE_CHECKING:
-    pass
-
-if TYPE_CHECKING:
     from cascadeclip.plots.figure import Figure
 
-_MINI = ("last-layer", "sum", "concat", "cascade")  # rows of the comparison `fusion`, trained to the end
-RECOMMENDED = "sum"  # ahead of the others on seen classes that were held out, see `notebooks/results/why.md`
-SHIPPED = {f"mini/{name}": f"mini_{name}.safetensors" for name in _MINI} | {"mini": f"mini_{RECOMMENDED}.safetensors"}
+SHIPPED = {"mini": "mini_cascade.safetensors"} | {  # and the rows of the comparison `fusion`
+    f"mini/{name}": f"mini/{name}.safetensors" for name in ("last-layer", "sum", "concat", "cascade")
+}
 
 
 def _unchanged(scores: Tensor) -> Tensor:

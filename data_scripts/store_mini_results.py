@@ -3,7 +3,7 @@
     cascadeclip experiments all --jobs 2 --out runs/experiments
     python data_scripts/store_mini_results.py --runs runs/experiments
 
-Copies the reports to `cascadeclip/assets/results/`, their tables and figures to `notebooks/results/`, and ships the
+Copies the reports to `cascadeclip/assets/results/`, their tables and figures to `notebooks/results/full/`, and ships the
 four models of the comparison `fusion`, trained with seed 0, as `mini/last-layer`, `mini/sum`, `mini/concat` and
 `mini/cascade` (float16, without the frozen tower). Then `python data_scripts/fill_in_results.py` rewrites the texts.
 """
@@ -15,11 +15,11 @@ from pathlib import Path
 
 from cascadeclip.checkpoints import save_checkpoint
 from cascadeclip.experiments import COMPARISONS, get_comparison, read_report, trained_run, write_index
-from cascadeclip.presets import MINI
+from cascadeclip.presets import FROZEN
 from cascadeclip.segmenter import load
 
 ROOT = Path(__file__).resolve().parents[1]
-ASSETS, SHOWN = ROOT / "cascadeclip" / "assets", ROOT / "notebooks" / "results"
+ASSETS, SHOWN = ROOT / "cascadeclip" / "assets", ROOT / "notebooks" / "results" / "full"
 
 
 def store_reports(runs):
@@ -29,7 +29,7 @@ def store_reports(runs):
         if not path.exists():
             continue
         report = read_report(path)
-        budget = MINI.training.steps, MINI.training.batch_size
+        budget = FROZEN.training.steps, FROZEN.training.batch_size
         if (report["steps"], report["batch_size"]) != budget or report["limit"] is not None:
             raise SystemExit(f"{path} is not of the preset's whole budget: it is no result")
         text = json.dumps(report, indent=1) + "\n"
@@ -41,11 +41,11 @@ def store_reports(runs):
 
 def ship_models(runs):
     for variant in get_comparison("fusion").variants:
-        model = load(trained_run(variant, MINI, runs, seed=0)).model
-        target = ASSETS / f"mini_{variant.name.replace(' ', '-')}.safetensors"
+        model = load(trained_run(variant, FROZEN, runs, seed=0)).model
+        target = ASSETS / "mini" / f"{variant.name.replace(' ', '-')}.safetensors"
         save_checkpoint(
-            target, model, clip=MINI.clip, seen=MINI.seen, templates=MINI.templates, seen_offset=MINI.seen_offset,
-            half=True,
+            target, model, clip=FROZEN.clip, seen=FROZEN.seen, templates=FROZEN.templates,
+            seen_offset=FROZEN.seen_offset, half=True,
         )  # fmt: skip
         print(f"shipped {target.name}, {target.stat().st_size / 1e6:.1f} MB")
 

@@ -26,7 +26,7 @@ from cascadeclip.evaluation.scores import ConfusionMatrix
 from cascadeclip.experiments.comparisons import CASCADE, FUSED, LAST
 from cascadeclip.files import write_json
 from cascadeclip.model import CascadeCLIP, segmentation_loss
-from cascadeclip.presets import MINI
+from cascadeclip.presets import FROZEN
 from cascadeclip.training import adamw, on_tower_of, open_clip_of, reduce_labels
 from cascadeclip.training.recall import recalling
 
@@ -50,23 +50,23 @@ FACTORS = {
 
 def classes_of(seed):
     """Seen words, and positions among them of those held out."""
-    return list(MINI.seen), [position for position in range(len(MINI.seen)) if position % 5 == (4 - seed) % 5]
+    return list(FROZEN.seen), [position for position in range(len(FROZEN.seen)) if position % 5 == (4 - seed) % 5]
 
 
 def batch_of(data, indices, table):
-    images, labels = MINI.collate([data[int(index)] for index in indices])
+    images, labels = FROZEN.collate([data[int(index)] for index in indices])
     return normalise(images), table[reduce_labels(labels.long(), SIDE)]
 
 
 def table_of(names):
     """Labels of the world -> positions among some of its words, all others ignored."""
     table = torch.full((256,), IGNORED)
-    table[[MINI.names.index(name) for name in names]] = torch.arange(len(names))
+    table[[FROZEN.names.index(name) for name in names]] = torch.arange(len(names))
     return table
 
 
 def train(model, text, known, seed, steps):
-    settings, data, table = MINI.training, EmojiScenes(1_000_000, 0), table_of(known)
+    settings, data, table = FROZEN.training, EmojiScenes(1_000_000, 0), table_of(known)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = adamw(parameters, settings)
     order = np.random.default_rng(seed + 5).permutation(SCENES)
@@ -85,7 +85,7 @@ def train(model, text, known, seed, steps):
 def judge(model, text, names, hidden):
     """Scores of the sum and of each stage alone, and per stage the mean logit by which absent words stay below."""
     data, table = EmojiScenes.split("val"), table_of(names)
-    offset = torch.full((len(names), 1, 1), MINI.seen_offset)
+    offset = torch.full((len(names), 1, 1), FROZEN.seen_offset)
     offset[hidden] = 0
     held = [names[position] for position in hidden]
     counts, below = {}, []
@@ -109,12 +109,12 @@ def judge(model, text, names, hidden):
 
 
 def run(factor, kind, seed, out, steps):
-    clip = open_clip_of(MINI)
+    clip = open_clip_of(FROZEN)
     names, hidden = classes_of(seed)
-    text = clip.class_embeddings(names, MINI.templates)
+    text = clip.class_embeddings(names, FROZEN.templates)
     known = [position for position in range(len(names)) if position not in hidden]
     torch.manual_seed(seed)
-    settings = replace(MINI.model, **FACTORS[factor], **MODELS[kind])
+    settings = replace(FROZEN.model, **FACTORS[factor], **MODELS[kind])
     model = CascadeCLIP(on_tower_of(clip, settings), clip.visual)
     if model.text_mean is not None:
         model.centre_on(text[known])
@@ -128,7 +128,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/why"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=MINI.training.steps)
+    parser.add_argument("--steps", type=int, default=FROZEN.training.steps)
     parser.add_argument("--only", help="rows whose name, 'factor, model', begins so")
     arguments = parser.parse_args()
     rows = [(factor, kind, seed) for seed in range(arguments.seeds) for factor in FACTORS for kind in MODELS]

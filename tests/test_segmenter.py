@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return cascadeclip.load("mini/cascade")
+    return cascadeclip.load("mini")
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +198,7 @@ def test_a_large_picture_and_many_words_need_little_memory(run, tmp_path):
     script = """
 import resource, numpy as np, cascadeclip
 from cascadeclip.data.emojiscenes import CLASSES
-segmenter = cascadeclip.load("mini/cascade")
+segmenter = cascadeclip.load("mini")
 segmenter.segment(np.zeros((96, 96, 3), np.uint8), CLASSES[:60])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 picture = np.random.default_rng(0).integers(0, 255, (3000, 4000, 3), dtype=np.uint8)

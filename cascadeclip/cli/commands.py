@@ -77,7 +77,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of weights and scenes; 0 is the shipped models'.")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="Balanced scenes to score the shipped models on.")] = 310,
 ) -> None:
-    """The mini world in minutes: one model begins its training live, those trained to the end are compared."""
+    """The mini world in minutes: one model begins its training live, those that finished it are compared."""
     from cascadeclip.experiments.demo import run_demo
 
     run_demo(out, model=model, steps=steps, seed=seed, limit=limit)
@@ -204,7 +204,7 @@ def experiments(
     names: Annotated[
         list[str] | None, typer.Argument(help="Which of the paper's comparisons, or 'all'; none lists them.")
     ] = None,
-    preset: PresetName = "mini",
+    preset: PresetName = "mini-frozen",
     data_root: DataRoot = None,
     seeds: Annotated[int, typer.Option(min=1, help="Number of seeds, from 0 on; the same for every row.")] = 3,
     steps: Annotated[int | None, typer.Option(min=2, help="Training steps; the preset's by default.")] = None,

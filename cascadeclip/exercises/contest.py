@@ -96,8 +96,7 @@ def small_world() -> Preset:
         MINI,
         name="small-world",
         # two helps of preset `mini` are left for students to find
-        model=replace(MINI.model, prompt_tokens=10, centre_text=False, aligned_start=False),
-        training=replace(MINI.training, steps=200),
+        model=replace(MINI.model, centre_text=False, aligned_start=False),
         names=names,
         unseen=tuple(name for name in names if name in emojiscenes.UNSEEN),
         unseen_groups={},

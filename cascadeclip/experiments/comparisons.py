@@ -9,11 +9,11 @@ from typing import Any
 
 from cascadeclip.data.emojiscenes import STYLES
 from cascadeclip.errors import InputError
-from cascadeclip.presets import MINI
+from cascadeclip.presets import FROZEN
 
 CASCADE, LAST = ((6, 7, 8), (9, 10, 11), (12,)), ((12,),)
 FUSED = ((6, 7, 8, 9, 10, 11, 12),)
-PAPER = {  # what the mini preset does otherwise
+PAPER = {  # what the mini presets do otherwise
     "prompt_tokens": 10,
     "dropout": 0.1,
     "class_embedding_twice": True,
@@ -21,7 +21,7 @@ PAPER = {  # what the mini preset does otherwise
     "centre_text": False,
     "aligned_start": False,
 }
-OURS = {  # names of rows that change one of these settings to the mini preset's
+OURS = {  # names of rows that change one of these settings to that of preset `mini-frozen`
     "prompt_tokens": "no prompts",
     "dropout": "no dropout",
     "train_taps": "trained taps",
@@ -224,7 +224,7 @@ _ALL = (
         "Do the quirks of the authors' code matter?",
         "Nobody has published this.",
         (
-            Variant("mini preset"),
+            Variant("preset mini-frozen"),
             Variant("class embedding twice", {"class_embedding_twice": True}),
             Variant("untrained taps", {"train_taps": False}),
             Variant("ignored pixels left out", training={"ignored_are_negatives": False}),
@@ -237,9 +237,9 @@ _ALL = (
         "Not in the paper: its tap projections and last layers start at random, the taps stay so, text is not centred.",
         (
             Variant("as in the paper", PAPER),
-            *(Variant(name, {**PAPER, setting: getattr(MINI.model, setting)}) for setting, name in OURS.items()),
-            Variant("the mini preset"),
-            Variant("the mini preset, calibrated offset", calibrated=True),
+            *(Variant(name, {**PAPER, setting: getattr(FROZEN.model, setting)}) for setting, name in OURS.items()),
+            Variant("preset mini-frozen"),
+            Variant("preset mini-frozen, calibrated offset", calibrated=True),
         ),
     ),
 )

@@ -1,4 +1,4 @@
-"""The demo: one model begins its training live, on top of the stored curves; those trained to the end are compared."""
+"""The demo: one model begins its training live, on top of the stored curves; those that went all the way are compared."""
 
 import time
 from dataclasses import replace
@@ -17,12 +17,12 @@ from cascadeclip.files import write_json
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.plots.figure import save_figure
 from cascadeclip.plots.segmentation import plot_predictions, plot_scores
-from cascadeclip.presets import MINI, Preset
+from cascadeclip.presets import FROZEN, Preset
 from cascadeclip.processes import device
 from cascadeclip.segmenter import load
 from cascadeclip.training.run import fit, open_clip_of
 
-COMPARED = "fusion"  # the comparison whose rows are shipped, trained to the end
+COMPARED = "fusion"  # the comparison whose rows are shipped
 STEPS, PICTURES = 300, 310  # of the live training; of the balanced set, scored by every shipped model
 
 
@@ -46,14 +46,14 @@ def run_demo(
     Raises:
         InputError: no such row; no steps.
     """
-    started, out, clip, stored = time.time(), Path(out), open_clip_of(MINI), stored_report(COMPARED)
+    started, out, clip, stored = time.time(), Path(out), open_clip_of(FROZEN), stored_report(COMPARED)
     live = _train(model, steps, seed, out, clip)
     shipped = {}
     for variant in get_comparison(COMPARED).variants:
         segmenter = load(f"mini/{variant.name.replace(' ', '-')}", device=device())
-        shipped[variant.name] = summarise(MINI, score(MINI, clip, segmenter.model, limit=limit))
+        shipped[variant.name] = summarise(FROZEN, score(FROZEN, clip, segmenter.model, limit=limit))
         if variant.name == model:
-            draw_predictions(MINI, clip, segmenter.model, out / "predictions.png")
+            draw_predictions(FROZEN, clip, segmenter.model, out / "predictions.png")
     save_figure(plot_curves(stored, live={model: live}), out / "curves.png")
     save_figure(plot_scores(shipped, f"{limit} balanced scenes"), out / "scores.png")
     report: dict[str, Any] = {
@@ -61,7 +61,7 @@ def run_demo(
         "conclusion": conclusion(stored), "seconds": round(time.time() - started, 1),
     }  # fmt: skip
     write_json(out / "report.json", report)
-    print(f"shipped, trained to the end, on {limit} balanced scenes, per cent:\n{table(shipped)}\n")
+    print(f"shipped, trained for the whole schedule, on {limit} balanced scenes, per cent:\n{table(shipped)}\n")
     print(f"{report['conclusion']}\n{report['seconds']:.0f} s; pictures, report and training are in {out}/")
     return report
 
@@ -71,11 +71,11 @@ def _train(name: str, steps: int, seed: int, out: Path, clip: Clip) -> Curve:
     variants = {variant.name: variant for variant in get_comparison(COMPARED).variants}
     if name not in variants:
         raise InputError(f"model {name!r}: choose from {', '.join(variants)}")
-    every = MINI.training.steps // VALIDATIONS
-    training = replace(MINI.training, seed=seed, validate_every=every)
+    every = FROZEN.training.steps // VALIDATIONS
+    training = replace(FROZEN.training, seed=seed, validate_every=every)
     print(f"{name}: the first {steps} of {training.steps} steps, live", flush=True)
-    settings, folder = replace(MINI.model, **variants[name].model), out / name.replace(" ", "-")
-    fit(MINI, clip, settings, training, folder, validate=True, until=steps)
+    settings, folder = replace(FROZEN.model, **variants[name].model), out / name.replace(" ", "-")
+    fit(FROZEN, clip, settings, training, folder, validate=True, until=steps)
     return read_curve(folder)
 
 

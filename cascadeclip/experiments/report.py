@@ -160,7 +160,7 @@ def read_report(path: str | Path) -> dict[str, Any]:
 
 
 def stored_report(name: str) -> dict[str, Any]:
-    """The report of a comparison on the mini world that travels with the package, trained to the end.
+    """The report of a comparison on the mini world that travels with the package.
 
     Raises:
         InputError: no such comparison, or one that was not run yet.

@@ -30,7 +30,7 @@ from cascadeclip.evaluation.scores import predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
 from cascadeclip.files import exists, replace_file, write_json
-from cascadeclip.presets import MINI, Preset, get_preset
+from cascadeclip.presets import MINIS, Preset, get_preset
 from cascadeclip.processes import device
 from cascadeclip.segmenter import load
 from cascadeclip.tensors import read_safetensors
@@ -189,7 +189,7 @@ class _Runs:
     def __init__(self, preset: Preset, clip: Clip, out: Path, limit: int | None, progress: bool):
         self.preset, self.clip, self.out = preset, clip, out
         self.limit, self.progress = limit, progress
-        self.tokens = out.parent / TOKENS if preset.name == MINI.name else None
+        self.tokens = out.parent / TOKENS if preset.name in MINIS else None
 
     def counts(self, variant: Variant, seed: int) -> torch.Tensor:
         """Pixel counts (3, pictures, C) of a variant trained with a seed; from the file, if it was done before."""
@@ -282,8 +282,10 @@ def _preset_of(variant: Variant, preset: Preset) -> Preset:
     """The preset with the variant's drawing styles."""
     if variant.train_styles is None and variant.test_styles is None:
         return preset
-    if preset.name != "mini":
-        raise InputError(f"{variant.name}: preset {preset.name} has no drawing styles; that comparison is mini's alone")
+    if preset.name not in MINIS:
+        raise InputError(
+            f"{variant.name}: preset {preset.name} has no drawing styles; that comparison is the mini world's alone"
+        )
     train: dict[str, Any] = {} if variant.train_styles is None else {"styles": variant.train_styles}
     test = {} if variant.test_styles is None else {"styles": variant.test_styles}
     return replace(

@@ -46,7 +46,7 @@ from cascadeclip.data.transforms import normalise, to_tensor
 from cascadeclip.plots.evaluation import plot_maps
 
 print("device: cpu")
-segmenter = cascadeclip.load("mini/cascade")
+segmenter = cascadeclip.load("mini")
 model = segmenter.model
 text = segmenter.clip.class_embeddings(CLASSES)
 words = model.centred(text)  # as the decoders read them

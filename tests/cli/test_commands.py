@@ -26,30 +26,17 @@ def run(*arguments):
     return result.output
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory):
-    out = tmp_path_factory.mktemp("demo")
-    return out, run("demo", "--out", out, "--steps", 4, "--limit", 50)
-
-
-def test_demo_writes_report_pictures_and_checkpoints(demo):
-    out, printed = demo
-    report = json.loads((out / "report.json").read_text())
-    assert set(report) == {"cascade", "last_layer", "shipped", "seconds"}
-    for name in ("cascade", "last_layer", "shipped"):
-        assert set(report[name]) == SCORES
-        assert all(0 <= value <= 1 for value in report[name].values())
+def test_demo_from_the_command_line(tmp_path):
+    printed = run("demo", "--out", tmp_path, "--steps", 2, "--limit", 5, "--model", "last layer")
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["model"] == "last layer" and report["live"]["steps"] == [2]
+    for name in ("last layer", "sum", "concat", "cascade"):
+        assert set(report["shipped"][name]) == SCORES
+        assert all(0 <= value <= 1 for value in report["shipped"][name].values())
         assert f"\n{name}" in printed
-    for picture in ("scores.png", "predictions.png"):
-        with Image.open(out / picture) as image:
+    for picture in ("curves.png", "scores.png", "predictions.png"):
+        with Image.open(tmp_path / picture) as image:
             assert image.width > 400
-    assert cascadeclip.load(out / "cascade" / "model.safetensors").model.config.stages == MINI.model.stages
-    assert cascadeclip.load(out / "last_layer" / "model.safetensors").model.config.stages == ((12,),)
-
-
-def test_shipped_checkpoint_beats_four_steps_of_training(demo):
-    report = json.loads((demo[0] / "report.json").read_text())
-    assert report["shipped"]["hIoU"] > report["cascade"]["hIoU"] + 0.1
 
 
 def test_train_then_evaluate_what_it_wrote(tmp_path):

@@ -10,7 +10,7 @@ from cascadeclip.evaluation import score
 from cascadeclip.experiments import CLAIMS, claims, demo, get_comparison, report, stored_report, texts
 from cascadeclip.experiments.claims import CANNOT_SAY, HOLDS, NOT_HERE, NOT_RUN, Claim, claims_table, verdict
 from cascadeclip.experiments.curves import Curve
-from cascadeclip.presets import MINI
+from cascadeclip.presets import FROZEN
 from cascadeclip.training import open_clip_of
 
 ROOT = Path(__file__).parents[2]
@@ -115,8 +115,8 @@ def test_a_mark_is_filled_and_a_lost_one_found(stored):
 def test_what_is_stored_was_trained_for_the_whole_budget(name):
     found = stored_report(name)
     assert (found["steps"], found["batch_size"], found["limit"]) == (
-        MINI.training.steps,
-        MINI.training.batch_size,
+        FROZEN.training.steps,
+        FROZEN.training.batch_size,
         None,
     )
     assert found["seeds"] >= 3 and [row["name"] for row in found["rows"]] == [
@@ -127,10 +127,10 @@ def test_what_is_stored_was_trained_for_the_whole_budget(name):
 @pytest.mark.slow
 def test_the_shipped_models_score_as_their_stored_runs():
     """The first quarter of the scenes: 310 of 1240, so a few points of room."""
-    clip, rows = open_clip_of(MINI), {row["name"]: row for row in stored_report("fusion")["rows"]}
+    clip, rows = open_clip_of(FROZEN), {row["name"]: row for row in stored_report("fusion")["rows"]}
     for name, stored_row in rows.items():
         model = cascadeclip.load(f"mini/{name.replace(' ', '-')}").model
-        scores = score(MINI, clip, model, limit=310).summary()
+        scores = score(FROZEN, clip, model, limit=310).summary()
         for measure, tolerance in (("mIoU_seen", 0.03), ("mIoU_unseen", 0.06)):
             assert scores[measure] == pytest.approx(stored_row["runs"][measure][0], abs=tolerance), (name, measure)
 

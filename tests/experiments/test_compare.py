@@ -60,9 +60,9 @@ def mini_tower():
 def test_the_paper_s_tables_are_there():
     assert {
         "fusion", "components", "stages", "aggregation", "sigma", "sharing", "prompts", "bases", "loss", "length",
-        "offset", "setting", "styles", "quirks", "beyond",
+        "offset", "setting", "styles", "quirks", "beyond", "naive-fusion", "fusion-paper",
     } == set(COMPARISONS)  # fmt: skip
-    with pytest.raises(InputError, match="choose from fusion, components"):
+    with pytest.raises(InputError, match="choose from fusion, naive-fusion"):
         get_comparison("colours")
     with pytest.raises(InputError, match="two variants or more"):
         Comparison("x", "?", "!", (Variant("a"), Variant("a")))

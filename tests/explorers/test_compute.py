@@ -20,7 +20,7 @@ from cascadeclip.model.cascade import nga_weights
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return cascadeclip.load("mini/cascade")
+    return cascadeclip.load("mini")
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ class Kept(Segmenter, HubMixin):
 
 
 def kept(unseen=("tiger", "rocket"), **changed) -> Kept:
-    shipped = cascadeclip.load("mini/cascade")
+    shipped = cascadeclip.load("mini")
     settings = dict(seen_offset=0.07, templates=("a photo of a {}", "{}"), seen=("cat", "sand")) | changed
     segmenter = Kept(shipped.model, shipped.clip, settings.pop("seen"), **settings)
     segmenter.unseen = unseen
@@ -123,7 +123,7 @@ def test_a_repository_is_read_through_the_hub(folder, monkeypatch):
 
 
 def test_weights_in_a_file_leave_no_path_behind(tmp_path):
-    shipped = cascadeclip.load("mini/cascade")
+    shipped = cascadeclip.load("mini")
     clip = Clip("mini", "/home/someone/mini.pt", shipped.clip.model, shipped.clip.tokenize)
     Kept(shipped.model, clip, ("cat",)).save_pretrained(tmp_path)
     assert not [path.name for path in tmp_path.iterdir() if b"someone" in path.read_bytes()]
@@ -132,7 +132,7 @@ def test_weights_in_a_file_leave_no_path_behind(tmp_path):
 
 def test_a_clip_at_another_size_is_recognised(tmp_path):
     """A model at 64 px, whose segmenter holds the CLIP as it is stored, at 96 px."""
-    shipped, resized = cascadeclip.load("mini/cascade"), load_clip("mini", image_size=64)
+    shipped, resized = cascadeclip.load("mini"), load_clip("mini", image_size=64)
     model = cascadeclip.CascadeCLIP(cascadeclip.ModelConfig(tower=resized.tower), resized.visual)
     Kept(model, load_clip("mini"), shipped.seen).save_pretrained(tmp_path)
     assert Kept.from_pretrained(tmp_path).model.config.tower.image_size == 64

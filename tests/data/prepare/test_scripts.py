@@ -21,7 +21,7 @@ import cascadeclip
 from cascadeclip.clip.mini import MiniTokenizer, build_mini_clip
 from cascadeclip.data.emojiscenes import CLASSES, draw_scene
 from cascadeclip.experiments import get_comparison, run_comparison, write_report
-from cascadeclip.presets import MINI
+from cascadeclip.presets import FROZEN
 
 SCRIPTS = Path(__file__).parents[3] / "data_scripts"
 
@@ -113,22 +113,23 @@ def test_noun_loss_is_cross_entropy_with_the_named_nouns_sharing_the_target():
 @pytest.mark.slow
 def test_results_and_models_of_a_run_are_stored(tmp_path, monkeypatch):
     """A whole comparison of two steps; the script refuses its table, for it is no result, and ships its models."""
-    short = replace(MINI, training=replace(MINI.training, steps=2, batch_size=2))
+    short = replace(FROZEN, training=replace(FROZEN.training, steps=2, batch_size=2))
     script = load_script("store_mini_results")
     for name in ("ASSETS", "SHOWN"):
-        (tmp_path / name).mkdir()
+        (tmp_path / name / "mini").mkdir(parents=True)
         monkeypatch.setattr(script, name, tmp_path / name)
     rows = run_comparison(get_comparison("fusion"), short, tmp_path, seeds=(0,), limit=5, progress=False)
     write_report(get_comparison("fusion"), rows, short, tmp_path, command="c", limit=5)
     with pytest.raises(SystemExit, match=r"fusion\.json is not of the preset's whole budget"):
         script.store_reports(tmp_path)
-    monkeypatch.setattr(script, "MINI", short)
+    monkeypatch.setattr(script, "FROZEN", short)
     script.ship_models(tmp_path)
     shipped = {
-        path.name: cascadeclip.load(path).model.config.stages for path in (tmp_path / "ASSETS").glob("*.safetensors")
+        path.name: cascadeclip.load(path).model.config.stages
+        for path in (tmp_path / "ASSETS" / "mini").glob("*.safetensors")
     }
-    assert shipped["mini_last-layer.safetensors"] == ((12,),) and len(shipped) == 4
-    assert shipped["mini_cascade.safetensors"] == MINI.model.stages
+    assert shipped["last-layer.safetensors"] == ((12,),) and len(shipped) == 4
+    assert shipped["cascade.safetensors"] == FROZEN.model.stages
 
 
 @pytest.mark.slow
@@ -139,4 +140,10 @@ def test_the_study_hides_seen_classes_and_scores_every_stage(tmp_path):
     assert set(row["scores"]) == {"all", "1", "2", "3"}
     assert all(math.isfinite(part[key]) for part in row["scores"].values() for key in ("seen", "unseen", "margin"))
     names, hidden = load_script("study_why").classes_of(1)
-    assert not set(names) & set(MINI.unseen) and len(hidden) == 12 and 3 in hidden
+    assert not set(names) & set(FROZEN.unseen) and len(hidden) == 12 and 3 in hidden
+
+
+def test_mini_cascade_is_trained_and_shipped(tmp_path):
+    report = json.loads(run("train_mini_cascade.py", "--steps", 1, "--limit", 20, "--out", tmp_path))
+    assert report == json.loads((tmp_path / "report.json").read_text())
+    assert report["bytes"] < 8e6
