@@ -3,8 +3,8 @@
     cascadeclip experiments all --jobs 2 --out runs/experiments
     python data_scripts/store_mini_results.py --runs runs/experiments
 
-Copies the reports to `cascadeclip/assets/results/`, their tables and figures to `notebooks/results/full/`, and ships the
-four models of the comparison `fusion`, trained with seed 0, as `mini/last-layer`, `mini/sum`, `mini/concat` and
+Copies the reports to `cascadeclip/assets/results/`, their tables and figures to `notebooks/results/full/`, and ships
+the four models of the comparison `fusion`, trained with seed 0, as `mini/last-layer`, `mini/sum`, `mini/concat` and
 `mini/cascade` (float16, without the frozen tower). Then `python data_scripts/fill_in_results.py` rewrites the texts.
 """
 

@@ -1,4 +1,4 @@
-"""The demo: one model begins its training live, on top of the stored curves; those that went all the way are compared."""
+"""The demo: one model begins its training live, on top of the stored curves; those that finished it are compared."""
 
 import time
 from dataclasses import replace

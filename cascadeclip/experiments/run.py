@@ -189,7 +189,11 @@ class _Runs:
     def __init__(self, preset: Preset, clip: Clip, out: Path, limit: int | None, progress: bool):
         self.preset, self.clip, self.out = preset, clip, out
         self.limit, self.progress = limit, progress
-        self.tokens = out.parent / TOKENS if preset.name in MINIS else None
+
+    @property
+    def tokens(self) -> Path | None:
+        """Where the mini world's tokens are kept; those of larger pictures would take too much room."""
+        return self.out.parent / TOKENS if self.preset.name in MINIS else None
 
     def counts(self, variant: Variant, seed: int) -> torch.Tensor:
         """Pixel counts (3, pictures, C) of a variant trained with a seed; from the file, if it was done before."""

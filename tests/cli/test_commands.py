@@ -27,7 +27,7 @@ def run(*arguments):
 
 
 def test_demo_from_the_command_line(tmp_path):
-    printed = run("demo", "--out", tmp_path, "--steps", 2, "--limit", 5, "--model", "last layer")
+    printed = run("demo", "--out", tmp_path, "--steps", 2, "--limit", 60, "--model", "last layer")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["model"] == "last layer" and report["live"]["steps"] == [2]
     for name in ("last layer", "sum", "concat", "cascade"):

@@ -247,7 +247,11 @@ def test_the_report_is_a_table_numbers_and_a_figure(rows, tmp_path):
 
 
 def test_comparisons_are_scored_on_balanced_scenes():
-    assert budgeted("mini", None, 3, 5).eval_data(budgeted("mini", None, 3, 5).final_split).options["balanced"]
+    assert (
+        budgeted("mini-frozen", None, 3, 5)
+        .eval_data(budgeted("mini-frozen", None, 3, 5).final_split)
+        .options["balanced"]
+    )
     assert budgeted("voc12", "data", None, None).final_split == "val"
 
 
@@ -269,7 +273,7 @@ def test_the_command_lists_and_runs(tmp_path):
     arguments = ["experiments", "offset", "--seeds", "1", "--smoke", "--out", str(tmp_path)]
     printed = CliRunner().invoke(app, arguments, catch_exceptions=False).output
     assert "| 0.05 |" in printed and (tmp_path / "offset.png").exists()
-    assert "preset mini, 2 steps of 2 pictures, 1 seed, the first 10 test pictures" in printed
+    assert "preset mini-frozen, 2 steps of 2 pictures, 1 seed, the first 10 test pictures" in printed
     assert "not compared" in printed, "a smoke run is no result"
     index = (tmp_path / "README.md").read_text()
     assert (tmp_path / "offset.md").read_text() in index and "cascadeclip" in index

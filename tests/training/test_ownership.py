@@ -196,8 +196,7 @@ def test_experiments_calibration_and_demo_score_on_the_device(monkeypatch, tmp_p
     monkeypatch.setattr(demo, "load", load)
     with pytest.raises(Asked):
         experiments._Runs(None, None, tmp_path, None, False)._score(None, tmp_path, 0.1)
-    monkeypatch.setattr(demo, "fit", lambda *args: (None, None))
-    for name in ("score", "draw_predictions"):
+    for name in ("score", "draw_predictions", "_train"):
         monkeypatch.setattr(demo, name, lambda *args, **kwargs: None)
     monkeypatch.setattr(demo, "summarise", lambda *args: {})
     with pytest.raises(Asked):
