@@ -14,13 +14,12 @@ if TYPE_CHECKING:
     from cascadeclip.training.calibrate import calibrated_offset, held_out
     from cascadeclip.training.labels import pseudo_labels, reduce_labels, seen_only
     from cascadeclip.training.loop import adamw, train
-    from cascadeclip.training.recall import Recall, recallable, recalling
+    from cascadeclip.training.recall import recallable, recalling
     from cascadeclip.training.run import fit, last_layer_only, on_tower_of, open_clip_of
 else:
     __getattr__, __dir__ = on_first_use(__name__)
 
 __all__ = [
-    "Recall",
     "adamw",
     "calibrated_offset",
     "fit",
