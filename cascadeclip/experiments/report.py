@@ -22,6 +22,7 @@ from cascadeclip.experiments.curves import Curve, not_trained
 from cascadeclip.experiments.run import MEASURES, Row
 from cascadeclip.files import read_json, read_text, write_json, write_text
 from cascadeclip.plots.figure import Figure, save_figure
+from cascadeclip.plots.given import refuse_empty
 from cascadeclip.presets import Preset
 
 _SHORT = {"mIoU_unseen": "unseen", "hIoU": "hIoU"}
@@ -195,12 +196,13 @@ def in_points(found: dict[str, float]) -> str:
 def plot_report(report: dict[str, Any]) -> Figure:
     """Left: every variant's mean over seeds as bars, each seed as a dot. Right: its difference in hIoU to the first."""
     rows = report["rows"]
+    refuse_empty(rows=[row["runs"] for row in rows])
     figure = Figure(figsize=(10.5, 1.6 + 0.55 * len(rows)), layout="constrained")
     scores, differences = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     for place, row in enumerate(rows):
         for offset, (key, (_, colour)) in zip((-0.25, 0, 0.25), _LABELS.items(), strict=True):
-            runs = [100 * value for value in row["runs"][key]]
-            scores.barh(place + offset, sum(runs) / len(runs), 0.22, color=colour)
+            runs = 100 * np.array(row["runs"][key], dtype=float)  # None, of a file, is nan
+            scores.barh(place + offset, runs.mean(), 0.22, color=colour)
             scores.plot(runs, [place + offset] * len(runs), "o", color="black", markersize=3, clip_on=False)
         _draw_difference(differences, place, row)
     differences.axvline(0, color="black", linewidth=1)
@@ -219,12 +221,13 @@ def plot_curves(report: dict[str, Any], live: dict[str, Curve] | None = None) ->
     """Mean IoU on the validation set while training, seen classes left, unseen right: a line per row, the mean over
     its seeds, and a band from the worst seed to the best. `live`: trainings of today, by the names of their rows, drawn
     as circles on top."""
+    refuse_empty(rows=[row["curves"] for row in report["rows"]])
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for number, row in enumerate(report["rows"]):
         steps = row["curves"][0]["steps"]
         for axis, group in zip(axes, ("seen", "unseen"), strict=True):
-            runs = 100 * np.array([curve[group] for curve in row["curves"]])
+            runs = 100 * np.array([curve[group] for curve in row["curves"]], dtype=float)
             axis.plot(steps, runs.mean(0), color=f"C{number}", label=row["name"], marker=".")
             axis.fill_between(steps, runs.min(0), runs.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
             if live and row["name"] in live:
@@ -242,6 +245,7 @@ def plot_curves(report: dict[str, Any], live: dict[str, Curve] | None = None) ->
 
 def plot_differences(reports: Sequence[dict[str, Any]]) -> Figure:
     """One panel per report: every row's difference in hIoU to the first row, with its interval."""
+    refuse_empty(reports=[[row["name"] for row in report["rows"]] for report in reports])
     columns = min(3, len(reports))
     lines = max(len(report["rows"]) for report in reports)
     count = -(-len(reports) // columns)
@@ -269,6 +273,8 @@ def _draw_difference(axis: Axes, place: int, row: dict[str, Any]) -> None:
         axis.text(0.5, place, "not trained to the end", transform=middle, ha="center", va="center", fontsize=8)
     elif row["difference"]:
         found = row["difference"]["hIoU"]
+        if found["difference"] is None:  # no score to take it of
+            return
         if found["low"] is not None:
             axis.plot([100 * found["low"], 100 * found["high"]], [place, place], color=HARMONIC_COLOUR, linewidth=2)
         axis.plot(100 * found["difference"], place, "o", color=HARMONIC_COLOUR)

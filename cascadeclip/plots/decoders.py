@@ -23,6 +23,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.model.cascade import CascadeCLIP, DecoderLayer, TextImageDecoder
 from cascadeclip.model.losses import segmentation_loss
 from cascadeclip.plots.figure import Figure
+from cascadeclip.plots.given import reach_of, refuse_empty
 from cascadeclip.processes import autocast
 from cascadeclip.training.labels import reduce_labels, seen_only
 
@@ -68,14 +69,15 @@ def plot_attention(
     Raises:
         InputError: as many names as stages are needed, and as many maps in every stage.
     """
+    refuse_empty(maps=maps, mask=mask)
     layers = len(maps[0])
     if len(stages) != len(maps) or any(len(row) != layers for row in maps):
         raise InputError(f"{len(stages)} stage names for {[len(row) for row in maps]} maps a stage")
     figure = Figure(figsize=(1.75 * (layers + 1), 1.75 * len(maps) + 1.3), layout="constrained")
     axes = figure.subplots(len(maps), layers + 1, squeeze=False)
-    most = max((float(panel.max()) for row in maps for panel in row[:-1]), default=1.0)
+    most = reach_of(*(panel for row in maps for panel in row[:-1]))
     even = LogNorm(1 / max(most, 1.01), max(most, 1.01), clip=True)
-    reach = max(float(np.abs(row[-1]).max()) for row in maps)
+    reach = reach_of(*(row[-1] for row in maps))
     for row, panels, stage in zip(axes, maps, stages, strict=True):
         _show_picture(row[0], image, mask)
         row[0].set_ylabel(stage, fontsize=9)
@@ -112,8 +114,9 @@ def plot_stage_masks(
         raise InputError(
             f"stage_logits {stage_logits.shape} and {len(masks)} masks for {len(stages)} stages of {len(words)} classes"
         )
+    refuse_empty(stage_logits=stage_logits, masks=masks)
     columns = [*stage_logits, stage_logits.sum(0)]
-    reach = max(float(np.abs(column).max()) for column in columns)
+    reach = reach_of(*columns)
     figure = Figure(figsize=(1.6 * (len(columns) + 1) + 1, 1.6 * len(words) + 0.3), layout="constrained")
     axes = figure.subplots(len(words), len(columns) + 1, squeeze=False)
     for position, (row, word) in enumerate(zip(axes, words, strict=True)):
@@ -137,10 +140,17 @@ def plot_mask_history(
         masks: (B, H, W) bool, where each picture's class truly is; outlined.
         words: the class of each picture.
         history: step -> (B, h, w) mask logits of that class.
+
+    Raises:
+        InputError: no picture, no step, or a step with more or fewer logits than there are pictures.
     """
+    refuse_empty(images=images, masks=masks, words=words, history=history)
+    if any(len(given) != len(words) for given in (images, masks, *history.values())):
+        counts = {step: len(logits) for step, logits in history.items()}
+        raise InputError(f"{len(words)} words for {len(images)} pictures, {len(masks)} masks and logits {counts}")
     steps = sorted(history)
     contrast = {step: history[step] - history[step].mean(axis=(1, 2), keepdims=True) for step in steps}
-    reach = max(float(np.abs(contrast[step]).max()) for step in steps)
+    reach = reach_of(*contrast.values())
     figure = Figure(figsize=(1.6 * (len(steps) + 1) + 1, 1.6 * len(words) + 0.3), layout="constrained")
     axes = figure.subplots(len(words), len(steps) + 1, squeeze=False)
     for position, (row, word) in enumerate(zip(axes, words, strict=True)):
@@ -220,6 +230,7 @@ class TrainingWatch:
     ):
         if not config.validate_every:
             raise InputError("validate_every is 0: set how many steps lie between two looks at the model")
+        refuse_empty(images=images, names=names)
         self.images, self.labels, self.text, self.config = images, labels.long().cpu(), text, config
         self.seen, self.table = seen_only(names, unseen)
         self.keep, self.kept_scenes, self.show = set(keep), kept_scenes, show

@@ -20,6 +20,7 @@ from cascadeclip.evaluation.resampling import Resampled
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores
 from cascadeclip.plots.axes import draw_equal_harmonic, draw_reference, legend_above
 from cascadeclip.plots.figure import Figure
+from cascadeclip.plots.given import check_columns, reach_of, refuse_empty
 
 IGNORED_COLOUR = (0.85, 0.85, 0.85)
 SERIES_COLOURS = {"mIoU_seen": SEEN_COLOUR, "mIoU_unseen": UNSEEN_COLOUR, "hIoU": HARMONIC_COLOUR}
@@ -45,11 +46,9 @@ def plot_maps(
         grey: what the legend calls 255.
 
     Raises:
-        InputError: no picture, or columns of another length.
+        InputError: no picture, no column, or columns of another length.
     """
-    if not len(images) or any(len(maps) != len(images) for maps in columns.values()):
-        lengths = {title: len(maps) for title, maps in columns.items()}
-        raise InputError(f"{len(images)} pictures with maps {lengths}: give one map per picture in every column")
+    check_columns(images, columns)
     ignored = ignored_label(len(names))
     palette = np.full((ignored + 1, 3), IGNORED_COLOUR)
     palette[: len(names)] = class_colours(len(names))
@@ -98,6 +97,7 @@ def plot_class_iou(
         intervals: per class (low, high), as fractions; drawn as thin lines.
         chance: IoU of guessing, as a fraction; drawn dotted.
     """
+    refuse_empty(classes=scores.names)
     iou = 100 * np.asarray(scores.iou)
     figure = Figure(figsize=(11.5, 3.9), layout="constrained")
     axis, start, ticks = figure.subplots(), 0, []
@@ -162,6 +162,7 @@ def plot_trades(report: Mapping[str, tuple[Sequence[float], Sequence[Scores]]], 
         raise InputError(
             f"models {list(report)} with marked offsets {dict(marked)}: give every model one, at least one"
         )
+    refuse_empty(report=report)
     figure = Figure(figsize=(5.6, 5.0), layout="constrained")
     axis = figure.subplots()
     _draw_trades(axis, report, marked)
@@ -287,8 +288,10 @@ def plot_masks_and_rims(
         report: model -> part, as of `diagnostics.masks_and_rims` -> scores, as of `diagnostics.bootstrap_scores`.
         ceiling: part -> what the truth itself reaches through the grid of patches.
     """
+    refuse_empty(report=report, ceiling=ceiling)
     figure = Figure(figsize=(11, 3.8), layout="constrained")
-    for axis, (part, highest) in zip(figure.subplots(1, len(ceiling)), ceiling.items(), strict=True):
+    axes = figure.subplots(1, len(ceiling), squeeze=False)[0]
+    for axis, (part, highest) in zip(axes, ceiling.items(), strict=True):
         bars: dict[str, dict[str, ArrayLike]] = {
             model: {key: (sets.whole, *sets.interval()) for key, sets in parts[part].items() if key != "hIoU"}
             for model, parts in report.items()
@@ -323,18 +326,19 @@ def plot_error_kinds(report: Mapping[str, tuple[torch.Tensor, int]]) -> Figure:
     Args:
         report: model -> (wrong pixels by kind (4,) as in `diagnostics.error_kinds`, number of labelled pixels).
     """
+    refuse_empty(report=report)
     colours = (SEEN_COLOUR, "#a9c1d9", UNSEEN_COLOUR, "#eab0b6")
     figure = Figure(figsize=(8.5, 1.4 + 0.55 * len(report)), layout="constrained")
     axis = figure.subplots()
     left = np.zeros(len(report))
     for number, kind in enumerate(ERROR_KINDS):
-        share = np.array([100 * float(wrong[number]) / pixels for wrong, pixels in report.values()])
+        share = np.array([100 * float(wrong[number]) / (pixels or np.nan) for wrong, pixels in report.values()])
         drawn = axis.barh(list(report), share, 0.6, left=left, color=colours[number], label=kind)
         axis.bar_label(drawn, [f"{value:.1f}" for value in share], label_type="center", fontsize=8)
         left += share
     axis.bar_label(drawn, [f"right: {100 - value:.1f}" for value in left], padding=4, fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlim(0, max(1.2 * left.max(), 1.0))
+    axis.set_xlim(0, max(1.2 * reach_of(left), 1.0))
     axis.set_xlabel("wrong pixels, share of all labelled pixels, per cent")
     legend_above(axis, columns=4)
     return figure

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cascadeclip.plots.figure import Figure
+from cascadeclip.plots.given import check_columns, check_lengths, refuse_empty
 
 
 def plot_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.ndarray]], label: str = "") -> Figure:
@@ -16,6 +17,7 @@ def plot_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.nda
             range of brightness, from its lowest to its highest value; both stand below it.
         label: what the values are, for the bar beside maps of values.
     """
+    check_columns(pictures, maps)
     columns = {"picture": pictures, **maps}
     figure = Figure(figsize=(1.25 * len(columns) + 0.4, 1.45 * len(pictures) + 0.2), layout="constrained")
     axes = figure.subplots(len(pictures), len(columns), squeeze=False)
@@ -35,6 +37,7 @@ def plot_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.nda
 
 def plot_matrices(matrices: Mapping[str, np.ndarray], label: str, vmin: float = 0.0, vmax: float = 1.0) -> Figure:
     """Matrices block x block (numbered from 1) side by side on one colour scale."""
+    refuse_empty(matrices=matrices)
     figure = Figure(figsize=(3.2 * len(matrices) + 0.8, 3.5), layout="constrained")
     axes = figure.subplots(1, len(matrices), squeeze=False)[0]
     for axis, (title, matrix) in zip(axes, matrices.items(), strict=True):
@@ -64,6 +67,7 @@ def plot_over_blocks(
         intervals: label of a line -> L pairs (low, high), drawn as a band.
         bottom: where the vertical axis starts.
     """
+    refuse_empty(lines=lines)
     figure = Figure(figsize=(6.6, 3.9), layout="constrained")
     axis = figure.subplots()
     for label, values in lines.items():
@@ -81,13 +85,16 @@ def plot_over_blocks(
 
 
 def plot_lines(x: Sequence[float], lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) -> Figure:
-    """One curve per entry over `x`, the lowest point of each marked."""
+    """One curve per entry over `x`, the lowest point of each marked; nan leaves a gap."""
+    refuse_empty(x=x, lines=lines)
+    check_lengths(len(x), "points of x", lines)
     figure = Figure(figsize=(6.6, 3.5), layout="constrained")
     axis = figure.subplots()
     for label, values in lines.items():
         (drawn,) = axis.plot(x, values, label=label)
-        lowest = int(np.argmin(values))
-        axis.plot(x[lowest], values[lowest], marker="v", color=drawn.get_color())
+        if not np.isnan(values).all():
+            lowest = int(np.nanargmin(values))
+            axis.plot(x[lowest], values[lowest], marker="v", color=drawn.get_color())
     axis.set(xlabel=xlabel, ylabel=ylabel)
     axis.legend(frameon=False, fontsize=8)
     axis.spines[["top", "right"]].set_visible(False)
@@ -109,9 +116,10 @@ def plot_classes_over_blocks(
         values: title -> (C, L), nan where there is no value.
         names, unseen: the C class words, and those to mark.
         label: what the colours mean.
-        order: classes to show, from the top; None takes `best_first` of the last panel.
+        order: classes to show, from the top; None takes `best_first` of the last panel, all if none has a value there.
     """
-    order = best_first(list(values.values())[-1]) if order is None else order
+    refuse_empty(values=values, names=names)
+    order = best_first(list(values.values())[-1]) or range(len(names)) if order is None else order
     figure = Figure(figsize=(1.35 * len(values) + 2.4, 0.145 * len(order) + 0.9), layout="constrained")
     axes = figure.subplots(1, len(values), squeeze=False, sharey=True)[0]
     for axis, (title, matrix) in zip(axes, values.items(), strict=True):
@@ -135,5 +143,7 @@ def best_first(values: np.ndarray) -> list[int]:
     Args:
         values: (C, L), nan where there is no value.
     """
-    best = values[:, np.nanmean(values, axis=0).argmax()]
+    refuse_empty(values=values)
+    means = np.ma.masked_invalid(values).mean(axis=0).filled(-np.inf)  # a block without any value is not the best
+    best = values[:, means.argmax()]
     return [c for c in np.argsort(-np.nan_to_num(best), kind="stable") if not np.isnan(values[c]).all()]

@@ -12,6 +12,7 @@ from cascadeclip.data.transforms import normalise, to_tensor
 from cascadeclip.evaluation.scores import predict
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.plots.figure import Figure
+from cascadeclip.plots.given import refuse_empty
 from cascadeclip.segmenter import Segmentation
 
 MOST_SHOWN = 1000  # px of a picture's long side that a figure shows
@@ -44,6 +45,7 @@ def plot_segmentation(segmentation: Segmentation) -> Figure:
 
 def plot_scores(report: dict[str, dict[str, float]], scored_on: str = "the test set") -> Figure:
     """Seen, unseen and harmonic mIoU of several models as bars; `report` maps model name -> scores as fractions."""
+    refuse_empty(report=report)
     bars = {"mIoU_seen": SEEN_COLOUR, "mIoU_unseen": UNSEEN_COLOUR, "hIoU": HARMONIC_COLOUR}
     figure = Figure(figsize=(7, 3.6), layout="constrained")
     axis = figure.subplots()
@@ -78,6 +80,7 @@ def plot_predictions(
         scenes: pictures (H, W, 3) uint8 with labels (H, W), all of one size.
         text: (C, E), text embeddings in the order of `names`.
     """
+    refuse_empty(scenes=scenes, names=names)
     images = normalise(torch.stack([to_tensor(image) for image, _ in scenes])).to(text.device)
     seen = [position for position, name in enumerate(names) if name not in unseen]
     stages = model(images, text).stage_logits
