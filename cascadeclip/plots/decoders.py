@@ -228,9 +228,9 @@ class TrainingWatch:
         seen_offset: float = 0.1,
         show: Callable[[Figure], object] | None = None,
     ):
+        refuse_empty(images=images, names=names)
         if not config.validate_every:
             raise InputError("validate_every is 0: set how many steps lie between two looks at the model")
-        refuse_empty(images=images, names=names)
         self.images, self.labels, self.text, self.config = images, labels.long().cpu(), text, config
         self.seen, self.table = seen_only(names, unseen)
         self.keep, self.kept_scenes, self.show = set(keep), kept_scenes, show

@@ -223,7 +223,10 @@ def _place(where: str, name: str, download: dict[str, Any]) -> Path:
     except HFValidationError as error:
         raise InputError(f"{where} is neither a folder nor the name of a repository, owner/name") from error
     except (HfHubHTTPError, OSError, ValueError) as error:
-        raise InputError(f"{where} is no folder here, and cannot be had from the Hub: {error}") from error
+        reason = " ".join(
+            str(error.__cause__ or error).split()
+        )  # a forced download names its cause in the error before
+        raise InputError(f"{where} is no folder here, and cannot be had from the Hub: {reason}") from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -201,6 +201,24 @@ def test_a_place_that_is_none_is_refused():
         Kept.from_pretrained("nobody/nothing", local_files_only=True)
 
 
+def test_a_forced_download_without_network_says_why_in_one_line(monkeypatch):
+    def download(*parts, **_):
+        raise ValueError("Force download failed due to the above error.") from OSError("no network:\nname not known")
+
+    monkeypatch.setattr("cascadeclip.sharing.hub.hf_hub_download", download)
+    with pytest.raises(InputError, match="cannot be had from the Hub: no network: name not known") as refused:
+        Kept.from_pretrained("nobody/nothing", force_download=True)
+    assert "damaged" not in str(refused.value)
+
+
+@pytest.mark.parametrize("options", [{}, {"local_files_only": True}])
+def test_a_forced_download_that_is_forbidden_is_refused(options, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(InputError, match=r"nobody/nothing is no folder here.*(offline|force_download)") as refused:
+        Kept.from_pretrained("nobody/nothing", force_download=True, **options)
+    assert "\n" not in str(refused.value) and "damaged" not in str(refused.value)
+
+
 def test_unknown_options_are_refused(folder):
     with pytest.raises(InputError, match="no option revison; choose from cache_dir, "):
         Kept.from_pretrained(folder, revison="main")
