@@ -1,6 +1,6 @@
 """Figures, as matplotlib draws them: of pictures and their segmentations (`segmentation`, `dense`), of CLIP's layers
 (`layers`), of the cascade's decoders (`decoders`) and of evaluations (`evaluation`, with `axes`). Every one returns a
-`figure`; none shows or saves it (`save_figure` does).
+`figure`; none shows or saves it (`save_figure` does). What they are given is looked at by `given`.
 
 It may import all rooms from `model` to `analysis`.
 """
