@@ -47,5 +47,5 @@ def check_lengths(wanted: int, what: str, lines: Mapping[str, Sequence[float]]) 
 
 def reach_of(*panels: ArrayLike) -> float:
     """The largest absolute value, of those that are finite, for a scale of colours; 1 if none is above 0."""
-    values = np.abs(np.concatenate([np.ravel(np.asarray(panel, dtype=float)) for panel in panels or ([],)]))
+    values = np.abs(np.concatenate([np.zeros(1), *(np.ravel(np.asarray(panel, dtype=float)) for panel in panels)]))
     return float(values.max(where=np.isfinite(values), initial=0.0)) or 1.0
