@@ -77,7 +77,7 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, help="Of weights and scenes; 0 is the shipped models'.")] = 0,
     limit: Annotated[int, typer.Option(min=1, help="Balanced scenes to score the shipped models on.")] = 310,
 ) -> None:
-    """The mini world in minutes: one model begins its training live, those that finished it are compared."""
+    """The mini world: train one model live, compare trained ones."""
     from cascadeclip.experiments.demo import run_demo
 
     run_demo(out, model=model, steps=steps, seed=seed, limit=limit)

@@ -87,13 +87,13 @@ def test_presets_hold_the_authors_settings(name, classes, unseen, steps, prompts
 
 
 def test_unknown_presets_and_options_are_refused():
-    with pytest.raises(InputError, match="choose from mini, mini-transductive, mini-strict, voc12"):
+    with pytest.raises(InputError, match="choose from mini, mini-transductive, mini-strict, mini-frozen, "):
         get_preset("voc")
     with pytest.raises(InputError, match="takes no data root"):
         get_preset("mini", "data")
     with pytest.raises(InputError, match="needs the folder with its data"):
         get_preset("voc12").eval_data("val")
-    assert len(NAMES) == 4 * 3 + 4 and all(get_preset(name).name == name for name in NAMES)
+    assert len(NAMES) == 5 * 3 + 4 and all(get_preset(name).name == name for name in NAMES)
 
 
 def test_another_split_of_the_classes():
