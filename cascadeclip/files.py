@@ -35,6 +35,7 @@ LOCK = ".lock"
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _SCRATCH = re.compile(r"\..+\.(?P<pid>\d+)(?:\.(?P<host>[0-9a-f]{8})\.[0-9a-f]{6})?\.tmp")
 _swept: set[Path] = set()  # folders whose old scratch files were looked for
+_sweeping = threading.Lock()
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
@@ -110,9 +111,10 @@ def _scratch_for(path: Path) -> Iterator[Path]:
     scratch = path.with_name(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if path.parent not in _swept:
-            _swept.add(path.parent)
-            _sweep(path.parent, lambda pid, host: host == _HOST and (pid == os.getpid() or not _alive(pid)))
+        with _sweeping:  # another thread's first file of this folder must not be taken for an old one
+            if path.parent not in _swept:
+                _sweep(path.parent, lambda pid, host: host == _HOST and (pid == os.getpid() or not _alive(pid)))
+                _swept.add(path.parent)
         yield scratch
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot write {path}: {error}; choose a folder you may write to") from error

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -84,6 +85,23 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path, monkeypatc
         path.write_text("half")
     write_text(tmp_path / "file", "text")
     assert not left.exists() and alive.exists() and elsewhere.exists()
+
+
+def test_threads_that_write_a_folders_first_files_leave_each_other_alone(tmp_path, monkeypatch):
+    def slow_sweep(folder, is_stale, sweep=files._sweep):
+        time.sleep(0.2)  # else the other thread is too late
+        sweep(folder, is_stale)
+
+    monkeypatch.setattr(files, "_sweep", slow_sweep)
+
+    def write(scratch):
+        scratch.write_text("whole")
+        time.sleep(0.3)  # the other's sweep comes meanwhile
+
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(replace_file, tmp_path / name, write) for name in ("one", "two")]:
+            done.result()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
 def test_json_has_no_nan(tmp_path):
