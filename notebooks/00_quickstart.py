@@ -13,6 +13,8 @@
 # %% [markdown]
 # # 00 · Quickstart: a picture and some words in, a segmentation out
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/00_quickstart.ipynb)
+#
 # **What you will learn**
 #
 # 1. How to segment a picture with words of your choice, in three lines.
@@ -22,7 +24,18 @@
 # **Time:** about half a minute on two laptop CPU cores. A GPU is used if there is one. Nothing is downloaded.
 
 # %%
-# On Colab, install the package first: see the README.
+# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+if not find_spec("cascadeclip"):
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
+    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
+
+# %%
 from itertools import pairwise
 
 import matplotlib.pyplot as plt

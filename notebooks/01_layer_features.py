@@ -13,6 +13,8 @@
 # %% [markdown]
 # # 01 · What CLIP knows at each block
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/01_layer_features.ipynb)
+#
 # Cascade-CLIP reads several blocks of CLIP's image tower instead of the last one alone. Before building anything, we
 # look: what is in those blocks, how much do they differ, and which of them knows where an object ends?
 #
@@ -25,7 +27,18 @@
 # **Time:** about a minute on a laptop CPU with two cores; a GPU is used if there is one.
 
 # %%
-# On Colab, install the package first: see the README.
+# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+if not find_spec("cascadeclip"):
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
+    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
+
+# %%
 import numpy as np
 import torch
 from sklearn.metrics import roc_auc_score

@@ -13,6 +13,8 @@
 # %% [markdown]
 # # 02 · Where each block stands toward the text
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/02_alignment_gaps.ipynb)
+#
 # Notebook 01 found out what can be *decoded* from a block when masks teach a probe. Zero-shot segmentation has no masks
 # of the classes it is asked for: it needs a block's patch tokens to lie near the *word*. Do they?
 #
@@ -25,7 +27,18 @@
 # **Time:** between two and three minutes on a laptop CPU with two cores; a GPU is used if there is one.
 
 # %%
-# On Colab, install the package first: see the README.
+# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+if not find_spec("cascadeclip"):
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
+    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
+
+# %%
 import tempfile
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,6 @@
 # ---
 # jupyter:
+#   accelerator: GPU
 #   jupytext:
 #     text_representation:
 #       extension: .py
@@ -12,6 +13,8 @@
 
 # %% [markdown]
 # # 03 · The cascade of decoders, piece by piece
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/03_cascade_decoders.ipynb)
 #
 # Cascade-CLIP reads several blocks of a frozen CLIP image tower and lets small decoders turn them into masks. In this
 # notebook you take a trained cascade apart, compute each piece by hand, compare it with the package, and then train a
@@ -28,7 +31,18 @@
 # if there is one. Nothing is downloaded.
 
 # %%
-# On Colab, install the package first: see the README.
+# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+if not find_spec("cascadeclip"):
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
+    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
+
+# %%
 import copy
 import math
 from dataclasses import replace
