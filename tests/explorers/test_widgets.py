@@ -31,7 +31,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.explorers import base, widgets
 from cascadeclip.explorers.canvas import Drawing
 from cascadeclip.explorers.clickable import ClickablePicture
-from tests.support.hands import another, interact, png, said, sent, settable
+from tests.support.hands import another, interact, png, said, send, sent, settable
 
 ALL = (widgets.LayerScrubber, widgets.WordExplorer, widgets.CascadeExplorer, widgets.SurgeryBench)
 each = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
@@ -175,7 +175,7 @@ def test_what_changes_together_is_drawn_once(made, monkeypatch):
         one.offset.value = 0.3
     assert len(drawn) == 1
     one.sigma.value = 3.0
-    one.upload.value = sent("mine.png", png())
+    send(one.upload, "mine.png", png())
     one.chooser.index = 1
     assert len(drawn) == 4
 
@@ -259,16 +259,16 @@ def test_errors_in_a_click_a_button_or_a_new_picture_are_shown(made, monkeypatch
 def test_an_own_picture_is_chosen_and_explored(kind, made):
     one = made(kind)
     words, before = one.words and one.words.value, one.picture.value
-    one.upload.value = sent("mine.png", png())
+    send(one.upload, "mine.png", png())
     assert not one.message.value and one.picture.value != before
     assert one.chooser.value.image.shape == (60, 90, 3) and one.chooser.label == "yours: mine.png"
-    assert one.upload.value == () and (one.words is None or one.words.value == words)
+    assert not one.upload.value and (one.words is None or one.words.value == words)
     one.chooser.index = 0
     for number in range(base.KEPT + 2):
-        one.upload.value = sent(f"{number}.png", png())
+        send(one.upload, f"{number}.png", png())
     assert len(one.chooser.options) == 6 + base.KEPT and one.chooser.options[6][0] == "yours: 2.png"
-    one.upload.value = sent("mine.png", png())
-    one.upload.value = sent("mine.png", png(90, 60))  # the same name again
+    send(one.upload, "mine.png", png())
+    send(one.upload, "mine.png", png(90, 60))  # the same name again
     assert [title for title, _ in one.chooser.options].count("yours: mine.png") == 1
     assert one.chooser.value.image.shape == (90, 60, 3) and not one.message.value
 
@@ -277,14 +277,14 @@ def test_an_own_picture_is_chosen_and_explored(kind, made):
 def test_a_file_that_is_no_picture_is_told(kind, made):
     one = made(kind)
     before = one.picture.value, one.chooser.value
-    one.upload.value = sent("notes.txt", b"no picture")
+    send(one.upload, "notes.txt", b"no picture")
     assert "notes.txt is no image" in said(one)
     assert (one.picture.value, one.chooser.value) == before
 
 
 def test_a_patch_outside_a_smaller_picture_moves_inside(made):
     one = made(widgets.LayerScrubber)
-    one.upload.value = sent("wide.png", png(40, 80))
+    send(one.upload, "wide.png", png(40, 80))
     one.column.value = 24
     assert not one.message.value
     one.chooser.index = 0
