@@ -283,9 +283,10 @@ def fit_ridge(x, y, *strengths):
 
 def probe(x, y, strengths=(1.0, 100.0, 10_000.0), rest=slice(0, 180), held=slice(180, 240)):
     """Scores (80, N, K) of the test pictures, from tokens (320, N, D) and targets (320, N, K)."""
-    fits = fit_ridge(x[rest].flatten(0, 1), y[rest].flatten(0, 1).float(), *strengths)
+    y = y.float()
+    fits = fit_ridge(x[rest].flatten(0, 1), y[rest].flatten(0, 1), *strengths)
     errors = [((fit(x[held]) - y[held]) ** 2).mean().item() for fit in fits]
-    (fit,) = fit_ridge(x[train].flatten(0, 1), y[train].flatten(0, 1).float(), strengths[np.argmin(errors)])
+    (fit,) = fit_ridge(x[train].flatten(0, 1), y[train].flatten(0, 1), strengths[np.argmin(errors)])
     return fit(x[test])
 
 

@@ -1,6 +1,7 @@
-"""Figures, as matplotlib draws them: of pictures and their segmentations (`segmentation`, `dense`), of CLIP's layers
-(`layers`), of the cascade's decoders (`decoders`) and of evaluations (`evaluation`, with `axes`). Every one returns a
-`figure`; none shows or saves it (`save_figure` does). What they are given is looked at by `given`.
+"""Figures, as matplotlib draws them: of pictures and their segmentations (`segmentation`, `dense`), of panels side by
+side (`panels`), of CLIP's layers (`layers`), of the cascade's decoders (`decoders`) and of evaluations (`evaluation`,
+with `axes`). Every one returns a `figure`; none shows or saves it (`save_figure` does). What they are given is looked
+at by `given`.
 
 It may import all rooms from `model` to `analysis`.
 """
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
         plot_matrices,
         plot_over_blocks,
     )
+    from cascadeclip.plots.panels import in_colours, plot_panels
     from cascadeclip.plots.segmentation import plot_predictions, plot_scores, plot_segmentation
 else:
     __getattr__, __dir__ = on_first_use(__name__)
@@ -47,6 +49,7 @@ __all__ = [
     "attention_by_layer",
     "auroc_against",
     "best_first",
+    "in_colours",
     "plot_attention",
     "plot_bars",
     "plot_class_iou",
@@ -60,6 +63,7 @@ __all__ = [
     "plot_methods",
     "plot_offset_sweep",
     "plot_over_blocks",
+    "plot_panels",
     "plot_predictions",
     "plot_scores",
     "plot_segmentation",
