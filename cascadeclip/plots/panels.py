@@ -55,7 +55,7 @@ def plot_panels(
 
 
 def in_colours(labels: np.ndarray, names: Sequence[str], colours: Mapping[str, ColorType]) -> np.ndarray:
-    """A label map (H, W) of indices into `names` as a picture (H, W, 3) in each word's colour; other labels are black."""
+    """A label map (H, W) of indices into `names` as (H, W, 3), in each word's colour; other labels are black."""
     table = np.zeros((256, 3))
     table[: len(names)] = [to_rgb(colours[name]) for name in names]
     return table[labels]
