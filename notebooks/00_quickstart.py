@@ -214,8 +214,8 @@ plot_panels(panels, outlines=dict.fromkeys(questions, tiger), legend=used)
 
 # %% [markdown]
 # Without *tiger* on offer its pixels have to go to other words, and they may be words that are in the picture; a
-# similar animal need not get them. For CLIP also knows which words fit the *whole* picture, and a decoder's query is made of
-# both. A word outside Mini-CLIP's small vocabulary is an error that helps you on. A real CLIP takes any word.
+# similar animal need not get them. For CLIP also knows which words fit the *whole* picture, and a decoder's query is
+# made of both. A word outside Mini-CLIP's small vocabulary is an error that helps you on. A real CLIP takes any word.
 
 # %%
 try:

@@ -25,7 +25,7 @@
 # 2. to measure how alike blocks are (CKA), and why the usual estimate of it misleads;
 # 3. to ask each block a question (a linear probe), with the controls that make its answer mean something.
 #
-# **Time:** about a minute on a laptop CPU with two cores; a GPU is used if there is one.
+# **Time:** between one and two minutes on a laptop CPU with two cores; a GPU is used if there is one.
 
 # %%
 # Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
@@ -231,7 +231,7 @@ plot_lines(
 )
 
 # %% [markdown]
-# Naive CKA calls pure noise similar as soon as features outnumber samples.
+# Naive CKA calls pure noise similar as soon as features outnumber samples; its curve lies hidden under $p/(n+p)$.
 #
 # Now the blocks. CKA needs independent samples, and patches of one picture are not independent. So we take the class
 # token, one per picture; and, as the decoders of this method read *patch* tokens, one patch of each picture at a random
@@ -363,9 +363,10 @@ for name, of in {
     print(f"{name:15} mean of things {np.nanmean(iou[: len(THINGS)]):4.1f} | {stuff}")
 
 # %% [markdown]
-# Classes can be read off best from blocks in the *middle*; toward the last one it gets harder again. (The best block
-# was chosen after looking at these same 80 pictures, which makes its lead a little too large.) What is readable comes
-# from training: random weights tell some textures apart and hardly a thing; shuffled labels and position alone reach
+# What can be read rises up to the *middle* of the tower and hardly after; the last block has a little less than those
+# before it. (The best block was chosen after looking at these same 80 pictures, which makes its lead a little too
+# large.) So the blocks before the last one hold at least as much as the last one does. What is readable comes from
+# training: random weights tell some textures apart and hardly a thing; shuffled labels and position alone reach
 # next to nothing. A probe was *taught* the classes with masks, though. That a class can be decoded does not mean that
 # its *word* points there: that is the question of notebook 02.
 #
@@ -477,8 +478,8 @@ check("01.3", look_distance)
 # 1. Colours of features can be compared only if mean, axes, signs and range are fixed once for all pictures.
 # 2. CKA compares how two blocks arrange the same pictures. Neighbours are alike, distant blocks are not; the naive
 #    estimate flatters, most of all where blocks differ, and the more the smaller the batch.
-# 3. Probes need controls. Classes are read off best in the middle of this tower, and a model that reads the last block
-#    alone gives that up. For borders the difference between blocks is tiny here.
+# 3. Probes need controls. Blocks from the middle of this tower on say as much about classes and borders as the last
+#    one, or a little more; so there is something to read before the end.
 #
 # **What to try next:** other blocks and scenes in the figures; your own photographs in the explorer; the real CLIP.
 #
