@@ -61,7 +61,7 @@ print(f"device: {device}")
 
 # %%
 # NBVAL_CHECK_OUTPUT
-segmenter = cascadeclip.load("mini", device=device)
+segmenter = cascadeclip.load("mini/cascade", device=device)
 clip, model = segmenter.clip, segmenter.model
 pictures = scene_pictures(24)
 print("pictures:", len(pictures), "| blocks:", clip.tower.layers, "| stages:", model.config.stages)
