@@ -8,6 +8,7 @@ from matplotlib.patches import Patch
 from matplotlib.typing import ColorType
 
 from cascadeclip.plots.figure import Figure
+from cascadeclip.plots.given import refuse_empty
 
 OUTLINE = "#00c853"
 
@@ -30,6 +31,7 @@ def plot_panels(
         label: what scores are, for the bar beside them.
         columns: panels in a row; all of them if None.
     """
+    refuse_empty(panels=panels)
     columns = columns or len(panels)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(min(11.0, 2.3 * columns + 0.6), 2.3 * rows + 0.7), layout="constrained")

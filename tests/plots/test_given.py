@@ -53,6 +53,8 @@ REFUSED = [
     (evaluation.plot_maps, ([PICTURE], {}, ["a"], []), "1 pictures with maps {}"),
     (plots.plot_matrices, ({}, "label"), "matrices is empty"),
     (plots.plot_matrices, ({"m": np.zeros((0, 0))}, "label"), r"matrices\['m'\] is empty"),
+    (plots.plot_panels, ({},), "panels is empty"),
+    (plots.plot_panels, ({"a": ZEROS[:0]},), r"panels\['a'\] is empty"),
     (plots.plot_over_blocks, ({}, "label"), "lines is empty"),
     (plots.plot_over_blocks, ({"a": []}, "label"), r"lines\['a'\] is empty"),
     (plots.plot_lines, ([], {}, "x", "y"), "x is empty"),
