@@ -1,7 +1,7 @@
 """Figures, as matplotlib draws them: of pictures and their segmentations (`segmentation`, `dense`), of panels side by
-side (`panels`), of CLIP's layers (`layers`), of the cascade's decoders (`decoders`) and of evaluations (`evaluation`,
-with `axes`). Every one returns a `figure`; none shows or saves it (`save_figure` does). What they are given is looked
-at by `given`.
+side (`panels`), of CLIP's layers (`layers`), of the cascade as a diagram (`architecture`), at work (`decoders`) and
+taken apart (`ablations`), and of evaluations (`evaluation`, with `axes`). Every one returns a `figure`; none shows or
+saves it (`save_figure` does). What they are given is looked at by `given`.
 
 It may import all rooms from `model` to `analysis`.
 """
@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from cascadeclip._lazy import on_first_use
 
 if TYPE_CHECKING:
+    from cascadeclip.plots.ablations import plot_differences, plot_groups
+    from cascadeclip.plots.architecture import plot_architecture
     from cascadeclip.plots.decoders import (
         TrainingWatch,
         attention_by_layer,
@@ -50,12 +52,15 @@ __all__ = [
     "auroc_against",
     "best_first",
     "in_colours",
+    "plot_architecture",
     "plot_attention",
     "plot_bars",
     "plot_class_iou",
     "plot_classes_over_blocks",
     "plot_confusion",
+    "plot_differences",
     "plot_error_kinds",
+    "plot_groups",
     "plot_lines",
     "plot_mask_history",
     "plot_masks_and_rims",
