@@ -489,7 +489,7 @@ def batch_of(tokens, rows):
     return {block: kept[rows].float() for block, kept in tokens.items()}
 
 
-SCENES, HELD_OUT = 600, 200
+SCENES, HELD_OUT = 400, 200
 train_tokens, labels = prepare(preset.train_data(0), SCENES)
 as_seen = torch.full((256,), 255)
 as_seen[seen] = torch.arange(len(seen))  # seen classes are numbered anew, all else is 255
@@ -525,7 +525,7 @@ def train(model, steps, batch=8, peak=3e-3):
 
 
 untrained = copy.deepcopy(cascade)
-losses = train(cascade, steps=250)
+losses = train(cascade, steps=200)
 
 figure, axis = plt.subplots(figsize=(6, 2.8), layout="constrained")
 axis.plot(range(1, len(losses) + 1), losses, color="#4878a8", linewidth=0.8)
@@ -635,7 +635,7 @@ print(table({name: summarise(preset, score(preset, clip, model, limit=HELD_OUT))
 #    words that carry them.
 #
 # **What to try next:** train without the aligned start (leave out two lines of `MaskLayer`) or without centred words;
-# read only block 12 (`stages=((12,),)`); give `train` 50 scenes instead of 600.
+# read only block 12 (`stages=((12,),)`); give `train` 50 scenes instead of 400.
 #
 # [Solutions](solutions/03_build_it.py) · Next: [03b, take it apart](03b_take_it_apart.ipynb): what each stage does,
 # where queries look, and which pieces are missed when they are taken out.

@@ -263,6 +263,7 @@ check("03b.2", iou_of)
 # that is not in the picture at all.
 
 # %%
+# NBVAL_CHECK_OUTPUT
 patches = labels[:, 4::8, 4::8]  # class at the centre of each patch, (200, 12, 12)
 own = patches[:, None] == torch.arange(len(names))[:, None, None]  # (scene, word, 12, 12)
 in_picture = own.flatten(2).any(-1)[..., None, None].expand_as(own)
@@ -292,6 +293,7 @@ plot_groups(answers, "mean logit")
 # Each stage of several blocks has one weight per block. They started on a Gaussian.
 
 # %%
+# NBVAL_CHECK_OUTPUT
 starts = nga_weights(3, model.config.sigma).tolist()
 moved = {}
 for stage, blocks, aggregate in zip(stage_names, model.config.stages, model.aggregations, strict=True):
