@@ -1,5 +1,6 @@
 # ---
 # jupyter:
+#   accelerator: GPU
 #   jupytext:
 #     text_representation:
 #       extension: .py
@@ -12,6 +13,8 @@
 
 # %% [markdown]
 # # 03 · Build it: from a frozen CLIP to a trained cascade
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/03_build_it.ipynb)
 #
 # Here you write Cascade-CLIP yourself, in plain PyTorch, from CLIP's image tower to the training loop. The package
 # stands by for three things only: it brings the pictures, it brings the tower, and it says after every piece whether
@@ -26,7 +29,18 @@
 # **Time:** between two and three minutes on two laptop CPU cores. A GPU is used if there is one. Nothing is downloaded.
 
 # %%
-# On Colab, install the package first: see the README.
+# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+if not find_spec("cascadeclip"):
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
+    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
+
+# %%
 import copy
 import math
 from time import perf_counter
@@ -394,10 +408,11 @@ for part, module in cascade.named_children():
 # %% [markdown]
 # That is the whole model. NGA is six numbers; most of what learns sits in the decoders.
 #
-# ### Exercise 1 (easy, 10 minutes): how much the deepest block says
+# ### Exercise 03.1 · How much the deepest block says (easy, 10 minutes)
 #
 # Write `half_sigma(blocks)`: the σ for which the deepest of so many blocks starts with exactly half of all the weight.
 # Halving an interval will do. (Three blocks or more: of two, the deepest always has more than half.)
+# ([Solutions](solutions/03_build_it.py), if you get stuck.)
 
 
 # %%
@@ -454,11 +469,12 @@ print("same as the package:", same(found["naive"][0], found["package"][0]))
 print("same gradient:", same(found["naive"][1], found["package"][1]))
 
 # %% [markdown]
-# ### Exercise 2 (medium, 15 minutes): really ignored pixels
+# ### Exercise 03.2 · Really ignored pixels (medium, 15 minutes)
 #
 # Write `focal_of_labelled(logits, labels)`: focal loss (without the weight of 50) of logits that have the labels' size
 # already, with pixels of label 255 *left out*: they are in no mask's sum, and the mean runs over the others. Would you
 # expect unseen classes to gain from it or to lose?
+# ([Solutions](solutions/03_build_it.py), if you get stuck.)
 
 
 # %%
@@ -589,7 +605,7 @@ two = [(scene.image, scene.labels) for scene in shown if len(scene.things) > 1][
 plot_predictions(package, two, text, names, preset.unseen, preset.seen_offset)
 
 # %% [markdown]
-# ### Exercise 3 (medium, 15 minutes): an aggregation of your own
+# ### Exercise 03.3 · An aggregation of your own (medium, 15 minutes)
 #
 # Instead of NGA's fixed sum, let every patch choose its block. Write `attentive(features, query)`: `features` are d
 # tensors (B, N, E), `query` is a vector (E,). At each patch, a block's score is the product of its token with the
@@ -597,6 +613,7 @@ plot_predictions(package, two, text, names, preset.unseen, preset.seen_offset)
 #
 # If you have a minute more: make a module of it whose query is a parameter that starts at zero, put it into a
 # `Cascade`'s `aggregations`, and train that.
+# ([Solutions](solutions/03_build_it.py), if you get stuck.)
 
 
 # %%
@@ -637,5 +654,5 @@ print(table({name: summarise(preset, score(preset, clip, model, limit=HELD_OUT))
 # **What to try next:** train without the aligned start (leave out two lines of `MaskLayer`) or without centred words;
 # read only block 12 (`stages=((12,),)`); give `train` 50 scenes instead of 400.
 #
-# [Solutions](solutions/03_build_it.py) · Next: [03b, take it apart](03b_take_it_apart.ipynb): what each stage does,
+# Next: [03b, take it apart](03b_take_it_apart.ipynb): what each stage does,
 # where queries look, and which pieces are missed when they are taken out.

@@ -13,6 +13,8 @@
 # %% [markdown]
 # # 03b · Take it apart: what each piece of a trained cascade does
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/03b_take_it_apart.ipynb)
+#
 # Notebook 03 built the cascade. Here we take a trained one, look inside while it works, and take pieces out. What
 # counts is *intersection over union* (IoU), with intervals: a difference that other pictures could turn round is
 # reported as "cannot say".
@@ -26,7 +28,18 @@
 # **Time:** about two minutes on two laptop CPU cores. A GPU is used if there is one. Nothing is downloaded.
 
 # %%
-# On Colab, install the package first: see the README.
+# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+if not find_spec("cascadeclip"):
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
+    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
+
+# %%
 from itertools import combinations
 
 import numpy as np
@@ -108,11 +121,12 @@ plot_predictions(model, two, text, names, preset.unseen, preset.seen_offset)
 # No stage was trained to work alone: each only had to supply what the sum of the others lacked. And two pictures prove
 # nothing.
 #
-# ### Exercise 1 (easy, 10 minutes): who overrules whom
+# ### Exercise 03b.1 · Who overrules whom (easy, 10 minutes)
 #
 # Adding logits means multiplying *odds*, $p / (1 - p)$. Write `together(probabilities)`: the stages' probabilities, a
 # tensor (S, ...) with one entry per stage, become the cascade's probability (...). What does a stage of probability
 # 1/2 do? What can one of 0.99 do against two of 0.2?
+# ([Solutions](solutions/03b_take_it_apart.py), if you get stuck.)
 
 
 # %%
@@ -241,10 +255,11 @@ print(f"{highest}: unseen words are given to {given / true:.1f} times as many pi
 # %% [markdown]
 # Whoever gives unseen words to many pixels finds many of theirs. That is why this notebook judges by IoU.
 #
-# ### Exercise 2 (easy, 10 minutes): IoU from recall and precision
+# ### Exercise 03b.2 · IoU from recall and precision (easy, 10 minutes)
 #
 # Of a class, `recall` is the share of its true pixels that are found, `precision` the share of the pixels given to it
 # that are right. Write `iou_of(recall, precision)`. Which IoU have a recall of 0.9 and a precision of 0.3?
+# ([Solutions](solutions/03b_take_it_apart.py), if you get stuck.)
 
 
 # %%
@@ -335,12 +350,13 @@ plot_differences(differences, "IoU less that of the whole cascade, points (lines
 # what the package's comparisons measure, with full trainings over several seeds (`notebooks/results/`). Intervals here
 # cover other pictures, not other trainings.
 #
-# ### Exercise 3 (harder, 20 minutes): fair shares
+# ### Exercise 03b.3 · Fair shares (hard, 20 minutes)
 #
 # What does a stage add? It depends on who is there already. *Shapley's* answer: let the stages come one by one, in
 # every possible order, and take the mean of what a stage's coming adds. Write `shares(worth, stages)`: `worth` maps
 # every `frozenset` of stage numbers (from 0; the empty set, too) to its IoU; return a list with one share per stage.
 # They add up to the worth of all. Then try it on the numbers above.
+# ([Solutions](solutions/03b_take_it_apart.py), if you get stuck.)
 
 
 # %%
@@ -416,4 +432,4 @@ WordExplorer(segmenter)
 # **What to try next:** does the whole cascade miss a stage for things as much as for stuff? Which words gain most from
 # stage 1? What becomes of the table when the seen offset is 0?
 #
-# [Solutions](solutions/03b_take_it_apart.py) · Next: [04, zero-shot evaluation](04_zero_shot_evaluation.ipynb).
+# Next: [04, zero-shot evaluation](04_zero_shot_evaluation.ipynb).
