@@ -659,5 +659,5 @@ print(table({name: summarise(preset, score(preset, clip, model, limit=HELD_OUT))
 # **What to try next:** train without the aligned start (leave out two lines of `MaskLayer`) or without centred words;
 # read only block 12 (`stages=((12,),)`); give `train` 50 scenes instead of 400.
 #
-# Next: [03b, take it apart](03b_take_it_apart.ipynb): what each stage does,
-# where queries look, and which pieces are missed when they are taken out.
+# Next: [03b · Take it apart](03b_take_it_apart.ipynb): what each stage does, where queries look, and which pieces are
+# missed when they are taken out.

@@ -140,7 +140,7 @@ check("03b.1", together)
 # %% [markdown]
 # ## A way to measure
 #
-# For numbers we take 200 held-out scenes, in which every class comes about equally often. What the tower reads is
+# For numbers we take 200 held-out scenes, in which every thing comes about equally often. What the tower reads is
 # computed once and kept. `decode` runs the cascade's own modules on it, so that pieces can be exchanged or left out.
 # `counted` keeps the counts of each scene apart: from them come IoU and recall of any set of scenes, and with them
 # *bootstrap* intervals, as if other scenes had been drawn.
@@ -231,8 +231,11 @@ def compare(variants, full):
 
 full = counted(whole.sum(0))
 sets = [one for size in (2, 1) for one in combinations(range(3), size)]
-alone = {f"stages {' and '.join(str(s + 1) for s in one)}"[:28]: counted(whole[list(one)].sum(0)) for one in sets}
-differences = compare(alone, full)
+names_of = {
+    one: f"stages {one[0] + 1} and {one[-1] + 1}" if len(one) > 1 else f"stage {one[0] + 1} alone" for one in sets
+}
+of_sets = {names_of[one]: counted(whole[list(one)].sum(0)) for one in sets}
+differences = compare(of_sets, full)
 plot_differences(differences, "IoU less that of the whole cascade, points (lines: 95 % interval)")
 
 # %% [markdown]
@@ -243,13 +246,13 @@ plot_differences(differences, "IoU less that of the whole cascade, points (lines
 # does not mind when too much is called by that name. The next cell asks whether it would have led us astray.
 
 # %%
-by_iou, by_recall = ({name: means(counts.sum(0))[column] for name, counts in alone.items()} for column in (1, 2))
+by_iou, by_recall = ({name: means(counts.sum(0))[column] for name, counts in of_sets.items()} for column in (1, 2))
 orders = [" > ".join(sorted(values, key=values.get, reverse=True)) for values in (by_iou, by_recall)]
 print("unseen classes, by IoU:   ", orders[0])
 print("unseen classes, by recall:", orders[1])
 print("the two agree" if orders[0] == orders[1] else "the two do not agree")
 highest = max(by_recall, key=by_recall.get)
-right, true, given = alone[highest].sum(0)[:, unseen].sum(1)
+right, true, given = of_sets[highest].sum(0)[:, unseen].sum(1)
 print(f"{highest}: unseen words are given to {given / true:.1f} times as many pixels as they have")
 
 # %% [markdown]
@@ -432,4 +435,4 @@ WordExplorer(segmenter)
 # **What to try next:** does the whole cascade miss a stage for things as much as for stuff? Which words gain most from
 # stage 1? What becomes of the table when the seen offset is 0?
 #
-# Next: [04, zero-shot evaluation](04_zero_shot_evaluation.ipynb).
+# Next: [04 · Zero-shot evaluation](04_zero_shot_evaluation.ipynb).
