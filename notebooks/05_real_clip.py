@@ -321,7 +321,7 @@ for label, each in (("cascade on the CLIP above", model), ("cascade on ViT-B/16,
 
 # %% [markdown]
 # These are the authors' settings, in which the taps' projections stay as they are: on Mini-CLIP that makes 1.4 M
-# trainable parameters, where notebook 03, with `train_taps=True`, had 1.6 M.
+# trainable parameters, where notebook 03, with `train_taps=True`, had 1.5 M.
 #
 # The paper **publishes** 193.1 M parameters in all and 40.5 M trainable. Its count includes the text tower, and parts
 # of the decoders that never run or never reach a mask: this package builds only what can receive a gradient, about 23
