@@ -7,6 +7,7 @@ import numpy as np
 from cascadeclip.colours import SEEN_COLOUR, UNSEEN_COLOUR
 from cascadeclip.errors import InputError
 from cascadeclip.plots.figure import Figure
+from cascadeclip.plots.given import refuse_empty
 
 PIECES = ("#5b8c5a", "#c9822b", "#5f6b8a", "#1d1d1d")  # of the series in `plot_groups`
 OF_GROUPS = {"seen": SEEN_COLOUR, "unseen": UNSEEN_COLOUR}
@@ -21,8 +22,9 @@ def plot_differences(report: Mapping[str, Mapping[str, tuple[float, float, float
     Raises:
         InputError: no variant, or variants with other scores than the first.
     """
-    scores = list(next(iter(report.values()), {}))
-    if not scores or any(list(row) != scores or not set(row) <= set(OF_GROUPS) for row in report.values()):
+    refuse_empty(report=report)
+    scores = list(next(iter(report.values())))
+    if any(list(row) != scores or not set(row) <= set(OF_GROUPS) for row in report.values()):
         raise InputError(f"differences of {list(report)}: give every variant the same of {', '.join(OF_GROUPS)}")
     figure = Figure(figsize=(7.5, 0.9 + 0.42 * len(report)), layout="constrained")
     axis, places = figure.subplots(), np.arange(len(report))
@@ -53,9 +55,10 @@ def plot_groups(
     Raises:
         InputError: nothing to draw, or groups with other series than the first.
     """
+    refuse_empty(panels=panels)
     groups = [group for panel in panels.values() for group in panel.values()]
-    series = list(groups[0]) if groups else []
-    if not series or len(series) > len(PIECES) or any(list(group) != series for group in groups):
+    series = list(groups[0])
+    if len(series) > len(PIECES) or any(list(group) != series for group in groups):
         raise InputError(f"bars of {list(panels)}: give every group the same series, one to {len(PIECES)} of them")
     most = max(len(panel) for panel in panels.values())
     figure = Figure(figsize=(min(11.0, 1.5 + len(panels) * 1.3 * most), 3.6), layout="constrained")

@@ -29,7 +29,7 @@ def test_every_difference_lies_in_its_interval_in_its_row():
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first on top
 
 
-@pytest.mark.parametrize("report", [{}, {"x": {}}, {"x": {"hIoU": (0, 0, 0)}}, REPORT | {"y": {"seen": (0, 0, 0)}}])
+@pytest.mark.parametrize("report", [{"x": {"hIoU": (0, 0, 0)}}, REPORT | {"y": {"seen": (0, 0, 0)}}])
 def test_differences_of_other_scores_are_refused(report):
     with pytest.raises(InputError, match="seen, unseen"):
         plot_differences(report, "points")
@@ -48,10 +48,19 @@ def test_bars_reach_their_values_from_the_bottom(bottom):
     assert figure.axes[0].get_ylim() == figure.axes[1].get_ylim()
 
 
-@pytest.mark.parametrize(
-    "panels",
-    [{}, {"x": {}}, {"x": {"a": {}}}, PANELS | {"y": {"one": {"a": 1.0}}}, {"x": {"a": dict.fromkeys("abcde", 1)}}],
-)
+@pytest.mark.parametrize("panels", [PANELS | {"y": {"one": {"a": 1.0}}}, {"x": {"a": dict.fromkeys("abcde", 1)}}])
 def test_groups_of_other_series_are_refused(panels):
     with pytest.raises(InputError, match="same series"):
         plot_groups(panels, "value")
+
+
+@pytest.mark.parametrize("nothing", [{}, {"x": {}}, {"x": {"a": {}}}, PANELS | {"y": {}}])
+def test_nothing_is_refused(nothing):
+    with pytest.raises(InputError, match="nothing to draw"):
+        plot_groups(nothing, "value")
+
+
+@pytest.mark.parametrize("nothing", [{}, {"x": {}}, REPORT | {"y": {}}])
+def test_no_difference_is_refused(nothing):
+    with pytest.raises(InputError, match="nothing to draw"):
+        plot_differences(nothing, "points")
