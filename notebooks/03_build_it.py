@@ -60,7 +60,7 @@ from cascadeclip.model import CascadeCLIP, PromptedEncoder, segmentation_loss
 from cascadeclip.plots import plot_architecture, plot_predictions
 from cascadeclip.presets import get_preset
 
-preset = get_preset("mini")  # names of the classes, their split, the pictures
+preset = get_preset("mini-frozen")  # names of the classes, their split, the pictures
 device = "cuda" if torch.cuda.is_available() else "cpu"
 torch.backends.cudnn.allow_tf32 = False  # else a GPU rounds convolutions, and no piece is the same to five digits
 print(f"device: {device}")
@@ -162,9 +162,9 @@ print("same as without prompts:", same(steered, plain))
 
 # %% [markdown]
 # Random prompts change the tokens, trained ones would do so usefully. For the rest of this notebook we leave them out,
-# as the package's small preset does. Then nothing in the tower is trained, a picture's tokens never change, and they
-# need to be computed only once: that is what makes training within minutes possible. (What prompts add is measured in
-# the package's comparisons: `notebooks/results/prompts.md`.)
+# as the package's preset `mini-frozen` does. Then nothing in the tower is trained, a picture's tokens never change, and
+# they need to be computed only once: that makes training within minutes possible. (What prompts add is one of the
+# package's comparisons, `cascadeclip experiments prompts`.)
 #
 # ## Taps
 #

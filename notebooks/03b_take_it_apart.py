@@ -62,7 +62,7 @@ from cascadeclip.plots import (
 )
 from cascadeclip.presets import get_preset
 
-preset = get_preset("mini")
+preset = get_preset("mini-frozen")
 device = "cuda" if torch.cuda.is_available() else "cpu"
 segmenter = cascadeclip.load("mini/cascade", device=device)
 clip, model = segmenter.clip, segmenter.model
@@ -349,9 +349,9 @@ plot_differences(differences, "IoU less that of the whole cascade, points (lines
 
 # %% [markdown]
 # Read this with care. The decoders were trained with every piece in its place. So the figure says what *this* model
-# relies on, not what a model trained without the piece would reach: that one could learn to do without. The latter is
-# what the package's comparisons measure, with full trainings over several seeds (`notebooks/results/`). Intervals here
-# cover other pictures, not other trainings.
+# relies on, not what a model trained without the piece would reach: that one could learn to do without. For the latter,
+# one must train without it, several times (`cascadeclip experiments`, as in notebook 04). Intervals here cover other
+# pictures, not other trainings.
 #
 # ### Exercise 03b.3 · Fair shares (hard, 20 minutes)
 #
