@@ -54,8 +54,8 @@ from cascadeclip.explorers import WordExplorer
 from cascadeclip.model import nga_weights, weighted_sum
 from cascadeclip.plots import (
     attention_by_layer,
+    plot_ablations,
     plot_attention,
-    plot_differences,
     plot_groups,
     plot_predictions,
     plot_stage_masks,
@@ -236,7 +236,7 @@ names_of = {
 }
 of_sets = {names_of[one]: counted(whole[list(one)].sum(0)) for one in sets}
 differences = compare(of_sets, full)
-plot_differences(differences, "IoU less that of the whole cascade, points (lines: 95 % interval)")
+plot_ablations(differences, "IoU less that of the whole cascade, points (lines: 95 % interval)")
 
 # %% [markdown]
 # Left of the dotted line, something is missed. Look at both colours: a stage may matter for seen words, whose masks it
@@ -345,7 +345,7 @@ variants = {
     "decoders: mask layer alone": {"skip": (1, 2)},
 }
 differences = compare({name: counted(decode(**options).sum(0)) for name, options in variants.items()}, full)
-plot_differences(differences, "IoU less that of the whole cascade, points (lines: 95 % interval)")
+plot_ablations(differences, "IoU less that of the whole cascade, points (lines: 95 % interval)")
 
 # %% [markdown]
 # Read this with care. The decoders were trained with every piece in its place. So the figure says what *this* model

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cascadeclip._lazy import on_first_use
 
 if TYPE_CHECKING:
-    from cascadeclip.plots.ablations import plot_differences, plot_groups
+    from cascadeclip.plots.ablations import plot_ablations, plot_groups
     from cascadeclip.plots.architecture import plot_architecture
     from cascadeclip.plots.decoders import (
         TrainingWatch,
@@ -52,13 +52,13 @@ __all__ = [
     "auroc_against",
     "best_first",
     "in_colours",
+    "plot_ablations",
     "plot_architecture",
     "plot_attention",
     "plot_bars",
     "plot_class_iou",
     "plot_classes_over_blocks",
     "plot_confusion",
-    "plot_differences",
     "plot_error_kinds",
     "plot_groups",
     "plot_lines",

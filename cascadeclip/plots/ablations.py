@@ -13,7 +13,7 @@ PIECES = ("#5b8c5a", "#c9822b", "#5f6b8a", "#1d1d1d")  # of the series in `plot_
 OF_GROUPS = {"seen": SEEN_COLOUR, "unseen": UNSEEN_COLOUR}
 
 
-def plot_differences(report: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: str) -> Figure:
+def plot_ablations(report: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: str) -> Figure:
     """How far each variant lies from the whole: points with their intervals, a row per variant, a colour per score.
 
     Args:

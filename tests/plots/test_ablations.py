@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cascadeclip.errors import InputError
-from cascadeclip.plots.ablations import plot_differences, plot_groups
+from cascadeclip.plots.ablations import plot_ablations, plot_groups
 
 REPORT = {
     "without A": {"seen": (-3.0, -4.0, -2.0), "unseen": (1.0, -1.0, 3.0)},
@@ -17,7 +17,7 @@ PANELS = {
 
 
 def test_every_difference_lies_in_its_interval_in_its_row():
-    (axis,) = plot_differences(REPORT, "points").axes
+    (axis,) = plot_ablations(REPORT, "points").axes
     drawn = {line.get_label(): line for line in axis.lines if line.get_label().endswith("classes")}
     for group, bars in zip(("seen", "unseen"), axis.collections, strict=True):
         points = drawn[f"{group} classes"].get_xydata()
@@ -32,7 +32,7 @@ def test_every_difference_lies_in_its_interval_in_its_row():
 @pytest.mark.parametrize("report", [{"x": {"hIoU": (0, 0, 0)}}, REPORT | {"y": {"seen": (0, 0, 0)}}])
 def test_differences_of_other_scores_are_refused(report):
     with pytest.raises(InputError, match="seen, unseen"):
-        plot_differences(report, "points")
+        plot_ablations(report, "points")
 
 
 @pytest.mark.parametrize("bottom", [0.0, 1.0])
@@ -52,15 +52,3 @@ def test_bars_reach_their_values_from_the_bottom(bottom):
 def test_groups_of_other_series_are_refused(panels):
     with pytest.raises(InputError, match="same series"):
         plot_groups(panels, "value")
-
-
-@pytest.mark.parametrize("nothing", [{}, {"x": {}}, {"x": {"a": {}}}, PANELS | {"y": {}}])
-def test_nothing_is_refused(nothing):
-    with pytest.raises(InputError, match="nothing to draw"):
-        plot_groups(nothing, "value")
-
-
-@pytest.mark.parametrize("nothing", [{}, {"x": {}}, REPORT | {"y": {}}])
-def test_no_difference_is_refused(nothing):
-    with pytest.raises(InputError, match="nothing to draw"):
-        plot_differences(nothing, "points")
