@@ -38,7 +38,7 @@ lab: $(READY)
 notebooks: $(READY)
 	cd notebooks && ../$(BIN)/jupytext --to ipynb --execute *.py
 	$(BIN)/jupyter nbconvert --log-level=WARN --to notebook --inplace --ClearMetadataPreprocessor.enabled=True \
-		--ClearMetadataPreprocessor.preserve_nb_metadata_mask="('kernelspec',)" \
+		--ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', 'accelerator'}" \
 		--ClearMetadataPreprocessor.preserve_cell_metadata_mask="{'tags', 'cellView', ('jupyter', 'source_hidden')}" \
 		notebooks/*.ipynb
 

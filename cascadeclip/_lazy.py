@@ -6,11 +6,14 @@ from collections.abc import Callable
 from importlib import import_module
 
 
-def on_first_use(package: str) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
+def on_first_use(package: str, extra: str | None = None) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
     """`__getattr__` and `__dir__` for the `__init__` of a package.
 
     The names are those that the `__init__` itself imports under `if TYPE_CHECKING:`, so that they are written down
     once, where type checkers and editors read them, too.
+
+    Args:
+        extra: of `pyproject.toml`, named where another package is missing.
     """
     module = sys.modules[package]
     origins = _imported_for_types(str(module.__file__))  # name -> the module that has it
@@ -18,9 +21,16 @@ def on_first_use(package: str) -> tuple[Callable[[str], object], Callable[[], li
     def load(name: str) -> object:
         if name not in origins:
             raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name, obj=module)
+        try:
+            home = import_module(f"{package}.{name}" if origins[name] == package else origins[name])
+        except ModuleNotFoundError as missing:
+            if extra is None:
+                raise
+            advice = f"{missing.msg}: pip install 'cascadeclip[{extra}]'"
+            raise ModuleNotFoundError(advice, name=missing.name) from missing
         if origins[name] == package:
-            return import_module(f"{package}.{name}")
-        value = getattr(import_module(origins[name]), name)
+            return home
+        value = getattr(home, name)
         setattr(module, name, value)  # the next use finds it without coming here
         return value
 

@@ -13,6 +13,8 @@
 # %% [markdown]
 # # 04 · How to judge a zero-shot segmenter
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/04_zero_shot_evaluation.ipynb)
+#
 # A score for classes that never had a mask label is easy to print and easy to misread. This notebook takes one
 # number, hIoU, apart, and puts it together again.
 #
@@ -29,7 +31,18 @@
 # one, and nothing is downloaded.
 
 # %%
-# On Colab, install the package first: see the README.
+# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+if not find_spec("cascadeclip"):
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
+    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
+
+# %%
 import copy
 import tempfile
 from dataclasses import replace

@@ -1,5 +1,6 @@
 # ---
 # jupyter:
+#   accelerator: GPU
 #   jupytext:
 #     text_representation:
 #       extension: .py
@@ -12,6 +13,8 @@
 
 # %% [markdown]
 # # 05 · Real CLIP: your photos, your words, real benchmarks
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/05_real_clip.ipynb)
 #
 # The notebooks before this one ran in the mini world. Nothing in the package is tied to it. This one takes the same
 # steps with OpenAI's CLIP ViT-B/16 and *your* photos and words, and says what the real benchmarks need.
@@ -30,7 +33,18 @@
 # Mini-CLIP and drawn scenes instead. Nothing is downloaded unless you ask for it.
 
 # %%
-# On Colab, install the package first: see the README.
+# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+if not find_spec("cascadeclip"):
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
+    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
+
+# %%
 import os
 import tempfile
 import time
@@ -307,7 +321,7 @@ for label, each in (("cascade on the CLIP above", model), ("cascade on ViT-B/16,
 
 # %% [markdown]
 # These are the authors' settings, in which the taps' projections stay as they are: on Mini-CLIP that makes 1.4 M
-# trainable parameters, where notebook 03, with `train_taps=True`, had 1.6 M.
+# trainable parameters, where notebook 03, with `train_taps=True`, had 1.5 M.
 #
 # The paper **publishes** 193.1 M parameters in all and 40.5 M trainable. Its count includes the text tower, and parts
 # of the decoders that never run or never reach a mask: this package builds only what can receive a gradient, about 23

@@ -13,6 +13,8 @@
 # %% [markdown]
 # # Explorers: play with layers, words, weights and the scalpel
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/explorer.ipynb)
+#
 # Four explorers, each beside a figure drawn by the same function. In JupyterLab 4 or Notebook 7 with a running kernel
 # they answer to every click and slider; where nobody shows widgets (on GitHub, or in a notebook that is only read) each
 # is the picture that it starts with. All of them take pictures of your own, and the keyboard reaches everything: Tab
@@ -28,7 +30,18 @@
 # one.
 
 # %%
-# On Colab, install the package first: see the README.
+# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+if not find_spec("cascadeclip"):
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
+    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
+
+# %%
 import torch
 
 import cascadeclip
@@ -48,7 +61,7 @@ print(f"device: {device}")
 
 # %%
 # NBVAL_CHECK_OUTPUT
-segmenter = cascadeclip.load("mini", device=device)
+segmenter = cascadeclip.load("mini/cascade", device=device)
 clip, model = segmenter.clip, segmenter.model
 pictures = scene_pictures(24)
 print("pictures:", len(pictures), "| blocks:", clip.tower.layers, "| stages:", model.config.stages)

@@ -1,16 +1,24 @@
 """The notebooks: in step with their text sources, readable as they are, and running from anywhere against the wheel."""
 
+import importlib.util
 import re
 import shutil
+import subprocess
 import sys
+import tomllib
+from importlib.metadata import version
 from pathlib import Path
 
 import jupytext
 import nbformat
 import pytest
 
+from cascadeclip.exercises import NOTEBOOK_EXERCISES
+
 FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
+REPOSITORY = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+ON_GPU = ("03_", "04b_", "05_")  # beginnings of the names of notebooks that train longer where there is a GPU
 SOLUTION = {"tags": ["solution"], "cellView": "form", "jupyter": {"source_hidden": True}}
 
 each = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
@@ -48,7 +56,7 @@ def test_stored_outputs_are_whole_and_clean(source):
     outputs = [output for cell in code(notebook) for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
-    assert set(notebook.metadata) <= {"kernelspec", "jupytext"}
+    assert set(notebook.metadata) <= {"kernelspec", "jupytext", "accelerator"}
     assert path.stat().st_size < 2e6
     assert not re.search(r"(?<![\w.:/])/(?:home|usr|opt|var|content|tmp|root|work)/", path.read_text())
 
@@ -64,13 +72,66 @@ def test_notebook_has_the_parts_that_every_one_has(source):
     for part in (objectives, recap):
         assert re.findall(r"^(\d)\. ", part[1], re.MULTILINE)[:3] == ["1", "2", "3"]
     assert "**Time:**" in cells[0].source
-    assert any("device" in cell.source for cell in cells[1:3])
+    assert any("device" in cell.source for cell in cells[2:5])
     checked = [cell for cell in cells if cell.source.startswith("# NBVAL_CHECK_OUTPUT")]
     assert len(checked) >= 3
     assert all(cell.outputs for cell in checked)
 
 
 @each
+def test_one_click_opens_it_in_colab(source):
+    """A badge, the kind of machine, and a first code cell that every notebook has alike."""
+    notebook = stored(source)
+    page = REPOSITORY.replace("https://github.com", "https://colab.research.google.com/github")
+    badge = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
+    assert f"{badge}({page}/blob/main/notebooks/{source.stem}.ipynb)" in notebook.cells[0].source
+    assert notebook.metadata.get("accelerator") == ("GPU" if source.stem.startswith(ON_GPU) else None)
+    first = code(stored(SOURCES[0]))[0].source
+    assert notebook.cells[1].source == first and f'"cascadeclip[notebooks] @ git+{REPOSITORY}"' in first
+    assert not notebook.cells[1].outputs
+
+
+def test_the_first_cell_installs_the_package_where_it_is_missing_and_keeps_what_is_there(monkeypatch):
+    first, calls, found = code(stored(SOURCES[0]))[0].source, [], importlib.util.find_spec
+    monkeypatch.setattr(subprocess, "run", lambda command, check: calls.append(command))
+    exec(first, {})
+    assert not calls, "it is there"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "cascadeclip" else found(name))
+    exec(first, {})
+    ((python, *pip, torch, torchvision, numpy, package),) = calls
+    assert (python, pip) == (sys.executable, ["-m", "pip", "install", "--quiet"])
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy")]
+    assert [torch, torchvision, numpy] == kept and package.startswith("cascadeclip[notebooks] @ git+https://")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    exec(first, {})
+    assert calls[1][5:] == [package], "nothing to keep"
+
+
+def looks_at_answers(source):
+    return any("check(" in cell.source for cell in code(stored(source)))
+
+
+@pytest.mark.parametrize("source", [s for s in SOURCES if looks_at_answers(s)], ids=lambda path: path.stem)
+def test_every_exercise_is_checked_and_its_solution_stands_elsewhere(source):
+    cells, number = stored(source).cells, source.stem.partition("_")[0]
+    starts = [i for i, cell in enumerate(cells) if re.search(r"^### Exercise ", cell.source, re.MULTILINE)]
+    names = [name for name in NOTEBOOK_EXERCISES if name.startswith(f"{number}.")]
+    assert 2 <= len(starts) <= 4
+    assert [re.search(r"^### Exercise (\S+) · ", cells[start].source, re.MULTILINE)[1] for start in starts] == names
+    for start, name in zip(starts, names, strict=True):
+        task, start_from, looked_at = cells[start : start + 3]
+        assert re.search(r"\((easy|medium|hard), \d+ minutes\)", task.source)
+        assert f"(solutions/{source.stem}.py)" in task.source and (FOLDER / "solutions" / source.name).is_file()
+        assert "..." in start_from.source and not start_from.outputs
+        asked = NOTEBOOK_EXERCISES[name].name
+        assert looked_at.source == f'check("{name}", {asked})' and f"{asked}" in start_from.source
+        assert [output.text for output in looked_at.outputs] == [f"{name}: not answered yet\n"]
+    assert not [cell for cell in cells if "solution" in cell.metadata.get("tags", [])]
+    assert 12 <= len(code(stored(source))) - 2 * len(starts) - 1 <= 18
+    assert sum(len(cell.source) for cell in cells if cell.cell_type == "markdown") <= 12_000
+
+
+@pytest.mark.parametrize("source", [s for s in SOURCES if not looks_at_answers(s)], ids=lambda path: path.stem)
 def test_every_exercise_has_a_hidden_solution_that_proves_itself(source):
     cells = stored(source).cells
     starts = [i for i, cell in enumerate(cells) if re.search(r"^### Exercise \d", cell.source, re.MULTILINE)]
@@ -82,7 +143,7 @@ def test_every_exercise_has_a_hidden_solution_that_proves_itself(source):
         assert cells[position].source.startswith("# @title Solution")
         assert "assert " in cells[position].source
         assert dict(cells[position].metadata) == SOLUTION
-    assert 10 <= len(code(stored(source))) - 2 * len(starts) <= 20
+    assert 10 <= len(code(stored(source))) - 2 * len(starts) - 1 <= 20
 
 
 @each

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from cascadeclip.explorers.canvas import Drawing
     from cascadeclip.explorers.widgets import CascadeExplorer, LayerScrubber, SurgeryBench, WordExplorer
 else:
-    __getattr__, __dir__ = on_first_use(__name__)
+    __getattr__, __dir__ = on_first_use(__name__, extra="notebooks")
 
 __all__ = [
     "CascadeExplorer",

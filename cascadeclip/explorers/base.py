@@ -6,9 +6,8 @@ notebook that a program runs, or that is only read) an explorer shows itself as 
 
 import base64
 import html
-import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
@@ -60,9 +59,8 @@ class Explorer(ipywidgets.VBox):
     ):
         self._held, self._given = False, len(pictures)
         self.chooser = ipywidgets.Dropdown(options=[(p.title, p) for p in pictures], description="picture")
-        self.upload = ipywidgets.FileUpload(
-            accept="image/*", description="your own picture", tooltip="PNG, JPEG, ...", layout=dict(width="auto")
-        )
+        self.upload = ipywidgets.FileUpload(accept="image/*", description="your own picture", layout=dict(width="auto"))
+        self.upload.tooltip = "PNG, JPEG, ..."  # ipywidgets 7 has none, and takes no unknown names when it is made
         self.message, self.picture = ipywidgets.HTML(), self._make_picture(clickable)
         rows = [[self.chooser, self.upload], *controls]
         for control in (control for row in rows for control in row):
@@ -118,9 +116,8 @@ class Explorer(ipywidgets.VBox):
     def _uploaded(self, change: dict[str, Any]) -> None:
         if not change["new"]:
             return
-        file = change["new"][0]
-        self.upload.value = ()  # the same file may be given again
-        picture = picture_from_file(file["name"], bytes(file["content"]))
+        self.upload.set_trait("value", type(change["new"])())  # the same file may be given again
+        picture = picture_from_file(*sent_file(change["new"]))
         with self.at_once():
             own = [(title, known) for title, known in self.chooser.options[self._given :] if title != picture.title]
             self.chooser.options = (*self.chooser.options[: self._given], *own[1 - KEPT :], (picture.title, picture))
@@ -128,7 +125,7 @@ class Explorer(ipywidgets.VBox):
             self.picture_changed()
 
     def _make_picture(self, clickable: bool) -> ipywidgets.DOMWidget:
-        if clickable and "google.colab" not in sys.modules:  # there it would need a script from elsewhere
+        if clickable:
             try:
                 from cascadeclip.explorers.clickable import ClickablePicture
             except ModuleNotFoundError:
@@ -144,10 +141,26 @@ class Explorer(ipywidgets.VBox):
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The widget where somebody shows it, and the picture for those who read the notebook without a kernel."""
-        bundle = super()._repr_mimebundle_(**kwargs) if _front_end_is_there() else {}
-        bundle["text/plain"] = self._title()
-        bundle["image/png"] = base64.b64encode(self.picture.value).decode()
+        bundle: dict[str, Any] = {
+            "text/plain": self._title(),
+            "image/png": base64.b64encode(self.picture.value).decode(),
+        }
+        if _front_end_is_there():
+            view = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
+            bundle["application/vnd.jupyter.widget-view+json"] = view
         return bundle
+
+    _ipython_display_ = None  # ipywidgets 7 has one, which IPython would ask first; it shows no picture to readers
+
+
+def sent_file(value: Sequence[Any] | Mapping[str, Any]) -> tuple[str, bytes]:
+    """Name and content of the first file in the value of a `FileUpload`.
+
+    Args:
+        value: of ipywidgets 8, a sequence of files that know their names; of ipywidgets 7 (Colab), files by name.
+    """
+    name, file = next(iter(value.items())) if isinstance(value, Mapping) else (value[0]["name"], value[0])
+    return name, bytes(file["content"])
 
 
 def _front_end_is_there() -> bool:

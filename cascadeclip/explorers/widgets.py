@@ -86,7 +86,7 @@ class WordExplorer(Explorer):
     """Word explorer: the mask of every word, stage by stage and summed.
 
     Args:
-        segmenter: the shipped one if None.
+        segmenter: the shipped cascade if None, which has several stages to look at.
         pictures: scenes of the mini world if None.
         classes: what the pictures' labels are indices into.
     """
@@ -97,7 +97,7 @@ class WordExplorer(Explorer):
         pictures: Sequence[Picture] | None = None,
         classes: Sequence[str] = CLASSES,
     ):
-        self.segmenter, self.classes = segmenter or load(), tuple(classes)
+        self.segmenter, self.classes = segmenter or load("mini/cascade"), tuple(classes)
         self._encoded = lru_cache(2)(lambda picture: compute.encode(self.segmenter.model, [picture.image]))
         self._logits = lru_cache(8)(self._read)
         self.words = words_field("words, separated by commas")
@@ -130,7 +130,7 @@ class CascadeExplorer(Explorer):
     """NGA and offset explorer: what the blocks' weights and the seen offset do to masks and scores.
 
     Args:
-        segmenter: the shipped one if None; at least one of its stages must be aggregated by NGA.
+        segmenter: the shipped cascade if None; at least one of its stages must be aggregated by NGA.
         pictures: scenes of the mini world if None.
         classes: all class words, those that the pictures' labels are indices into; each pixel chooses among them.
         scored: on how many of the labelled pictures the scores are measured, every second pixel of each.
@@ -144,7 +144,7 @@ class CascadeExplorer(Explorer):
         *,
         scored: int = 8,
     ):
-        self.segmenter, self.classes = segmenter or load(), tuple(classes)
+        self.segmenter, self.classes = segmenter or load("mini/cascade"), tuple(classes)
         model, pictures = self.segmenter.model, pictures or scene_pictures()
         self.trained = compute.trained_weights(model)
         if not self.trained:

@@ -1,6 +1,7 @@
-"""Figures, as matplotlib draws them: of pictures and their segmentations (`segmentation`, `dense`), of CLIP's layers
-(`layers`), of the cascade's decoders (`decoders`) and of evaluations (`evaluation`, with `axes`). Every one returns a
-`figure`; none shows or saves it (`save_figure` does). What they are given is looked at by `given`.
+"""Figures, as matplotlib draws them: of pictures and their segmentations (`segmentation`, `dense`), of panels side by
+side (`panels`), of CLIP's layers (`layers`), of the cascade as a diagram (`architecture`), at work (`decoders`) and
+taken apart (`ablations`), and of evaluations (`evaluation`, with `axes`). Every one returns a `figure`; none shows or
+saves it (`save_figure` does). What they are given is looked at by `given`.
 
 It may import all rooms from `model` to `analysis`.
 """
@@ -10,6 +11,8 @@ from typing import TYPE_CHECKING
 from cascadeclip._lazy import on_first_use
 
 if TYPE_CHECKING:
+    from cascadeclip.plots.ablations import plot_ablations, plot_groups
+    from cascadeclip.plots.architecture import plot_architecture
     from cascadeclip.plots.decoders import (
         TrainingWatch,
         attention_by_layer,
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
         plot_matrices,
         plot_over_blocks,
     )
+    from cascadeclip.plots.panels import in_colours, plot_panels
     from cascadeclip.plots.segmentation import plot_predictions, plot_scores, plot_segmentation
 else:
     __getattr__, __dir__ = on_first_use(__name__)
@@ -47,12 +51,16 @@ __all__ = [
     "attention_by_layer",
     "auroc_against",
     "best_first",
+    "in_colours",
+    "plot_ablations",
+    "plot_architecture",
     "plot_attention",
     "plot_bars",
     "plot_class_iou",
     "plot_classes_over_blocks",
     "plot_confusion",
     "plot_error_kinds",
+    "plot_groups",
     "plot_lines",
     "plot_mask_history",
     "plot_masks_and_rims",
@@ -60,6 +68,7 @@ __all__ = [
     "plot_methods",
     "plot_offset_sweep",
     "plot_over_blocks",
+    "plot_panels",
     "plot_predictions",
     "plot_scores",
     "plot_segmentation",

@@ -30,6 +30,10 @@ class Figure(matplotlib.figure.Figure):
             for axis in (axes.xaxis, axes.yaxis):
                 if isinstance(inner := axis.get_major_formatter(), ticker.FuncFormatter | ticker.FixedFormatter):
                     axis.set_major_formatter(_Readable(inner))
+                if isinstance(inner, ticker.LogFormatterMathtext):  # writes its powers of ten as mathematics
+                    axis.set_major_formatter(ticker.LogFormatter())
+                if isinstance(axis.get_minor_formatter(), ticker.LogFormatterMathtext):
+                    axis.set_minor_formatter(ticker.LogFormatter(labelOnlyBase=True))
         for text in self.findobj(Text):
             text.set_parse_math(False)
             text.set_text(readable(text.get_text()))

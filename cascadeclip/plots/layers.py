@@ -84,15 +84,17 @@ def plot_over_blocks(
     return figure
 
 
-def plot_lines(x: Sequence[float], lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str) -> Figure:
-    """One curve per entry over `x`, the lowest point of each marked; nan leaves a gap."""
+def plot_lines(
+    x: Sequence[float], lines: Mapping[str, Sequence[float]], xlabel: str, ylabel: str, *, lowest_marked: bool = True
+) -> Figure:
+    """One curve per entry over `x`, the lowest point of each marked unless told otherwise; nan leaves a gap."""
     refuse_empty(x=x, lines=lines)
     check_lengths(len(x), "points of x", lines)
     figure = Figure(figsize=(6.6, 3.5), layout="constrained")
     axis = figure.subplots()
     for label, values in lines.items():
         (drawn,) = axis.plot(x, values, label=label)
-        if not np.isnan(values).all():
+        if lowest_marked and not np.isnan(values).all():
             lowest = int(np.nanargmin(values))
             axis.plot(x[lowest], values[lowest], marker="v", color=drawn.get_color())
     axis.set(xlabel=xlabel, ylabel=ylabel)

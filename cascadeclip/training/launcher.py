@@ -17,7 +17,7 @@ def accelerator_for(out: Path | None, tensorboard: bool) -> Accelerator:
     """Processes and device as the launcher says; precision, accumulation and compiling as the settings say."""
     _hear_launcher()
     if tensorboard and (out is None or not is_tensorboard_available()):
-        raise InputError("logging to TensorBoard needs an output folder and the package: pip install tensorboard")
+        raise InputError("TensorBoard needs an output folder, and the package: pip install 'cascadeclip[train]'")
     how = {"log_with": "tensorboard", "project_dir": out} if tensorboard else {}
     try:
         accelerator = Accelerator(cpu=on_cpu(), mixed_precision="no", dynamo_backend="no", **how)

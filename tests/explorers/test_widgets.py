@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import gc
+import importlib
 import io
 import random
 import re
@@ -17,15 +18,20 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 pytest.importorskip("ipywidgets")
+pytest.importorskip("anywidget")
 
 import ipywidgets
+import traitlets
+from anywidget._util import enable_custom_widget_manager_once
+from IPython.core.formatters import DisplayFormatter
 
 from cascadeclip.analysis.dense import METHODS
 from cascadeclip.analysis.pictures import Picture, scene_pictures
 from cascadeclip.errors import InputError
 from cascadeclip.explorers import base, widgets
 from cascadeclip.explorers.canvas import Drawing
-from tests.support.hands import another, interact, png, said, sent, settable
+from cascadeclip.explorers.clickable import ClickablePicture
+from tests.support.hands import another, interact, png, said, send, sent, settable
 
 ALL = (widgets.LayerScrubber, widgets.WordExplorer, widgets.CascadeExplorer, widgets.SurgeryBench)
 each = pytest.mark.parametrize("kind", ALL, ids=lambda kind: kind.__name__)
@@ -169,7 +175,7 @@ def test_what_changes_together_is_drawn_once(made, monkeypatch):
         one.offset.value = 0.3
     assert len(drawn) == 1
     one.sigma.value = 3.0
-    one.upload.value = sent("mine.png", png())
+    send(one.upload, "mine.png", png())
     one.chooser.index = 1
     assert len(drawn) == 4
 
@@ -253,16 +259,16 @@ def test_errors_in_a_click_a_button_or_a_new_picture_are_shown(made, monkeypatch
 def test_an_own_picture_is_chosen_and_explored(kind, made):
     one = made(kind)
     words, before = one.words and one.words.value, one.picture.value
-    one.upload.value = sent("mine.png", png())
+    send(one.upload, "mine.png", png())
     assert not one.message.value and one.picture.value != before
     assert one.chooser.value.image.shape == (60, 90, 3) and one.chooser.label == "yours: mine.png"
-    assert one.upload.value == () and (one.words is None or one.words.value == words)
+    assert not one.upload.value and (one.words is None or one.words.value == words)
     one.chooser.index = 0
     for number in range(base.KEPT + 2):
-        one.upload.value = sent(f"{number}.png", png())
+        send(one.upload, f"{number}.png", png())
     assert len(one.chooser.options) == 6 + base.KEPT and one.chooser.options[6][0] == "yours: 2.png"
-    one.upload.value = sent("mine.png", png())
-    one.upload.value = sent("mine.png", png(90, 60))  # the same name again
+    send(one.upload, "mine.png", png())
+    send(one.upload, "mine.png", png(90, 60))  # the same name again
     assert [title for title, _ in one.chooser.options].count("yours: mine.png") == 1
     assert one.chooser.value.image.shape == (90, 60, 3) and not one.message.value
 
@@ -271,14 +277,14 @@ def test_an_own_picture_is_chosen_and_explored(kind, made):
 def test_a_file_that_is_no_picture_is_told(kind, made):
     one = made(kind)
     before = one.picture.value, one.chooser.value
-    one.upload.value = sent("notes.txt", b"no picture")
+    send(one.upload, "notes.txt", b"no picture")
     assert "notes.txt is no image" in said(one)
     assert (one.picture.value, one.chooser.value) == before
 
 
 def test_a_patch_outside_a_smaller_picture_moves_inside(made):
     one = made(widgets.LayerScrubber)
-    one.upload.value = sent("wide.png", png(40, 80))
+    send(one.upload, "wide.png", png(40, 80))
     one.column.value = 24
     assert not one.message.value
     one.chooser.index = 0
@@ -304,13 +310,62 @@ def test_programs_and_readers_get_the_static_figure(kind, made, monkeypatch):
     assert set(one._repr_mimebundle_()) == {"text/plain", "image/png"}
 
 
-@pytest.mark.parametrize("lack", ["anywidget", "support in Colab"])
-def test_without_a_clickable_picture_the_sliders_remain(lack, monkeypatch):
-    if lack == "anywidget":
-        monkeypatch.delitem(sys.modules, "cascadeclip.explorers.clickable", raising=False)
-        monkeypatch.setitem(sys.modules, "anywidget", None)
-    else:
-        monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace())
+def test_what_ipywidgets_7_brings_is_shown_and_taken(made, monkeypatch):
+    """There, a widget displays itself before anyone asks for its picture, and files come by name."""
+    monkeypatch.setattr(ipywidgets.VBox, "_ipython_display_", lambda self: pytest.fail("asked"), raising=False)
+    one = made(widgets.WordExplorer)
+    in_a_kernel(monkeypatch, allow_stdin=True)
+    formats, _ = DisplayFormatter().format(one)
+    assert "image/png" in formats and formats["application/vnd.jupyter.widget-view+json"]["model_id"] == one.model_id
+
+    (file,) = sent("mine.png", png())
+    content, metadata = file.pop("content"), file
+    assert base.sent_file({"mine.png": {"metadata": metadata, "content": bytes(content)}}) == ("mine.png", png())
+    assert base.sent_file(sent("mine.png", png())) == ("mine.png", png())
+
+
+@each
+def test_an_upload_of_ipywidgets_7_is_explored(kind, made):
+    """The widget keeps files by name, which only the front end may set."""
+
+    class Upload(ipywidgets.ValueWidget):
+        value = traitlets.Dict(read_only=True)
+
+    one = made(kind)
+    before, upload, own = one.picture.value, Upload(), one.upload
+    upload.observe(one._uploaded, "value")
+    one.upload = upload
+    try:
+        for _ in range(2):  # the same file may be given again
+            upload.set_trait("value", {"mine.png": {"metadata": {"name": "mine.png"}, "content": png()}})
+            assert not one.message.value and upload.value == {} and one.chooser.label == "yours: mine.png"
+            assert one.picture.value != before
+            one.chooser.index = 0
+    finally:
+        one.upload = own
+
+
+def test_a_picture_is_clickable_in_colab_too(monkeypatch):
+    enabled = []
+    output = SimpleNamespace(enable_custom_widget_manager=lambda: enabled.append(True))
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(output=output))
+    monkeypatch.setitem(sys.modules, "google.colab.output", output)
+    enable_custom_widget_manager_once.cache_clear()
+    one = widgets.LayerScrubber(pictures=scene_pictures(2))
+    assert isinstance(one.picture, ClickablePicture) and enabled
+
+
+def test_without_ipywidgets_the_extra_is_named(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("cascadeclip.explorers")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
+    with pytest.raises(ModuleNotFoundError, match=re.escape("pip install 'cascadeclip[notebooks]'")):
+        print(importlib.import_module("cascadeclip.explorers").LayerScrubber)
+
+
+def test_without_a_clickable_picture_the_sliders_remain(monkeypatch):
+    monkeypatch.delitem(sys.modules, "cascadeclip.explorers.clickable", raising=False)
+    monkeypatch.setitem(sys.modules, "anywidget", None)
     one = widgets.LayerScrubber(pictures=scene_pictures(2))
     before = one.picture.value
     assert isinstance(one.picture, ipywidgets.Image)

@@ -6,6 +6,7 @@ import torch
 
 import cascadeclip.experiments.report as report
 from cascadeclip import plots
+from cascadeclip.config import ModelConfig
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.resampling import Resampled
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores
@@ -53,6 +54,8 @@ REFUSED = [
     (evaluation.plot_maps, ([PICTURE], {}, ["a"], []), "1 pictures with maps {}"),
     (plots.plot_matrices, ({}, "label"), "matrices is empty"),
     (plots.plot_matrices, ({"m": np.zeros((0, 0))}, "label"), r"matrices\['m'\] is empty"),
+    (plots.plot_panels, ({},), "panels is empty"),
+    (plots.plot_panels, ({"a": ZEROS[:0]},), r"panels\['a'\] is empty"),
     (plots.plot_over_blocks, ({}, "label"), "lines is empty"),
     (plots.plot_over_blocks, ({"a": []}, "label"), r"lines\['a'\] is empty"),
     (plots.plot_lines, ([], {}, "x", "y"), "x is empty"),
@@ -74,6 +77,10 @@ REFUSED = [
     (plots.plot_scores, ({},), "report is empty"),
     (plots.plot_methods, ({},), "segmentations of one picture"),
     (plots.plot_predictions, (None, [], torch.zeros(1, 4), ["a"], []), "scenes is empty"),
+    (plots.plot_ablations, ({}, "label"), "report is empty"),
+    (plots.plot_ablations, ({"a": {}}, "label"), r"report\['a'\] is empty"),
+    (plots.plot_groups, ({"p": {}}, "label"), r"panels\['p'\] is empty"),
+    (plots.plot_groups, ({"p": {"g": {}}}, "label"), r"panels\['p'\]\['g'\] is empty"),
     (plots.TrainingWatch, (torch.zeros(0, 3, 8, 8), None, None, ["a"], [], None), "images is empty"),
     (report.plot_report, (compared(),), "rows is empty"),
     (report.plot_report, (compared(row(0.1) | {"runs": {"hIoU": []}}),), r"rows\[0\]\['hIoU'\] is empty"),
@@ -105,6 +112,9 @@ DRAWN = [
     (plots.plot_offset_sweep, ([0.1], [NOTHING])),
     (plots.plot_trades, ({"a": ([0.1], [NOTHING])}, {"a": 0.1})),
     (plots.plot_bars, ({"a": {"x": NAN}}, "label")),
+    (plots.plot_ablations, ({"a": {"unseen": (NAN, NAN, NAN)}}, "label")),
+    (plots.plot_groups, ({"p": {"g": {"x": NAN}}}, "label")),
+    (plots.plot_architecture, (ModelConfig(stages=((12,),), decoder_layers=1, prompt_tokens=0),)),
     (plots.plot_masks_and_rims, ({"m": {"IoU": resampled(NAN)}}, {"IoU": NAN})),
     (plots.plot_styles, ({("x", "m"): resampled(NAN)}, {})),
     (plots.plot_error_kinds, ({"a": (torch.zeros(4), 0)},)),

@@ -80,3 +80,10 @@ def test_classes_can_have_an_order_of_their_own():
     assert [label.get_text() for label in axis.get_yticklabels()] == ["c", "a"]
     np.testing.assert_array_equal(axis.images[0].get_array(), np.eye(3)[[2, 0]])
     assert axis.images[0].get_cmap().name == "viridis"
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_lowest_points_are_marked_unless_told_otherwise(marked):
+    lines = {"a": np.array([3.0, 1.0]), "b": [0.0, 2.0]}
+    (axis,) = plots.plot_lines(np.arange(2), lines, "x", "y", lowest_marked=marked).axes
+    assert [line.get_marker() for line in axis.lines].count("v") == (2 if marked else 0)

@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import LogNorm
 from matplotlib.patches import Patch
 from PIL import Image
 
@@ -36,6 +37,20 @@ def test_words_are_no_mathematics(word):
     assert [tick.get_text() for tick in axis.get_xticklabels()] == [word, "cat"]
     assert axis.get_legend().get_texts()[0].get_text() == word
     assert not any(text.get_parse_math() for text in figure.findobj(module.Text))
+
+
+@pytest.mark.parametrize("highest", [2.0, 50.0, 1e7])
+def test_a_logarithmic_scale_is_labelled_with_numbers(highest):
+    figure = Figure()
+    line, picture = figure.subplots(1, 2)
+    line.plot([1, 2], [1 / highest, highest])
+    line.set_yscale("log")
+    bar = figure.colorbar(picture.imshow([[1 / highest, highest]], norm=LogNorm()), ax=picture)
+    drawn(figure)
+    for axis in (line.yaxis, bar.ax.yaxis):
+        labels = [tick.label1.get_text() + tick.label2.get_text() for tick in axis.get_major_ticks()]
+        assert any(labels)
+    assert not [text for text in all_texts(figure) if "$" in text or "\\" in text]
 
 
 @pytest.mark.parametrize("word", ["猫", "שלום", "🐈", "मछली", "\u200bcat"])

@@ -40,6 +40,13 @@ def sent(name, content):
              "last_modified": datetime.now(UTC)},)  # fmt: skip
 
 
+def send(upload, name, content):
+    """Give an upload widget a file, in the way of the ipywidgets that is there: 7 keeps files by name."""
+    (file,) = sent(name, content)
+    by_name = {name: {"metadata": {"name": name, "type": "image/png", "size": len(content)}, "content": content}}
+    upload.set_trait("value", by_name if isinstance(upload.value, dict) else (file,))
+
+
 def png(height=60, width=90):
     image = np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8)
     buffer = io.BytesIO()
@@ -57,6 +64,6 @@ def interact(one, pick):
     if choice == "click":
         one.clicked(pick.random(), pick.random())
     elif choice is one.upload:
-        one.upload.value = sent("mine.png", png(pick.randrange(40, 200), pick.randrange(40, 200)))
+        send(one.upload, "mine.png", png(pick.randrange(40, 200), pick.randrange(40, 200)))
     else:
         choice.value = another(choice, pick)

@@ -1,5 +1,7 @@
 """Wrong answers to the notebooks' exercises, as students give them, each with a part of what they must be told."""
 
+from itertools import permutations
+
 import numpy as np
 import torch
 from torch.nn import functional as F
@@ -172,3 +174,124 @@ def length_lost(image, text, share):
 @wrong("02.3", "toward its own caption")
 def pair_by_pair(image, text, share):
     return F.normalize(image - share * (image - text), dim=-1)
+
+
+# --- 03 -------------------------------------------------------------------------------------------------------------
+
+
+def sigma_where(blocks, factor):
+    """The largest sigma of a fine grid for which `factor` times the deepest weight is more than all the others."""
+    sigmas = np.geomspace(0.05, 500, 40_000)
+    weights = np.exp(-(np.arange(blocks)[:, None] ** 2) / (2 * sigmas**2))
+    return sigmas[factor * weights[0] > weights[1:].sum(0)][-1]
+
+
+@wrong("03.1", "must equal the sum of all others")
+def twice_as_much(blocks):
+    return sigma_where(blocks, 2)
+
+
+@wrong("03.1", "take the root")
+def sigma_squared(blocks):
+    return sigma_where(blocks, 1) ** 2
+
+
+@wrong("03.1", "the 2 below the fraction is missing")
+def no_two(blocks):
+    return sigma_where(blocks, 1) * 2**0.5
+
+
+def focal_costs(logits, labels, alpha=0.25):
+    target = labels[:, None] == torch.arange(logits.shape[1])[:, None, None]
+    signed = torch.where(target, logits, -logits)
+    cost = -torch.where(target, alpha, 1 - alpha) * (-signed).sigmoid() ** 2 * F.logsigmoid(signed)
+    return cost, target.flatten(2).any(-1).sum()
+
+
+@wrong("03.2", "still count as negatives")
+def as_the_authors(logits, labels):
+    cost, pairs = focal_costs(logits, labels)
+    return cost.mean((2, 3)).sum() / pairs
+
+
+@wrong("03.2", "divide by the labelled pixels")
+def mean_over_all(logits, labels):
+    cost, pairs = focal_costs(logits, labels)
+    return (cost * (labels != 255)[:, None]).mean((2, 3)).sum() / pairs
+
+
+@wrong("03.2", "swapped")
+def alpha_swapped(logits, labels):
+    cost, pairs = focal_costs(logits, labels, alpha=0.75)
+    counted = (labels != 255)[:, None]
+    return ((cost * counted).sum((2, 3)) / counted.sum((2, 3))).sum() / pairs
+
+
+@wrong("03.3", "the *blocks* compete")
+def over_patches(features, query):
+    blocks = torch.stack(features)
+    return ((blocks @ query).softmax(-1)[..., None] * blocks).sum(0)
+
+
+@wrong("03.3", "the softmax is missing")
+def scores_as_weights(features, query):
+    blocks = torch.stack(features)
+    return ((blocks @ query)[..., None] * blocks).sum(0)
+
+
+@wrong("03.3", "the query makes no difference")
+def mean_of_blocks(features, query):
+    return torch.stack(features).mean(0)
+
+
+# --- 03b ------------------------------------------------------------------------------------------------------------
+
+
+@wrong("03b.1", "mean of the probabilities")
+def mean_probability(probabilities):
+    return probabilities.mean(0)
+
+
+@wrong("03b.1", "must be multiplied as well")
+def product(probabilities):
+    return probabilities.prod(0)
+
+
+@wrong("03b.1", "undo the sigmoid")
+def sigmoid_of_sum(probabilities):
+    return probabilities.sum(0).sigmoid()
+
+
+@wrong("03b.2", "harmonic mean")
+def f1(recall, precision):
+    return 2 * recall * precision / (recall + precision)
+
+
+@wrong("03b.2", "their product")
+def product_of_both(recall, precision):
+    return recall * precision
+
+
+@wrong("03b.2", "count them once")
+def counted_twice(recall, precision):
+    return 1 / (1 / recall + 1 / precision)
+
+
+@wrong("03b.3", "alone")
+def alone(worth, stages):
+    return [worth[frozenset({stage})] for stage in range(stages)]
+
+
+@wrong("03b.3", "lost without each stage")
+def missed(worth, stages):
+    whole = frozenset(range(stages))
+    return [worth[whole] - worth[whole - {stage}] for stage in range(stages)]
+
+
+@wrong("03b.3", "divide by their number")
+def not_divided(worth, stages):
+    added = [0.0] * stages
+    for order in permutations(range(stages)):
+        for place, stage in enumerate(order):
+            added[stage] += worth[frozenset(order[: place + 1])] - worth[frozenset(order[:place])]
+    return added
