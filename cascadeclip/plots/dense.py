@@ -66,7 +66,7 @@ def plot_method_blocks(values: Mapping[str, Sequence[float]], label: str, title:
         if not np.isnan(line).all():
             corner = (np.nanargmax(line) - 0.5, row - 0.5)
             axis.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor="black", linewidth=1.8))
-    axis.set_xticks(range(depth), range(1, depth + 1))
+    axis.set_xticks(range(depth), [str(block) for block in range(1, depth + 1)])
     axis.set_yticks(range(count), list(values))
     axis.set(xlabel="block that is read", title=title)
     figure.colorbar(drawn, ax=axis, label=label)
