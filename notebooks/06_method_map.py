@@ -13,6 +13,8 @@
 # %% [markdown]
 # # 06 · A map of methods: dense CLIP without training, beside the cascade
 #
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/06_method_map.ipynb)
+#
 # The cascade learns from masks. How far does CLIP get without a single one? Since 2021 a family of *training-free*
 # methods has been taking its last blocks apart. This notebook puts eight of them and the trained cascade on the same
 # pictures, with the same words.
@@ -29,7 +31,18 @@
 # in the next cell) longer, and once a download of 0.6 GB.
 
 # %%
-# On Colab, install the package first: see the README.
+# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+
+if not find_spec("cascadeclip"):
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
+    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
+
+# %%
 from importlib.resources import files
 
 import torch
@@ -53,6 +66,7 @@ from cascadeclip.analysis.lenses import queries_keys_values
 from cascadeclip.clip import load_clip
 from cascadeclip.clip.vocabulary import chosen_templates
 from cascadeclip.data.emojiscenes import CLASSES, UNSEEN, EmojiScenes, collate
+from cascadeclip.exercises import check
 from cascadeclip.plots import plot_method_blocks, plot_method_scores
 from cascadeclip.plots.evaluation import plot_maps
 
@@ -158,7 +172,7 @@ for name, tokens in own.items():
     print(f"{name}: as in the package:", torch.allclose(tokens, from_trunk(trunk, name), atol=1e-4))
 
 # %% [markdown]
-# (NACLIP's window is exercise 1.) The other three do more:
+# (NACLIP's window is exercise 06.1.) The other three do more:
 #
 # - `clip_surgery` and `gem` run a **second path** $y$ beside CLIP's own over the last six blocks. It starts as $x$ and
 #   takes from each block only attention of like with like, $y \leftarrow y + \mathrm{out}(A\,v)$, with $A$ computed
@@ -281,7 +295,6 @@ plot_method_blocks(by_block, "mIoU over patches, per cent", "where to read CLIP"
 best = {method: 1 + torch.tensor(scores).nan_to_num(-1).argmax().item() for method, scores in by_block.items()}
 cutters = ("maskclip", "clearclip", "naclip")
 print("best block below the last for", ", ".join(m for m in cutters if best[m] < depth))
-print("and at the last or the one before it for", ", ".join(m for m in ("clip_surgery",) if best[m] >= depth - 1))
 
 # %% [markdown]
 # The three that read one block's attention alone, without residual and feed-forward, do best well before the end;
@@ -314,7 +327,7 @@ for name in trained:
 #
 # ## Why do GEM and SC-CLIP do badly here?
 #
-# Both papers chose their settings on OpenAI's ViT-B/16. Mini-CLIP is six times smaller in every way and was trained
+# Both papers chose their settings on OpenAI's ViT-B/16. Mini-CLIP has a quarter of its width and was trained
 # otherwise. Three suspects can be measured: outlier tokens, GEM's temperature $t$ (the mean length of the tokens after
 # $\mathrm{ln}_1$, over $\sqrt d$), and SC-CLIP's threshold $\beta$ on cosines.
 
@@ -346,8 +359,10 @@ print(f"pairs of patches with a cosine of 0.4 or more after block 4: {(unit @ un
 # %%
 tries = {
     "gem": [dict(), dict(iterations=0), *(dict(temperature=t) for t in (3.0, 6.0, 12.0, 25.0))],
-    "sc_clip": [dict(), dict(outliers=0.0), dict(class_weight=0.0), dict(beta=0.8), dict(several=(depth - 1,))]
-    + [dict(beta=0.8, class_weight=0.0), dict(beta=0.8, several=(depth - 1,))],
+    "sc_clip": [
+        *(dict(), dict(outliers=0.0), dict(class_weight=0.0), dict(beta=0.8), dict(several=(depth - 1,))),
+        *(dict(beta=0.8, class_weight=0.0), dict(beta=0.8, several=(depth - 1,))),
+    ],
 }
 chosen = {}
 for method, settings in tries.items():
@@ -428,45 +443,34 @@ Markdown("\n".join([kept[0], "|---|---|---|---|", *kept[1:]]))
 # average over other data sets, some with a background class, and read 336 px in windows of 224; the trained ones score
 # seen and unseen classes of one data set at 512 px.
 #
-# ### Exercise 1: NACLIP's window
-# NACLIP adds to $kk^\top/\sqrt d$ a Gaussian of the distance between two patches. Write `window(rows, columns, std)`:
-# an (N, N) tensor, N = rows · columns, patches numbered row by row, with $\exp(-\text{distance}^2 / (2\,
-# \text{std}^2))$ of patches $i$ and $j$, distances in patches.
+# ### Exercise 06.1 · NACLIP's window (easy, 10 minutes)
+# NACLIP adds to $kk^\top/\sqrt d$ a Gaussian of the distance between two patches. Write `window`: an (N, N) tensor, N =
+# rows · columns, patches numbered row by row, of $\exp(-\text{distance}^2 / (2\,\text{std}^2))$ between patches $i$ and
+# $j$, distances in patches. ([Solution](solutions/06_method_map.py), with NACLIP in one line.)
+
 
 # %%
-# your code here
-
-# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
-# @title Solution
 def window(rows, columns, std):
-    places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()  # (N, 2), row by row
-    return (-(torch.cdist(places, places) ** 2) / (2 * std**2)).exp()
+    return ...
 
 
-added = F.pad(window(*visual.grid_size, 5.0), (1, 0, 1, 0)).to(device)  # the class token has no place
-naclip = last_block(lambda q, k: (k @ k.mT / k.shape[-1] ** 0.5 + added).softmax(-1))
-assert torch.allclose(naclip, from_trunk(trunk, "naclip"), atol=1e-4), "the package's NACLIP is another one"
-print("the package's NACLIP, in three lines")
+# %%
+check("06.1", window)
 
 # %% [markdown]
-# ### Exercise 2: the ceiling of a grid
-# No method can be better than its patches. Write `ceiling(labels, patch)`: the share of pixels of a label map (H, W)
-# that are right if every patch of `patch` x `patch` pixels gets its most frequent label. Try it on patches of 4, 8, 16
-# and 32 px. At which size does the grid cost more than a tenth of the pixels?
+# ### Exercise 06.2 · The ceiling of a grid (medium, 10 minutes)
+# No method can be better than its patches. Write `ceiling`: the share of pixels of a label map (H, W), int64, that are
+# right if every patch of `patch` x `patch` pixels gets its most frequent label. Then try it on the scenes: at which
+# patch size does the grid cost a tenth of the pixels? ([Solution](solutions/06_method_map.py).)
+
 
 # %%
-# your code here
-
-# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
-# @title Solution
 def ceiling(labels, patch):
-    squares = labels.unfold(0, patch, patch).unfold(1, patch, patch).flatten(2).long()  # (h, w, pixels)
-    return F.one_hot(squares, len(CLASSES)).sum(2).amax(-1).sum().item() / labels.numel()
+    return ...
 
 
-shares = {size: sum(ceiling(one, size) for one in judging[1][:31]) / 31 for size in (4, 8, 16, 32)}
-print(", ".join(f"{size} px: {share:.1%}" for size, share in shares.items()))
-assert shares[4] > shares[8] > shares[16] > shares[32], "a coarser grid cannot be right more often here"
+# %%
+check("06.2", ceiling)
 
 # %% [markdown]
 # ## Recap
@@ -479,5 +483,5 @@ assert shares[4] > shares[8] > shares[16] > shares[32], "a coarser grid cannot b
 #    on unseen tells apart; settings chosen on one tower can fail on another, and it can be measured why.
 #
 # **What to try next.** Join other blocks for `naclip` (`from_trunk(..., blocks=...)`), choosing on the one set and
-# judging on the other. Offer only the words of each picture: who gains most? Run all of it on real CLIP: one line at the
-# top. On your own photos and words: **05 · Real CLIP**.
+# judging on the other. Offer only the words of each picture: who gains most? Run all of it on real CLIP: one line at
+# the top. On your own photos and words: **05 · Real CLIP**.

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from typing import cast
 
 from cascadeclip.errors import InputError
-from cascadeclip.exercises import notebook_00, notebook_01, notebook_02
+from cascadeclip.exercises import notebook_00, notebook_01, notebook_02, notebook_06
 from cascadeclip.exercises.checking import Exercise, Wrong
 
 NOTEBOOK_EXERCISES: dict[str, Exercise] = {
     **notebook_00.EXERCISES,
     **notebook_01.EXERCISES,
     **notebook_02.EXERCISES,
+    **notebook_06.EXERCISES,
 }
 
 
