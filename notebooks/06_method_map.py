@@ -330,9 +330,9 @@ for name in trained:
 
 # %% [markdown]
 # On seen classes masks pay. On unseen ones they need not: where a line is wholly below zero, a model has lost words that
-# the frozen CLIP had, and where the last line is wholly above zero, what it gained it gained for its own classes first.
-# An interval that holds zero says that these scenes cannot tell. All of them hold the chance of the scenes only;
-# another training would move the numbers as well (notebook 04 has several of each kind).
+# the frozen CLIP had; where a last line is wholly above zero, the seen classes gained more than the unseen ones. An
+# interval that holds zero says that these scenes cannot tell. All of them hold the chance of the scenes only; another
+# training would move the numbers as well.
 #
 # ## Why do GEM and SC-CLIP do badly here?
 #
@@ -360,10 +360,10 @@ print(f"a token hears {heard(v, 1 / root):.0f} of {v.shape[2]} in CLIP Surgery (
 print(f"pairs of patches with a cosine of 0.4 or more after block 4: {(unit @ unit.mT > 0.4).float().mean():.0%}")
 
 # %% [markdown]
-# Outliers are not the reason: Mini-CLIP has none worth the name, and repairing none changes little. But GEM's attention hears nearly *every* token. With
+# Outliers are not the reason: Mini-CLIP has none worth the name. But GEM's attention hears nearly *every* token. With
 # cosines between -1 and 1 and so small a $t$, the most alike patch weighs little more than the least alike, and six
 # blocks in a row mix the whole picture into every patch. SC-CLIP's $\beta$ lets most pairs through, and so it averages
-# over most of the picture. Both can be tried: other values, on the scenes to choose on.
+# over most of the picture. Each can be tried: other values, on the scenes to choose on.
 
 # %%
 tries = {
