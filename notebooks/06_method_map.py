@@ -329,8 +329,8 @@ for name in trained:
         print(f"{name:10} minus that, {key:18}: {100 * gain.whole:+6.1f} ({100 * low:+.1f} to {100 * high:+.1f})")
 
 # %% [markdown]
-# On seen classes masks pay. On unseen ones they need not: where a line is wholly below zero, a model has lost words that
-# the frozen CLIP had; where a last line is wholly above zero, the seen classes gained more than the unseen ones. An
+# On seen classes masks pay. On unseen ones they need not: where a line is wholly below zero, a model has lost words
+# that the frozen CLIP had; where a last line is wholly above zero, the seen classes gained more than the unseen ones. An
 # interval that holds zero says that these scenes cannot tell. All of them hold the chance of the scenes only; another
 # training would move the numbers as well.
 #
