@@ -100,7 +100,8 @@ print(f"{len(CLASSES)} words, {int(words.sum())} of them unseen; {len(choosing[0
 # --clip ViT-B-16 --clip-weights openai`.)
 
 # %%
-TRAINED = {name: f"mini/{name}" for name in ("last-layer", "sum", "cascade")} if CLIP[0] == "mini" else {}
+FILES = {"last layer": "mini/last-layer", "sum": "mini/sum", "cascade": "mini/cascade", "cascade + prompts": "mini"}
+TRAINED = FILES if CLIP[0] == "mini" else {}
 trained = {name: cascadeclip.load(path, device=device) for name, path in TRAINED.items()}
 shown = [EmojiScenes.split("test", size=side, objects=(1, 2))[i] for i in (1, 4, 8, 9, 15)]
 offered = sorted({word for scene in shown for word in (*scene.things, *scene.stuff)})
@@ -112,7 +113,7 @@ for scene in shown:
     for name, found in segment_by_methods(clip, scene.image, offered).items():
         columns.setdefault(name, []).append(found.labels)
 if trained:
-    columns["cascade"] = [trained["cascade"].segment(scene.image, offered).labels for scene in shown]
+    columns["cascade"] = [trained["cascade + prompts"].segment(scene.image, offered).labels for scene in shown]
 print("words on offer:", ", ".join(offered))
 plot_maps([scene.image for scene in shown], columns, offered, UNSEEN, panel=1.15)
 
@@ -204,7 +205,8 @@ print("clip_surgery: as in the package:", torch.allclose(surgery, from_trunk(tru
 # - *chance*: random scores;
 # - *oracle on the grid*: the truth, patch by patch, which no reading of so few patches exceeds by much;
 # - *trained*: decoders that saw masks of the seen classes: on the last block alone, on the sum of blocks 6 to 12, and
-#   the cascade. They have the seen offset (notebook 04), the others need none.
+#   cascades, the last one (the one in the pictures) with prompt tokens and a schedule of its own. All have the seen
+#   offset (notebook 04); the others need none.
 
 # %%
 LAST, MIDDLE = (depth,), (7, 8, 9)
@@ -326,7 +328,7 @@ for name in trained:
     gains["seen minus unseen"] = gains[SEEN] - gains[HIDDEN]
     for key, gain in gains.items():
         low, high = gain.interval()
-        print(f"{name:10} minus that, {key:18}: {100 * gain.whole:+6.1f} ({100 * low:+.1f} to {100 * high:+.1f})")
+        print(f"{name:17} minus that, {key:18}: {100 * gain.whole:+6.1f} ({100 * low:+.1f} to {100 * high:+.1f})")
 
 # %% [markdown]
 # On seen classes masks pay. On unseen ones they need not: where a line is wholly below zero, a model has lost words
