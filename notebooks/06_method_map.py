@@ -31,16 +31,20 @@
 # in the next cell) longer, and once a download of 0.6 GB.
 
 # %%
-# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
-import subprocess
-import sys
-from importlib.metadata import version
-from importlib.util import find_spec
+# On Colab, install the package first: see the README.
+from itertools import pairwise
 
-if not find_spec("cascadeclip"):
-    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
-    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
-    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+import cascadeclip
+from cascadeclip.colours import class_colours
+from cascadeclip.data.emojiscenes import CLASSES, SEEN, STUFF, THINGS, UNSEEN, draw_scene
+from cascadeclip.data.transforms import normalise, to_tensor
+
+device = "cuda" if torch.cuda.is_available() else "cpu"
+print(f"device: {device}")
 
 # %%
 from importlib.resources import files
@@ -332,7 +336,7 @@ for name in trained:
 
 # %% [markdown]
 # On seen classes masks pay. On unseen ones they need not: where a line is wholly below zero, a model has lost words
-# that the frozen CLIP had; where a last line is wholly above zero, the seen classes gained more than the unseen ones. An
+# that the frozen CLIP had; where a last line is wholly above zero, seen classes gained more than unseen ones. An
 # interval that holds zero says that these scenes cannot tell. All of them hold the chance of the scenes only; another
 # training would move the numbers as well.
 #
