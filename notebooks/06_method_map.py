@@ -31,20 +31,16 @@
 # in the next cell) longer, and once a download of 0.6 GB.
 
 # %%
-# On Colab, install the package first: see the README.
-from itertools import pairwise
+# Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
 
-import matplotlib.pyplot as plt
-import numpy as np
-import torch
-
-import cascadeclip
-from cascadeclip.colours import class_colours
-from cascadeclip.data.emojiscenes import CLASSES, SEEN, STUFF, THINGS, UNSEEN, draw_scene
-from cascadeclip.data.transforms import normalise, to_tensor
-
-device = "cuda" if torch.cuda.is_available() else "cpu"
-print(f"device: {device}")
+if not find_spec("cascadeclip"):
+    kept = [f"{name}=={version(name)}" for name in ("torch", "torchvision", "numpy") if find_spec(name)]
+    package = "cascadeclip[notebooks] @ git+https://github.com/OWNER/cascadeclip"
+    subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
 
 # %%
 from importlib.resources import files
