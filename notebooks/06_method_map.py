@@ -71,6 +71,7 @@ from cascadeclip.plots import plot_method_blocks, plot_method_scores
 from cascadeclip.plots.evaluation import plot_maps
 
 CLIP = ("mini", None)  # real CLIP: ("ViT-B-16", "openai")
+SENTENCES = "mini" if CLIP[0] == "mini" else "one"  # papers take "openai80": ten minutes or more of embedding on a CPU
 
 device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"device: {device}")
@@ -80,7 +81,7 @@ print(f"device: {device}")
 clip = load_clip(*CLIP)
 clip.model.to(device)
 visual, side, depth = clip.visual, clip.tower.image_size, clip.tower.layers
-text = clip.class_embeddings(CLASSES, chosen_templates(None, clip)).to(device)  # the sentences that fit this CLIP
+text = clip.class_embeddings(CLASSES, chosen_templates(SENTENCES, clip)).to(device)
 words = torch.tensor([name in UNSEEN for name in CLASSES])  # True: no masks of it in the cascade's training
 
 # to choose on: every thing stands in 2 scenes; to judge on: in 6, alone, with another, with two others
@@ -110,7 +111,7 @@ for position, word in enumerate(offered):
     number_of[CLASSES.index(word)] = position
 columns = {"truth": [number_of[torch.from_numpy(scene.labels).long()].numpy() for scene in shown]}
 for scene in shown:
-    for name, found in segment_by_methods(clip, scene.image, offered).items():
+    for name, found in segment_by_methods(clip, scene.image, offered, templates=SENTENCES).items():
         columns.setdefault(name, []).append(found.labels)
 if trained:
     columns["cascade"] = [trained["cascade + prompts"].segment(scene.image, offered).labels for scene in shown]
@@ -224,7 +225,7 @@ def oracle(labels):
 
 
 images, labels = judging
-rows = method_table(clip, images, labels, CLASSES, UNSEEN, blocks=(LAST, MIDDLE), batch=31)
+rows = method_table(clip, images, labels, CLASSES, UNSEEN, blocks=(LAST, MIDDLE), templates=SENTENCES, batch=31)
 judges = {name: Judge(CLASSES, UNSEEN) for name in (*trained, "chance", "oracle on the grid")}
 generator = torch.Generator().manual_seed(0)
 for some, truth in zip(images.split(31), labels.split(31), strict=True):
