@@ -7,8 +7,8 @@ matter to it.
 The assignments' checkers: `layers` with `similarity` (assignment 1), `pieces` with `decoding` (2), `budget` with
 `contest` (3), all on `checking`. `build` makes the assignments' notebooks, `grading` is what nbgrader runs.
 
-The notebooks' checkers: `notebook_00`, `notebook_01`, `notebook_02`, `notebook_03` and `notebook_03b`, on `checking` as
-well; `notebooks` knows them all.
+The notebooks' checkers: `notebook_00`, `notebook_01`, `notebook_02`, `notebook_03`, `notebook_03b` and `notebook_06`, on
+`checking` as well; `notebooks` knows them all.
 """
 
 from collections.abc import Mapping

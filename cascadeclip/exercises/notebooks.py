@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import cast
 
 from cascadeclip.errors import InputError
-from cascadeclip.exercises import notebook_00, notebook_01, notebook_02, notebook_03, notebook_03b
+from cascadeclip.exercises import notebook_00, notebook_01, notebook_02, notebook_03, notebook_03b, notebook_06
 from cascadeclip.exercises.checking import Exercise, Wrong
 
 NOTEBOOK_EXERCISES: dict[str, Exercise] = {
@@ -18,6 +18,7 @@ NOTEBOOK_EXERCISES: dict[str, Exercise] = {
     **notebook_02.EXERCISES,
     **notebook_03.EXERCISES,
     **notebook_03b.EXERCISES,
+    **notebook_06.EXERCISES,
 }
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         plot_mask_history,
         plot_stage_masks,
     )
-    from cascadeclip.plots.dense import plot_methods
+    from cascadeclip.plots.dense import plot_method_blocks, plot_method_scores, plot_methods
     from cascadeclip.plots.evaluation import (
         plot_bars,
         plot_class_iou,
@@ -65,6 +65,8 @@ __all__ = [
     "plot_mask_history",
     "plot_masks_and_rims",
     "plot_matrices",
+    "plot_method_blocks",
+    "plot_method_scores",
     "plot_methods",
     "plot_offset_sweep",
     "plot_over_blocks",

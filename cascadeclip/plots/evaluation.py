@@ -35,6 +35,7 @@ def plot_maps(
     unseen: Sequence[str],
     rows: Sequence[str] = (),
     grey: str = "ignored",
+    panel: float = 1.75,
 ) -> Figure:
     """Pictures beside label maps: one row per picture, one column per kind of map, a legend for each row.
 
@@ -44,6 +45,7 @@ def plot_maps(
         names, unseen: class words, and those without mask labels in training.
         rows: n texts that stand left of the rows.
         grey: what the legend calls 255.
+        panel: width of one picture, in inches.
 
     Raises:
         InputError: no picture, no column, or columns of another length.
@@ -54,7 +56,7 @@ def plot_maps(
     palette[: len(names)] = class_colours(len(names))
     words = [*names, *[grey] * (ignored + 1 - len(names))]
     hidden = [index for index, name in enumerate(names) if name in set(unseen)]
-    figure = Figure(figsize=(1.75 * (1 + len(columns)) + 2.2, 1.85 * len(images) + 0.2), layout="constrained")
+    figure = Figure(figsize=(panel * (1 + len(columns)) + 2.2, (panel + 0.1) * len(images) + 0.2), layout="constrained")
     axes = figure.subplots(len(images), 1 + len(columns), squeeze=False)
     for row, image in enumerate(images):
         maps = [np.asarray(found[row]) for found in columns.values()]

@@ -295,3 +295,64 @@ def not_divided(worth, stages):
         for place, stage in enumerate(order):
             added[stage] += worth[frozenset(order[: place + 1])] - worth[frozenset(order[:place])]
     return added
+
+
+# --- 06 -------------------------------------------------------------------------------------------------------------
+
+
+def _apart(rows, columns):
+    places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
+    return torch.cdist(places, places)
+
+
+@wrong("06.1", "the 2 below the fraction is missing")
+def window_without_two(rows, columns, std):
+    return (-(_apart(rows, columns) ** 2) / std**2).exp()
+
+
+@wrong("06.1", "the distance has to be squared")
+def not_squared(rows, columns, std):
+    return (-_apart(rows, columns) / (2 * std**2)).exp()
+
+
+@wrong("06.1", "rows sum to 1 in yours")
+def softmax_window(rows, columns, std):
+    return (-(_apart(rows, columns) ** 2) / (2 * std**2)).softmax(1)
+
+
+@wrong("06.1", "numbered column by column")
+def columns_first(rows, columns, std):
+    places = torch.cartesian_prod(torch.arange(columns), torch.arange(rows)).float()
+    return (-(torch.cdist(places, places) ** 2) / (2 * std**2)).exp()
+
+
+@wrong("06.1", "the difference of the patches' numbers")
+def numbers_apart(rows, columns, std):
+    numbers = torch.arange(rows * columns).float()
+    return (-((numbers[:, None] - numbers) ** 2) / (2 * std**2)).exp()
+
+
+def _squares(labels, patch):
+    return labels.unfold(0, patch, patch).unfold(1, patch, patch).flatten(2).flatten(0, 1)
+
+
+@wrong("06.2", "the share of patches of one class alone")
+def pure_patches(labels, patch):
+    squares = _squares(labels, patch)
+    return (squares == squares[:, :1]).all(1).double().mean().item()
+
+
+@wrong("06.2", "the label of its first pixel")
+def first_pixel(labels, patch):
+    squares = _squares(labels, patch)
+    return (squares == squares[:, :1]).double().mean().item()
+
+
+@wrong("06.2", "the share of right ones is asked for")
+def lost(labels, patch):
+    return 1 - sum(torch.bincount(square).max().item() for square in _squares(labels, patch)) / labels.numel()
+
+
+@wrong("06.2", "every patch has its own")
+def one_label(labels, patch):
+    return torch.bincount(labels.flatten()).max().item() / labels.numel()

@@ -34,7 +34,9 @@ def clip_surgery(trunk: Trunk, block: int, *, depth: int | None = None) -> Tenso
     return trunk.joint(_second_path(trunk, block, depth, _value_value)[:, 1:])
 
 
-def gem(trunk: Trunk, block: int, *, depth: int | None = None, iterations: int = 1) -> Tensor:
+def gem(
+    trunk: Trunk, block: int, *, depth: int | None = None, iterations: int = 1, temperature: float | None = None
+) -> Tensor:
     """GEM, the grounding everything module (Bousselham et al., CVPR 2024, arXiv 2312.00878).
 
     Formula: the mean of three attentions A_p v with p = q, k, v, on a second path over the last `depth` blocks. Each
@@ -44,10 +46,17 @@ def gem(trunk: Trunk, block: int, *, depth: int | None = None, iterations: int =
     Args:
         depth: blocks with a second path; 6, or as many as there are up to `block`.
         iterations: of the clustering by self-attention.
+        temperature: t itself, the larger the sharper, instead of that length / sqrt(d).
     """
     if iterations < 0:
         raise InputError(f"iterations={iterations} must not be negative")
-    return trunk.joint(_second_path(trunk, block, depth, lambda b, x: _self_self(b, x, iterations))[:, 1:])
+    if temperature is not None and not temperature > 0:
+        raise InputError(f"temperature={temperature} must be positive")
+
+    def attend(one: ResidualAttentionBlock, normed: Tensor) -> Tensor:
+        return _self_self(one, normed, iterations, temperature)
+
+    return trunk.joint(_second_path(trunk, block, depth, attend)[:, 1:])
 
 
 def _second_path(
@@ -70,10 +79,14 @@ def _value_value(block: ResidualAttentionBlock, normed: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(value, value, value)
 
 
-def _self_self(block: ResidualAttentionBlock, normed: Tensor, iterations: int) -> Tensor:
+def _self_self(
+    block: ResidualAttentionBlock, normed: Tensor, iterations: int, temperature: float | None = None
+) -> Tensor:
     projected = queries_keys_values(block, normed)
     value = projected[2]
     length = normed.norm(dim=-1).mean(-1)[:, None, None, None]  # one temperature per picture
+    if temperature is not None:
+        length = torch.full_like(length, temperature * value.shape[-1] ** 0.5)
     mixed = torch.zeros_like(value)
     for part in projected:
         unit = F.normalize(part, dim=-1)

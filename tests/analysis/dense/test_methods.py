@@ -72,7 +72,7 @@ def test_the_value_path_is_that_of_the_lenses():
     )
 
 
-def gem_slowly(visual, images, depth, iterations):
+def gem_slowly(visual, images, depth, iterations, temperature=None):
     """One picture, one head, one projection after the other."""
     original, result = block_inputs(visual, images), []
     for picture in range(len(images)):
@@ -82,7 +82,7 @@ def gem_slowly(visual, images, depth, iterations):
             x = block.ln_1(original[number][picture])
             parts = F.linear(x, block.attn.in_proj_weight, block.attn.in_proj_bias).chunk(3, dim=-1)
             heads = block.attn.num_heads
-            scale = x.norm(dim=1).mean() / (x.shape[1] // heads) ** 0.5
+            scale = temperature or x.norm(dim=1).mean() / (x.shape[1] // heads) ** 0.5
             outputs = []
             for head in range(heads):
                 values = parts[2].chunk(heads, dim=1)[head]
@@ -98,11 +98,13 @@ def gem_slowly(visual, images, depth, iterations):
     return torch.stack(result)
 
 
-@pytest.mark.parametrize(("layers", "settings"), [(8, {}), (4, {}), (5, dict(depth=2, iterations=3))])
+@pytest.mark.parametrize(
+    ("layers", "settings"), [(8, {}), (4, {}), (5, dict(depth=2, iterations=3)), (4, dict(temperature=7.5))]
+)
 @torch.inference_mode()
 def test_gem_is_its_formula(layers, settings):
     visual, images = tower(layers), pictures(2)
-    expected = gem_slowly(visual, images, settings.get("depth", min(6, layers)), settings.get("iterations", 1))
+    expected = gem_slowly(visual, images, **(dict(depth=min(6, layers), iterations=1) | settings))
     torch.testing.assert_close(dense_features(visual, images, "gem", **settings), expected, atol=1e-5, rtol=0)
 
 
@@ -160,6 +162,7 @@ def test_shared_blocks_run_once(monkeypatch):
         ("clip_surgery", dict(depth=5), "depth=5: up to block 4 there are 4 blocks"),
         ("gem", dict(blocks=(2,), depth=3), "give 1..2"),
         ("gem", dict(iterations=-1), "iterations=-1"),
+        ("gem", dict(temperature=0.0), "temperature=0.0 must be positive"),
         ("sc_clip", dict(blocks=(1,)), "below block 1 there is none"),
         ("sc_clip", dict(middle=9), "name blocks 1..3, those below block 4"),
         ("sc_clip", dict(outliers=1.5), "outliers=1.5"),
