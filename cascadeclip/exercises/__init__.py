@@ -14,7 +14,8 @@ all.
 from collections.abc import Mapping
 
 from cascadeclip.exercises import budget, layers, pieces
-from cascadeclip.exercises.checking import Exercise, Wrong
+from cascadeclip.exercises.answering import Here
+from cascadeclip.exercises.checking import Exercise, Wrong, verdict
 from cascadeclip.exercises.notebooks import NOTEBOOK_EXERCISES, check
 
 ASSIGNMENTS: dict[str, tuple[Exercise, ...]] = {
@@ -38,13 +39,8 @@ def grade(name: str, namespace: Mapping[str, object], seed: int | None = None) -
     Raises:
         Wrong: not one part holds; the message tells a student why.
     """
-    exercise = EXERCISES[name]
-    wrongs = exercise.judge(namespace, seed)
-    earned = sum(part.points for part, wrong in zip(exercise.parts, wrongs, strict=True) if wrong is None)
-    if earned == 0:
-        first = next(wrong for wrong in wrongs if wrong is not None)
-        raise Wrong(str(first)) from first.__cause__
-    for part, wrong in zip(exercise.parts, wrongs, strict=True):
-        says = f"right ({part.points:g})" if wrong is None else f"0 of {part.points:g}: {wrong}"
-        print(f"{part.claim}: {says}")
-    return float(earned)
+    found = verdict(EXERCISES[name], Here(namespace), seed)
+    if found.wrong is not None:
+        raise found.wrong
+    print("\n".join(found.lines))
+    return found.points

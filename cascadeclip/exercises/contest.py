@@ -22,7 +22,8 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation.bands import argmax_at
 from cascadeclip.evaluation.run import score, summarise
 from cascadeclip.evaluation.scores import ConfusionMatrix
-from cascadeclip.exercises.checking import Wrong, quiet
+from cascadeclip.exercises.answering import quiet
+from cascadeclip.exercises.checking import Wrong
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import MINI, Preset
 from cascadeclip.processes import device, own_draws

@@ -18,6 +18,7 @@ import tests.support.answers_scores  # noqa: F401
 from cascadeclip.analysis.lenses import block_tokens, raw_lens
 from cascadeclip.data.transforms import normalise
 from cascadeclip.exercises import ASSIGNMENTS, EXERCISES, Wrong, contest, grade
+from cascadeclip.exercises.answering import Here
 from cascadeclip.exercises.checking import Exercise, Part, expect
 from tests.support.answers import RIGHT, WRONG
 
@@ -29,7 +30,7 @@ exercises = pytest.mark.parametrize("exercise", FUNCTIONS, ids=lambda exercise: 
 
 
 def judged(name, answer, seed):
-    return EXERCISES[name].judge({name: answer}, seed)
+    return EXERCISES[name].judge(Here({name: answer}), seed)
 
 
 def solutions(assignment):
@@ -99,14 +100,14 @@ def test_no_part_is_passed_by_a_constant(exercise, solved):
 
         for seed in range(3):  # a constant may also come from another run
             lone = Exercise(exercise.call, (part,))
-            found = lone.judge({exercise.name: constant}, seed)
+            found = lone.judge(Here({exercise.name: constant}), seed)
         assert found != [None], part.claim
 
 
 @pytest.mark.parametrize("constant", [0, 1, 0.5, None, [], "0.5", torch.zeros(3), torch.ones(2, 2), float("nan"), 1j])
 @exercises
 def test_values_of_any_kind_fail_with_words(exercise, constant):
-    for wrong in exercise.judge({exercise.name: lambda *arguments: constant}, 4):
+    for wrong in exercise.judge(Here({exercise.name: lambda *arguments: constant}), 4):
         assert isinstance(wrong, Wrong) and len(str(wrong)) > 15
 
 
@@ -119,7 +120,7 @@ def test_new_inputs_every_time_and_the_same_ones_for_a_seed(exercise):
             inputs.append(str(arguments))
             raise NotImplementedError
 
-        exercise.judge({exercise.name: peek}, seed)
+        exercise.judge(Here({exercise.name: peek}), seed)
         return inputs
 
     first = seen_by_a_student(None)
@@ -189,7 +190,7 @@ def test_endless_loops_are_ended(interrupts):
 
     part, calls = Part("ends", 1, lambda ask, random: calls.append(1) or expect(ask(), 1.0)), []
     exercise = Exercise("endless()", (part, part, part), seconds=0.3)
-    found = exercise.judge({"endless": endless}, 1)
+    found = exercise.judge(Here({"endless": endless}), 1)
     assert ["still running after 0.3 seconds" in str(wrong) for wrong in found] == [True] * 3
     assert calls == [1], "the other parts would take as long and need not be tried"
     assert signal.getsignal(signal.SIGINT) == interrupts
@@ -201,7 +202,7 @@ def test_an_interrupt_by_a_person_is_not_taken_for_an_endless_loop():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        EXERCISES["nga_weights"].judge({"nga_weights": interrupted}, 1)
+        EXERCISES["nga_weights"].judge(Here({"nga_weights": interrupted}), 1)
 
 
 def test_what_answers_print_and_warn_is_swallowed(solved, capfd):
