@@ -5,10 +5,15 @@ random inputs, prints what holds and what is wrong, and returns the points. Copi
 matter to it.
 
 The assignments' checkers: `layers` with `similarity` (assignment 1), `pieces` with `decoding` (2), `budget` with
-`contest` (3), all on `checking`. `build` makes the assignments' notebooks, `grading` is what nbgrader runs.
+`contest` (3), all on `checking`. `build` makes the assignments' notebooks.
 
 The notebooks' checkers: `notebook_00`, `notebook_01` and `notebook_02`, on `checking` as well; `notebooks` knows them
 all.
+
+`answering` asks a function in its own process, which is what happens at a student's. For points, `grading`, which
+nbgrader runs, judges out of the notebook's reach: it asks the notebook's process through `distant`, `kernel` answers
+there, `wire` carries the answers, `patience` limits time, and `integrity` says whether the package over there is what
+it was.
 """
 
 from collections.abc import Mapping

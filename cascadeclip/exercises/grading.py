@@ -9,6 +9,7 @@ Named in `notebooks/assignments/nbgrader_config.py`; needs nbgrader (`pip instal
 import asyncio
 import base64
 import re
+import subprocess
 import time
 from queue import Empty
 from typing import Any
@@ -63,7 +64,7 @@ class BoundedExecute(Execute):
     """
 
     kc: Any  # the client of the notebook's process
-    iopub_timeout = 60  # seconds between a cell's end and its last output, on a machine that is busy
+    iopub_timeout = 20  # seconds between a cell's end and its last output, on a machine that is busy
 
     def preprocess(self, nb: NotebookNode, resources: Any = None, km: Any = None) -> Any:
         self._lost: list[int] = []  # positions of cells that took the process with them
@@ -91,6 +92,10 @@ class BoundedExecute(Execute):
         return cell, resources
 
     # --- a process for the notebook ---
+
+    def start_new_kernel(self, **options: Any) -> None:
+        """What goes past the notebook, straight to the process's own output, is no part of the log."""
+        super().start_new_kernel(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
 
     def _prepare(self) -> None:
         self._gone = False

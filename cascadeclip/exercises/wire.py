@@ -9,6 +9,7 @@ import io
 import json
 import math
 from collections.abc import Mapping
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -34,7 +35,7 @@ def unpack(text: str) -> object:
         raise ValueError(f"{len(text)} characters are too many; {LARGEST} are read")
     try:
         return _value(json.loads(text))
-    except (KeyError, TypeError, AttributeError, EOFError, RecursionError) as error:
+    except (KeyError, TypeError, AttributeError, EOFError, RecursionError, SyntaxError, TokenError) as error:
         raise ValueError(f"it cannot be read: {error}") from error
 
 
@@ -45,8 +46,10 @@ def _plain(value: object) -> Any:
         found = value.detach().cpu().resolve_conj().resolve_neg()
         found = found.to_dense() if found.layout != torch.strided else found
         return {"tensor": _array((found.double() if found.is_floating_point() else found).numpy())}
-    if isinstance(value, np.ndarray | np.generic) and np.asarray(value).dtype.kind in NUMERIC:
-        return {"array": _array(np.asarray(value))}
+    if isinstance(value, np.generic) and value.dtype.kind in NUMERIC:
+        return _plain({"b": bool, "f": float, "c": complex}.get(value.dtype.kind, int)(value))
+    if isinstance(value, np.ndarray) and value.dtype.kind in NUMERIC:
+        return {"array": _array(value)}
     if isinstance(value, int | float):
         return float(value) if isinstance(value, float) else int(value)
     if isinstance(value, complex):
