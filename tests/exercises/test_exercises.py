@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import jupytext
+import numpy as np
 import pytest
 import torch
 
@@ -275,6 +276,15 @@ def test_settings_against_the_rules_are_refused(settings, message, monkeypatch):
         assert message in str(wrong)
     with pytest.raises(Wrong, match=re.escape(message)):
         contest.compete(settings)
+
+
+def test_numbers_of_any_kind_are_settings_and_huge_ones_are_refused(monkeypatch):
+    asked = []
+    monkeypatch.setattr(contest, "_competed", lambda choices, *more: asked.append(json.loads(choices)) or ())
+    contest.compete({**SETTINGS, "decoder_heads": np.int64(4), "sigma": np.float64(2)})
+    assert asked == [{**SETTINGS, "decoder_heads": 4, "sigma": 2.0}]
+    with pytest.raises(Wrong, match="must lie between"):
+        contest.compete({**SETTINGS, "steps": 10**400})
 
 
 def test_points_of_settings_come_from_a_comparison_on_new_scenes(monkeypatch):
