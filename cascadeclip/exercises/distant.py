@@ -8,10 +8,9 @@ from pathlib import Path
 
 from cascadeclip.exercises import integrity, wire
 from cascadeclip.exercises.checking import Exercise, Late, Wrong
-from cascadeclip.exercises.patience import PERIODS
 
 IN_KERNEL = "__import__('cascadeclip.exercises.kernel', fromlist=['kernel'])"
-GRACE = 60  # seconds on top of those that the notebook's process gives to a call itself
+PATIENCE = 2  # times the seconds of a call, which the notebook's process limits itself: only a deaf one takes longer
 SHOWN = 10  # names in a remark
 
 
@@ -19,8 +18,8 @@ class Distant:
     """The answers that another process gives.
 
     Args:
-        ask: gives the text that an expression makes in that process within so many seconds; `ValueError` with the
-            reason if there is none.
+        ask: gives the text that an expression makes in that process within so many seconds of work or waiting;
+            `ValueError` with the reason if there is none.
 
     Attributes:
         remarks: on what the teacher should know.
@@ -44,7 +43,7 @@ class Distant:
 
     def _said(self, expression: str, exercise: Exercise) -> dict[str, object]:
         try:
-            found = json.loads(self.ask(expression, PERIODS * exercise.seconds + GRACE))
+            found = json.loads(self.ask(expression, PATIENCE * exercise.seconds))
         except (ValueError, RecursionError) as error:
             raise Wrong(f"this notebook's process gives no answer: {str(error)[:500]}") from error
         if not isinstance(found, dict):

@@ -28,7 +28,7 @@ from cascadeclip.exercises.patience import Patience
 
 OWN_CELL = 30  # seconds of work for a cell that a student may write into
 GIVEN_CELL = 60  # seconds of work for a cell of ours that may call a student's functions
-START = 300  # seconds for the notebook's process to import the package
+START = 60  # seconds of work for the notebook's process to import the package
 CHARACTERS = 100_000  # of output that are kept of a cell
 LOSSES = 3  # processes that a notebook may take with it; the cells after that are not run
 
@@ -173,10 +173,15 @@ class BoundedExecute(Execute):
 
     async def _reply(self, expression: str, seconds: float) -> dict[str, Any]:
         sent = self.kc.execute("", silent=True, store_history=False, user_expressions={"answer": expression})
-        message, deadline = await ensure_async(sent), time.monotonic() + seconds
+        message, patience = await ensure_async(sent), Patience(self.km.provisioner.pid, seconds)
+        period_ends = time.monotonic() + seconds
         overhearing = asyncio.ensure_future(self._overhear())
         try:
-            while time.monotonic() < deadline:
+            while True:
+                if time.monotonic() >= period_ends:
+                    if patience.is_over():
+                        break
+                    period_ends = time.monotonic() + seconds
                 try:
                     reply = await ensure_async(self.kc.shell_channel.get_msg(timeout=1))
                 except Empty:

@@ -28,9 +28,16 @@ class Patience:
         return worked >= ENOUGH * self.seconds or lately < IDLE * self.seconds or self.periods >= PERIODS
 
     def _worked(self) -> float:
-        """Seconds of the processor, with those of its children that have ended; 0 if there is no such process."""
+        """Seconds of the processor, with those of its children; 0 if there is no such process."""
         try:
-            times = psutil.Process(self.pid).cpu_times()
+            process = psutil.Process(self.pid)
+            return _seconds(process) + sum(_seconds(child) for child in process.children(recursive=True))
         except psutil.Error:
             return 0.0
-        return times.user + times.system + getattr(times, "children_user", 0) + getattr(times, "children_system", 0)
+
+
+def _seconds(process: psutil.Process) -> float:
+    """Of one process, and of its children that have ended."""
+    times = process.cpu_times()
+    ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+    return float(times.user + times.system + ended)

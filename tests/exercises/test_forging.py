@@ -91,8 +91,8 @@ sys.displayhook = lambda *arguments: None
 }
 IN_A_NEW_PROCESS = {
     "modules": """
-import json, pickle, sys, types
-json.loads = pickle.loads = lambda *arguments: {}
+import pickle, sys, types
+pickle.loads = lambda *arguments: ([], [])
 for name in [name for name in sys.modules if name.startswith("cascadeclip")]:
     sys.modules[name] = types.SimpleNamespace()
 """,
