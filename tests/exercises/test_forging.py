@@ -134,7 +134,7 @@ def test_the_teacher_is_told_of_it(forged):
 
 
 @pytest.mark.slow
-def test_files_beside_the_notebook_judge_nothing(tmp_path):
+def test_files_beside_the_notebook_judge_nothing(tmp_path, monkeypatch):
     room = tmp_path / "cascadeclip" / "exercises"
     room.mkdir(parents=True)
     for path in (room.parent / "__init__.py", room / "__init__.py"):
@@ -142,6 +142,8 @@ def test_files_beside_the_notebook_judge_nothing(tmp_path):
     (tmp_path / "sitecustomize.py").write_text("print(2.0)")
     said = base64.b64encode(b'{"answer": "2"}').decode()
     (room / "kernel.py").write_text(f"def find(*a):\n    return {said!r}\ncall = bound_output = find\n")
+    # the notebook's folder comes before installed packages, but after this variable, where a checkout may stand
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     told = grade_cells(ZERO, "aggregate", folder=tmp_path)[1]
     assert told.points == 0 and "this notebook's `cascadeclip` is not the one that judges it" in told.text
 
