@@ -5,16 +5,22 @@ random inputs, prints what holds and what is wrong, and returns the points. Copi
 matter to it.
 
 The assignments' checkers: `layers` with `similarity` (assignment 1), `pieces` with `decoding` (2), `budget` with
-`contest` (3), all on `checking`. `build` makes the assignments' notebooks, `grading` is what nbgrader runs.
+`contest` (3), all on `checking`. `build` makes the assignments' notebooks.
 
-The notebooks' checkers: `notebook_00`, `notebook_01`, `notebook_02`, `notebook_03`, `notebook_03b` and `notebook_06`, on
-`checking` as well; `notebooks` knows them all.
+The notebooks' checkers: `notebook_00`, `notebook_01`, `notebook_02`, `notebook_03`, `notebook_03b` and `notebook_06`,
+on `checking` as well; `notebooks` knows them all.
+
+`answering` asks a function in its own process, which is what happens at a student's. For points, `grading`, which
+nbgrader runs, judges out of the notebook's reach: it asks the notebook's process through `distant`, `kernel` answers
+there, `wire` carries the answers, `patience` limits time, and `integrity` says whether the package over there is what
+it was.
 """
 
 from collections.abc import Mapping
 
 from cascadeclip.exercises import budget, layers, pieces
-from cascadeclip.exercises.checking import Exercise, Wrong
+from cascadeclip.exercises.answering import Here
+from cascadeclip.exercises.checking import Exercise, Wrong, verdict
 from cascadeclip.exercises.notebooks import NOTEBOOK_EXERCISES, check
 
 ASSIGNMENTS: dict[str, tuple[Exercise, ...]] = {
@@ -38,13 +44,8 @@ def grade(name: str, namespace: Mapping[str, object], seed: int | None = None) -
     Raises:
         Wrong: not one part holds; the message tells a student why.
     """
-    exercise = EXERCISES[name]
-    wrongs = exercise.judge(namespace, seed)
-    earned = sum(part.points for part, wrong in zip(exercise.parts, wrongs, strict=True) if wrong is None)
-    if earned == 0:
-        first = next(wrong for wrong in wrongs if wrong is not None)
-        raise Wrong(str(first)) from first.__cause__
-    for part, wrong in zip(exercise.parts, wrongs, strict=True):
-        says = f"right ({part.points:g})" if wrong is None else f"0 of {part.points:g}: {wrong}"
-        print(f"{part.claim}: {says}")
-    return float(earned)
+    found = verdict(EXERCISES[name], Here(namespace), seed)
+    if found.wrong is not None:
+        raise found.wrong
+    print("\n".join(found.lines))
+    return found.points

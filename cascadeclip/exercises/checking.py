@@ -1,18 +1,9 @@
-"""How an answer is judged: a student's function is run on fresh inputs, and what is wrong is said in words."""
+"""How an answer is judged: it is asked about fresh inputs, and what is wrong is said in words."""
 
-import _thread
-import copy
-import inspect
-import io
 import secrets
-import signal
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import CodeType
-from typing import Any, cast
+from typing import Protocol, cast
 
 import numpy as np
 import torch
@@ -33,6 +24,16 @@ class Late(Wrong):
 
 Ask = Callable[..., object]  # calls the student's function; whatever goes wrong in there is a `Wrong`
 Test = Callable[[Ask, torch.Generator], None]  # asks, with random inputs; raises `Wrong`
+
+
+class Answers(Protocol):
+    """What a notebook answers, wherever it runs: in this process (`answering.Here`) or in another one."""
+
+    def find(self, exercise: "Exercise") -> object:
+        """The value of a `value` exercise; None for a function that is there. Raises `Wrong` if there is nothing."""
+
+    def call(self, exercise: "Exercise", arguments: tuple[object, ...]) -> object:
+        """What the function of that exercise returns. Raises `Wrong` for whatever goes wrong in there."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Exercise:
     Attributes:
         call: how the student's function is called, or the name of a value to give.
         parts: what is tested; their points add up to the exercise's.
-        withheld: names of the package that would answer it; the student's own code may not use them.
+        withheld: names of libraries that would answer it; the student's own code may not call them.
         seconds: that one call may take.
     """
 
@@ -79,158 +80,75 @@ class Exercise:
     def is_value(self) -> bool:
         return "(" not in self.call
 
-    def judge(self, namespace: Mapping[str, object], seed: int | None = None) -> list[Wrong | None]:
+    def judge(self, answers: Answers, seed: int | None = None) -> list[Wrong | None]:
         """What is wrong with each part, None for nothing.
 
         Args:
-            namespace: the notebook's `globals()`.
             seed: of the random inputs; new ones every time if None.
 
         Raises:
             Wrong: there is nothing to test.
         """
-        answer = self._answer_in(namespace)
+        value = answers.find(self)
+        tested = cast(Ask, value) if self.is_value else lambda *arguments: answers.call(self, arguments)
         seed = secrets.randbelow(2**31) if seed is None else seed
         found: list[Wrong | None] = []
         for part in self.parts:
             try:
-                tested = cast(Ask, answer) if self.is_value else self._ask(cast(Ask, answer))
                 part.test(tested, torch.Generator().manual_seed(seed))
                 found.append(None)
             except Late as late:  # the other parts would take as long
                 return found + [late] * (len(self.parts) - len(found))
             except Wrong as wrong:
                 found.append(wrong)
+            except Exception as error:  # an answer of a kind that no test thought of must not stop the grading
+                what = f"{type(error).__name__}: {error}"
+                found.append(Wrong(f"`{self.name}` gives something that the test cannot work with ({what})"))
         return found
 
-    def _answer_in(self, namespace: Mapping[str, object]) -> object:
-        if self.name not in namespace:
-            raise Wrong(
-                f"there is no `{self.name}` in this notebook. Was its cell deleted or its name changed, did it stop "
-                "with an error, or has it not been run yet?"
-            )
-        answer = namespace[self.name]
-        if self.is_value:
-            return copy.deepcopy(answer)
-        if not callable(answer):
-            raise Wrong(f"`{self.name}` is {_kind(answer)}; it must be a function, called as {self.call}")
-        own_work(answer, self.withheld)
-        return answer
 
-    def _ask(self, function: Ask) -> Ask:
-        def ask(*arguments: object) -> object:
-            given = copy.deepcopy(arguments)
-            with torch.no_grad(), quiet(), time_limit(self.seconds):
-                try:
-                    answer = function(*given)
-                except Wrong:
-                    raise
-                except NotImplementedError as error:
-                    raise Wrong(f"`{self.name}` is not answered yet: it still raises NotImplementedError") from error
-                except (Exception, SystemExit) as error:
-                    stopped = f"{type(error).__name__}: {error}"
-                    raise Wrong(f"your `{self.name}` stopped with {stopped}. It is called as {self.call}") from error
-            if not all(_same_tensors(one, other) for one, other in zip(arguments, given, strict=True)):
-                raise Wrong(
-                    f"your `{self.name}` changed what it was given, so whoever uses that next gets other numbers. "
-                    "Copy first (`clone()`), and avoid operations that write in place"
-                )
-            return answer
+@dataclass(frozen=True)
+class Verdict:
+    """Points, and what is said about them.
 
-        return ask
+    Attributes:
+        points: earned, of the exercise's.
+        lines: one for each part.
+        wrong: why not one part holds; None if some do.
+    """
+
+    points: float
+    lines: tuple[str, ...]
+    wrong: Wrong | None
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Nothing is printed, and no warning shown: nbgrader gives no points to a cell that writes to stderr."""
-    with redirect_stdout(_Nowhere()), redirect_stderr(_Nowhere()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-class _Nowhere(io.TextIOBase):
-    """Takes any amount of text and keeps none of it."""
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """A `Late` after that many seconds, in the main thread, which is where notebooks run their cells."""
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("answers are tested in the main thread: only there can an endless loop be stopped")
-    late = threading.Event()
-    # a program that was started in the background may ignore interrupts
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def stop() -> None:
-        late.set()
-        _thread.interrupt_main()
-
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
+def verdict(exercise: Exercise, answers: Answers, seed: int | None = None) -> Verdict:
+    """Judge one exercise; never raises a `Wrong`."""
     try:
-        yield
-    except KeyboardInterrupt:
-        if not late.is_set():
-            raise
-        raise Late(f"still running after {seconds:g} seconds: is there a loop that never ends?") from None
-    finally:
-        timer.cancel()
-        signal.signal(signal.SIGINT, before)
+        wrongs = exercise.judge(answers, seed)
+    except Wrong as nothing:
+        return Verdict(0.0, (), nothing)
+    lines, earned = [], 0.0
+    first: Wrong | None = None
+    for part, wrong in zip(exercise.parts, wrongs, strict=True):
+        if wrong is None:
+            earned += part.points
+            lines.append(f"{part.claim}: right ({part.points:g})")
+        else:
+            first = first or wrong
+            lines.append(f"{part.claim}: 0 of {part.points:g}: {wrong}")
+    return Verdict(float(earned), tuple(lines), None if earned else first)
 
 
-def own_work(function: Callable[..., object], withheld: frozenset[str]) -> None:
-    """A `Wrong` if the function is the package's own, or if it or a helper of it uses something that is withheld."""
-    pending, known = [inspect.unwrap(function)], set()
-    while pending:
-        one = pending.pop()
-        if _of_package(one):
-            raise Wrong(f"`{getattr(one, '__name__', one)}` is the package's own: write this one yourself")
-        code = getattr(one, "__code__", None)
-        if code is None or code in known:
-            continue
-        known.add(code)
-        inner = {name: cell.cell_contents for name, cell in zip(code.co_freevars, one.__closure__ or (), strict=True)}
-        for name in _names(code):
-            value = inner.get(name, one.__globals__.get(name))
-            used = {name, getattr(value, "__name__", name)} & withheld
-            if used and getattr(value, "__module__", None) != one.__module__:
-                raise Wrong(f"your function uses `{name}`, which does this exercise's work: write it yourself")
-            if inspect.isfunction(value) and not _of_package(value):
-                pending.append(inspect.unwrap(value))
-
-
-def _names(code: CodeType) -> set[str]:
-    """Every name that a function, or a function inside it, looks up."""
-    return {*code.co_names, *code.co_freevars}.union(
-        *(_names(part) for part in code.co_consts if isinstance(part, CodeType))
-    )
-
-
-def _of_package(value: object) -> bool:
-    return str(getattr(value, "__module__", None)).startswith("cascadeclip.") and callable(value)
-
-
-def _same_tensors(one: Any, other: Any) -> bool:
-    """Whether all tensors are the same, in nested lists, too."""
-    if isinstance(one, Tensor):
-        return one.shape == other.shape and torch.equal(one, other)
-    if isinstance(one, list | tuple):
-        return len(one) == len(other) and all(map(_same_tensors, one, other))
-    return True
-
-
-def _kind(value: object) -> str:
+def kind(value: object) -> str:
+    """What an answer is, for messages about one of the wrong kind."""
     return "None: is a `return` missing?" if value is None else f"of type {type(value).__name__}"
 
 
 def numbers(answer: object, what: str) -> Tensor:
     """The answer as a float64 or bool tensor; a `Wrong` if it holds no numbers."""
     if not isinstance(answer, Tensor | np.ndarray | np.generic | int | float | list | tuple):
-        raise Wrong(f"{what} is {_kind(answer)}")
+        raise Wrong(f"{what} is {kind(answer)}")
     try:
         found = torch.as_tensor(answer).detach().cpu()
     except (TypeError, ValueError, RuntimeError) as error:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import methodcaller
 from typing import Any, cast
 
 import torch
@@ -22,7 +23,8 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation.bands import argmax_at
 from cascadeclip.evaluation.run import score, summarise
 from cascadeclip.evaluation.scores import ConfusionMatrix
-from cascadeclip.exercises.checking import Wrong, quiet
+from cascadeclip.exercises.answering import quiet
+from cascadeclip.exercises.checking import Wrong
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import MINI, Preset
 from cascadeclip.processes import device, own_draws
@@ -162,9 +164,9 @@ def _between(name: str, value: object, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Wrong(f"`{name}` is {value!r}; it must be a number from {low:g} to {high:g}")
     if not low <= value <= high:
-        raise Wrong(f"`{name}` is {value:g}; it must lie between {low:g} and {high:g}")
+        raise Wrong(f"`{name}` is {value!r:.20}; it must lie between {low:g} and {high:g}")
     if name not in ("learning_rate", "focal_weight", "dice_weight", OFFSET) and not isinstance(value, int):
-        raise Wrong(f"`{name}` is {value:g}; it must be a whole number")
+        raise Wrong(f"`{name}` is {value!r:.20}; it must be a whole number")
 
 
 def compete(choices: object, seed: int = 0, split: str = "val") -> dict[str, float]:
@@ -183,7 +185,8 @@ def compete(choices: object, seed: int = 0, split: str = "val") -> dict[str, flo
     """
     checked(choices)
     given = cast(Mapping[str, object], choices)  # `checked` saw that it is one
-    return dict(_competed(json.dumps(dict(given), sort_keys=True), seed, split))
+    as_text = json.dumps(dict(given), sort_keys=True, default=methodcaller("item"))  # NumPy's numbers have an `item`
+    return dict(_competed(as_text, seed, split))
 
 
 @lru_cache(maxsize=16)

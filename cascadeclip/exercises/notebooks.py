@@ -4,12 +4,10 @@ An exercise's name is its notebook's number and its own. `notebook_01` holds the
 """
 
 import difflib
-import functools
-from collections.abc import Callable
-from typing import cast
 
 from cascadeclip.errors import InputError
 from cascadeclip.exercises import notebook_00, notebook_01, notebook_02, notebook_03, notebook_03b, notebook_06
+from cascadeclip.exercises.answering import Here
 from cascadeclip.exercises.checking import Exercise, Wrong
 
 NOTEBOOK_EXERCISES: dict[str, Exercise] = {
@@ -44,7 +42,7 @@ def check(name: str, answer: object, seed: int | None = None) -> None:
     try:
         if answer is ...:
             raise Unanswered
-        wrongs = exercise.judge({exercise.name: _with_gaps_told(answer)}, seed)
+        wrongs = exercise.judge(_WithGapsTold({exercise.name: answer}), seed)
     except Wrong as nothing:
         wrongs = [nothing] * len(exercise.parts)
     if any(isinstance(wrong, Unanswered) for wrong in wrongs):
@@ -62,19 +60,16 @@ def _exercise(name: str) -> Exercise:
     return NOTEBOOK_EXERCISES[name]
 
 
-def _with_gaps_told(answer: object) -> object:
-    """The answer; if it is a function, it raises `Unanswered` where its `return ...` or its gap is still there."""
-    if not callable(answer):
-        return answer
+class _WithGapsTold(Here):
+    """Answers; a function that returns `...`, or raises NotImplementedError, is `Unanswered`."""
 
-    @functools.wraps(cast(Callable[..., object], answer))
-    def asked(*arguments: object) -> object:
+    def call(self, exercise: Exercise, arguments: tuple[object, ...]) -> object:
         try:
-            found = answer(*arguments)
-        except NotImplementedError as gap:
-            raise Unanswered from gap
+            found = super().call(exercise, arguments)
+        except Wrong as wrong:
+            if isinstance(wrong.__cause__, NotImplementedError):
+                raise Unanswered from wrong
+            raise
         if found is ...:
             raise Unanswered
         return found
-
-    return asked

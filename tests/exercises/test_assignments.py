@@ -1,6 +1,7 @@
 """The assignments as a teacher uses them: made from one source, handed out, collected and graded by nbgrader."""
 
 import csv
+import json
 import re
 import shutil
 import sys
@@ -14,12 +15,14 @@ from nbgrader.api import Gradebook
 
 from cascadeclip.exercises import ASSIGNMENTS, EXERCISES
 from cascadeclip.exercises.build import build, with_own_programs
-from cascadeclip.exercises.grading import GIVEN_CELL, OWN_CELL, TEST_CELL, cell_timeout
+from cascadeclip.exercises.grading import GIVEN_CELL, OWN_CELL, cell_timeout, exercise_of
+from tests.support.grading import shown
 from tests.support.submissions import A1, A2, A3, SUBMISSIONS, cells_of, write_submissions
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks" / "assignments"
 TABLE = list(csv.DictReader((ROOT / "tests" / "fixtures" / "grades.csv").open()))
+NBGRADER = ROOT / "tests" / "support" / "nbgrader_commands.py"
 LANES = {"long": (A2,), "short": (A1, A3)}  # each has a gradebook of its own, so that two can be filled at once
 
 each = pytest.mark.parametrize("name", ASSIGNMENTS)
@@ -87,7 +90,7 @@ def test_own_cells_get_little_time_and_ours_enough():
     cells = cells_of(notebook("release", A3))
     assert cell_timeout(cells["my_settings"]) == OWN_CELL
     assert cell_timeout(cells["given_1"]) == GIVEN_CELL
-    assert cell_timeout(cells["test_my_settings"]) == TEST_CELL
+    assert exercise_of(cells["test_my_settings"]) is EXERCISES["my_settings"]  # judged, not run
     assert cell_timeout(nbformat.v4.new_code_cell("while True: pass")) == OWN_CELL
 
 
@@ -108,24 +111,23 @@ def courses(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("courses")
     env = {**with_own_programs(), "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
 
-    def nbgrader(course, *words):
-        return run(sys.executable, "-m", "nbgrader", *words, cwd=course, **env)
+    def nbgrader(course, *commands):
+        return run(sys.executable, NBGRADER, *map(json.dumps, commands), cwd=course, **env)
 
     def teach(lane):
         course = folder / lane
         shutil.copytree(FOLDER, course)
         write_submissions(course, folder / f"{lane} handed in")
+        commands = []
         for name in LANES[lane]:
-            nbgrader(course, "generate_assignment", name, "--force")
             archive = course / "downloaded" / name / "archive"
             archive.mkdir(parents=True)
             with zipfile.ZipFile(archive / "handed_in.zip", "w") as packed:
                 for path in sorted((folder / f"{lane} handed in" / name).rglob("*.ipynb")):
                     packed.write(path, path.relative_to(folder / f"{lane} handed in" / name))
-            nbgrader(course, "zip_collect", name)
-            nbgrader(course, "autograde", name)
-        nbgrader(course, "generate_feedback", LANES[lane][0], "--student", "partly_right")
-        nbgrader(course, "export")
+            commands += [["generate_assignment", name, "--force"], ["zip_collect", name], ["autograde", name]]
+        feedback = ["generate_feedback", LANES[lane][0], "--student", "partly_right"]
+        nbgrader(course, *commands, feedback, ["export"])
         return course
 
     with ThreadPoolExecutor(len(LANES)) as pool:
@@ -140,11 +142,7 @@ def course_of(courses, name):
 def graded(courses, name, submission):
     """The test cells of a graded submission, by exercise, and what they show as text."""
     path = course_of(courses, name) / "autograded" / submission / name / f"{name}.ipynb"
-    shown = {}
-    for test, cell in cells_of(nbformat.read(path, as_version=4)).items():
-        texts = [str(out.get("text", "")) + "\n".join(out.get("traceback", [])) for out in cell.get("outputs", [])]
-        shown[test] = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(texts))
-    return shown, path
+    return {test: shown(cell) for test, cell in cells_of(nbformat.read(path, as_version=4)).items()}, path
 
 
 @pytest.mark.slow
@@ -185,8 +183,8 @@ def test_students_read_what_is_wrong(submission, exercise, message, courses):
 
 @pytest.mark.slow
 def test_floods_are_cut(courses):
-    shown, path = graded(courses, A2, "huge_output")
-    assert "output cut" in shown["nga_weights"] or "Output truncated" in shown["nga_weights"]
+    cells, path = graded(courses, A2, "huge_output")
+    assert "output cut" in cells["nga_weights"] or "Output truncated" in cells["nga_weights"]
     assert path.stat().st_size < 1_000_000
 
 

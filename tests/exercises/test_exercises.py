@@ -9,6 +9,7 @@ import warnings
 from pathlib import Path
 
 import jupytext
+import numpy as np
 import pytest
 import torch
 
@@ -18,6 +19,7 @@ import tests.support.answers_scores  # noqa: F401
 from cascadeclip.analysis.lenses import block_tokens, raw_lens
 from cascadeclip.data.transforms import normalise
 from cascadeclip.exercises import ASSIGNMENTS, EXERCISES, Wrong, contest, grade
+from cascadeclip.exercises.answering import Here
 from cascadeclip.exercises.checking import Exercise, Part, expect
 from tests.support.answers import RIGHT, WRONG
 
@@ -29,7 +31,7 @@ exercises = pytest.mark.parametrize("exercise", FUNCTIONS, ids=lambda exercise: 
 
 
 def judged(name, answer, seed):
-    return EXERCISES[name].judge({name: answer}, seed)
+    return EXERCISES[name].judge(Here({name: answer}), seed)
 
 
 def solutions(assignment):
@@ -99,14 +101,14 @@ def test_no_part_is_passed_by_a_constant(exercise, solved):
 
         for seed in range(3):  # a constant may also come from another run
             lone = Exercise(exercise.call, (part,))
-            found = lone.judge({exercise.name: constant}, seed)
+            found = lone.judge(Here({exercise.name: constant}), seed)
         assert found != [None], part.claim
 
 
 @pytest.mark.parametrize("constant", [0, 1, 0.5, None, [], "0.5", torch.zeros(3), torch.ones(2, 2), float("nan"), 1j])
 @exercises
 def test_values_of_any_kind_fail_with_words(exercise, constant):
-    for wrong in exercise.judge({exercise.name: lambda *arguments: constant}, 4):
+    for wrong in exercise.judge(Here({exercise.name: lambda *arguments: constant}), 4):
         assert isinstance(wrong, Wrong) and len(str(wrong)) > 15
 
 
@@ -119,7 +121,7 @@ def test_new_inputs_every_time_and_the_same_ones_for_a_seed(exercise):
             inputs.append(str(arguments))
             raise NotImplementedError
 
-        exercise.judge({exercise.name: peek}, seed)
+        exercise.judge(Here({exercise.name: peek}), seed)
         return inputs
 
     first = seen_by_a_student(None)
@@ -189,7 +191,7 @@ def test_endless_loops_are_ended(interrupts):
 
     part, calls = Part("ends", 1, lambda ask, random: calls.append(1) or expect(ask(), 1.0)), []
     exercise = Exercise("endless()", (part, part, part), seconds=0.3)
-    found = exercise.judge({"endless": endless}, 1)
+    found = exercise.judge(Here({"endless": endless}), 1)
     assert ["still running after 0.3 seconds" in str(wrong) for wrong in found] == [True] * 3
     assert calls == [1], "the other parts would take as long and need not be tried"
     assert signal.getsignal(signal.SIGINT) == interrupts
@@ -201,7 +203,7 @@ def test_an_interrupt_by_a_person_is_not_taken_for_an_endless_loop():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        EXERCISES["nga_weights"].judge({"nga_weights": interrupted}, 1)
+        EXERCISES["nga_weights"].judge(Here({"nga_weights": interrupted}), 1)
 
 
 def test_what_answers_print_and_warn_is_swallowed(solved, capfd):
@@ -274,6 +276,15 @@ def test_settings_against_the_rules_are_refused(settings, message, monkeypatch):
         assert message in str(wrong)
     with pytest.raises(Wrong, match=re.escape(message)):
         contest.compete(settings)
+
+
+def test_numbers_of_any_kind_are_settings_and_huge_ones_are_refused(monkeypatch):
+    asked = []
+    monkeypatch.setattr(contest, "_competed", lambda choices, *more: asked.append(json.loads(choices)) or ())
+    contest.compete({**SETTINGS, "decoder_heads": np.int64(4), "sigma": np.float64(2)})
+    assert asked == [{**SETTINGS, "decoder_heads": 4, "sigma": 2.0}]
+    with pytest.raises(Wrong, match="must lie between"):
+        contest.compete({**SETTINGS, "steps": 10**400})
 
 
 def test_points_of_settings_come_from_a_comparison_on_new_scenes(monkeypatch):

@@ -287,7 +287,8 @@ def test_every_row_of_every_comparison_trains_and_is_scored(tmp_path):
         report = read_report(tmp_path / f"{name}.json")
         assert [row["name"] for row in report["rows"]] == [variant.name for variant in comparison.variants]
         assert all(0 <= row["runs"]["hIoU"][0] < 1 for row in report["rows"])
-    assert len(plot_differences([read_report(tmp_path / f"{name}.json") for name in COMPARISONS]).axes) == len(COMPARISONS)
+    reports = [read_report(tmp_path / f"{name}.json") for name in COMPARISONS]
+    assert len(plot_differences(reports).axes) == len(COMPARISONS)
 
 
 def test_runs_done_ahead_by_several_processes_are_the_same(tmp_path, monkeypatch):

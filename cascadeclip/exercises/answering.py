@@ -1,0 +1,216 @@
+"""Asking a student's function in the process it lives in: quietly, for a limited time, and seeing what it calls."""
+
+import copy
+import inspect
+import io
+import signal
+import sys
+import sysconfig
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from pathlib import Path
+from types import FrameType
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from cascadeclip.exercises.checking import Ask, Exercise, Late, Wrong, kind
+
+PACKAGE = __name__.partition(".")[0]
+ROOM = __package__
+# Code from here is a library's, all other code is the student's own.
+LIBRARIES = (
+    str(Path(__file__).resolve().parents[1]),
+    *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
+)
+
+
+class Here:
+    """The answers of a notebook that runs in this process.
+
+    Args:
+        namespace: the notebook's `globals()`.
+    """
+
+    def __init__(self, namespace: Mapping[str, object]) -> None:
+        self.namespace = namespace
+
+    def find(self, exercise: Exercise) -> object:
+        if exercise.name not in self.namespace:
+            raise Wrong(
+                f"there is no `{exercise.name}` in this notebook. Was its cell deleted or its name changed, did it "
+                "stop with an error, or has it not been run yet?"
+            )
+        answer = self.namespace[exercise.name]
+        if exercise.is_value:
+            return copy.deepcopy(answer)
+        if not callable(answer):
+            raise Wrong(f"`{exercise.name}` is {kind(answer)}; it must be a function, called as {exercise.call}")
+        if str(getattr(inspect.unwrap(answer), "__module__", None)).startswith(f"{PACKAGE}."):
+            raise Wrong(f"`{getattr(answer, '__name__', answer)}` is the package's own: write this one yourself")
+        return None
+
+    def call(self, exercise: Exercise, arguments: tuple[object, ...]) -> object:
+        with time_limit(exercise.seconds):
+            return self.call_unlimited(exercise, arguments)
+
+    def call_unlimited(self, exercise: Exercise, arguments: tuple[object, ...]) -> object:
+        """`call` without a limit on time."""
+        name, function = exercise.name, cast(Ask, self.namespace[exercise.name])
+        given = copy.deepcopy(arguments)
+        with torch.no_grad(), quiet():
+            try:
+                answer = watched(function, given, exercise)
+            except Wrong:
+                raise
+            except NotImplementedError as error:
+                raise Wrong(f"`{name}` is not answered yet: it still raises NotImplementedError") from error
+            except (Exception, SystemExit) as error:
+                stopped = f"{type(error).__name__}: {error}"
+                raise Wrong(f"your `{name}` stopped with {stopped}. It is called as {exercise.call}") from error
+        if not all(_same_tensors(one, other) for one, other in zip(arguments, given, strict=True)):
+            raise Wrong(
+                f"your `{name}` changed what it was given, so whoever uses that next gets other numbers. "
+                "Copy first (`clone()`), and avoid operations that write in place"
+            )
+        return answer
+
+
+def _same_tensors(one: Any, other: Any) -> bool:
+    """Whether all tensors are the same, in nested lists, too."""
+    if isinstance(one, Tensor):
+        return one.shape == other.shape and torch.equal(one, other)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same_tensors, one, other))
+    return True
+
+
+# --- whose work it is ------------------------------------------------------------------------------------------------
+
+
+def watched(function: Ask, arguments: tuple[object, ...], exercise: Exercise) -> object:
+    """What the function returns; a `Wrong` if it lets a library do what the exercise asks for.
+
+    It is the calls that are seen, not the names in the student's code: an alias, a partial, a default argument, an
+    attribute or a method all end in the same call. Catching the `Wrong` inside the function does not help.
+    """
+    watch = _Watch(exercise)
+    before, before_in_threads = sys.getprofile(), threading.getprofile()
+    try:
+        with _TorchWatch(watch):
+            threading.setprofile(watch)
+            sys.setprofile(watch)
+            try:
+                return function(*arguments)
+            finally:
+                sys.setprofile(before)
+                threading.setprofile(before_in_threads)
+    finally:
+        if watch.caught is not None:
+            raise watch.caught
+
+
+class _Watch:
+    """A profile function: sees every Python function that is called."""
+
+    def __init__(self, exercise: Exercise) -> None:
+        self.exercise = exercise
+        self.caught: Wrong | None = None
+        self._first = True
+
+    def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        if event != "call" or not frame.f_code.co_filename.startswith(LIBRARIES):
+            self._first = self._first and event != "call"
+            return
+        module, names = str(frame.f_globals.get("__name__")), frame.f_code.co_qualname.split(".")
+        if module.startswith(f"{PACKAGE}.") and module != __name__:
+            if self._first:
+                self.stop(f"`{names[-1]}` is the package's own: write this one yourself")
+            if module.startswith(f"{ROOM}."):
+                self.stop(f"your `{self.exercise.name}` calls `{names[-1]}` of the tests: write it yourself")
+        self._first = False
+        self.look(names)
+
+    def look(self, names: list[str]) -> None:
+        """Stops the student's function if one of these names is withheld."""
+        for name in self.exercise.withheld.intersection(names):
+            self.stop(f"your function uses `{name}`, which does this exercise's work: write it yourself")
+
+    def stop(self, message: str) -> None:
+        self.caught = Wrong(message)
+        raise self.caught
+
+
+class _TorchWatch(TorchFunctionMode):
+    """Shows the watch those functions of PyTorch that are no Python functions."""
+
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.watch.look([getattr(func, "__name__", "")])
+        return func(*args, **(kwargs or {}))
+
+
+# --- silence and time ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Nothing is printed, and no warning shown."""
+    with redirect_stdout(Nowhere()), redirect_stderr(Nowhere()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class Nowhere(io.TextIOBase):
+    """Takes any amount of text and keeps none of it."""
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """A `Late` after that many seconds, in the main thread, which is where notebooks run their cells."""
+    if threading.current_thread() is not threading.main_thread():
+        raise RuntimeError("answers are tested in the main thread: only there can an endless loop be stopped")
+    late = threading.Event()
+    # a program that was started in the background may ignore interrupts
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def stop() -> None:
+        late.set()
+        _interrupt_main()
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not late.is_set():
+            raise
+        raise Late(too_late(seconds)) from None
+    finally:
+        timer.cancel()
+        signal.signal(signal.SIGINT, before)
+
+
+def _interrupt_main() -> None:
+    """A real signal where the system has one for a thread: it wakes `sleep` and `queue.get`, too."""
+    kill: Callable[[int | None, int], None] | None = getattr(signal, "pthread_kill", None)
+    if kill is None:
+        signal.raise_signal(signal.SIGINT)
+    else:
+        kill(threading.main_thread().ident, signal.SIGINT)
+
+
+def too_late(seconds: float) -> str:
+    """What a student is told about an answer that did not come in time."""
+    return f"still running after {seconds:g} seconds: is there a loop that never ends, or does it wait for something?"
