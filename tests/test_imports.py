@@ -128,7 +128,7 @@ def test_what_is_heavy_is_seen_by_the_test():
         *(f"import cascadeclip.{room}" for room in ("model", "data", "evaluation", "explorers", "experiments", "cli")),
         command("--help"),
         command("--version"),
-        *(command(name, "--help") for name in ("demo", "train", "evaluate", "experiments", "bench", "segment")),
+        *(command(name, "--help") for name in ("demo", "train", "evaluate", "experiments", "bench", "segment", "info")),
         command("train", "--stepz", "3"),
         command("trian"),
         command("train", "--steps", "many"),

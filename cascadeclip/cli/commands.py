@@ -1,4 +1,4 @@
-"""Command line: `cascadeclip demo | train | evaluate | experiments | bench | segment | data`."""
+"""Command line: `cascadeclip demo | train | evaluate | experiments | bench | segment | info | data`."""
 
 import json
 import logging
@@ -316,6 +316,15 @@ def segment(
             print(f"{name:16}{100 * share:6.1f} % of the pixels{note}")
     save_figure(figure, out)
     print(f"wrote {out}")
+
+
+@app.command()
+def info() -> None:
+    """Say which versions, devices, number formats and folders there are: what a bug report needs."""
+    from cascadeclip.cli.info import info
+
+    for name, value in info():
+        print(f"{name:21}{value}")
 
 
 def _process() -> "PartialState":
