@@ -10,8 +10,8 @@ from cascadeclip._version import __version__
 
 PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "accelerate", "numpy", "scipy", "scikit-learn", "pillow", "matplotlib",
-    "safetensors", "huggingface_hub", "typer", "jupyterlab", "ipywidgets", "anywidget", "nbgrader", "pycocotools", "onnx",
-    "onnxruntime", "tensorboard",
+    "safetensors", "huggingface_hub", "typer", "jupyterlab", "ipywidgets", "anywidget", "nbgrader", "pycocotools",
+    "onnx", "onnxruntime", "tensorboard",
 )  # fmt: skip
 
 
