@@ -1,5 +1,6 @@
 """Command line: `cascadeclip demo | train | evaluate | experiments | bench | segment | info | data`."""
 
+import io
 import json
 import logging
 import shlex
@@ -337,6 +338,8 @@ def _process() -> "PartialState":
 def main() -> None:
     """Entry point: bad input ends in one clear line and exit status 1."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console that lacks a letter, as cp1252 does many, gets its number
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except (InputError, OSError, MemoryError, RuntimeError) as error:
