@@ -26,9 +26,11 @@ def write(docs: Path) -> None:
     made |= {
         f"notebooks/assignments/{p.name}": p.read_bytes() for p in ROOT.glob("notebooks/assignments/release/*/*.ipynb")
     }
-    made |= {f"notebooks/results/{path.name}": path.read_bytes() for path in ROOT.glob("notebooks/results/*.png")}
-    made |= {f"notebooks/figures/{path.name}": path.read_bytes() for path in ROOT.glob("notebooks/figures/*.png")}
-    texts = {"notebooks/results/README.md": _tables(), "reference/commands.md": _commands()} | _api()
+    figures = ROOT.glob("notebooks/**/*.png")
+    made |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in figures}
+    tables = (ROOT / "notebooks" / "results").rglob("README.md")
+    texts = {path.relative_to(ROOT).as_posix(): _with_figures(path) for path in tables}
+    texts |= {"reference/commands.md": _commands()} | _api()
     made |= {name: text.encode() for name, text in texts.items()}
     for folder in ("notebooks", "reference"):
         for path in sorted((docs / folder).rglob("*")):
@@ -44,14 +46,16 @@ def write(docs: Path) -> None:
 # --- results ----------------------------------------------------------------------------------------------------------
 
 
-def _tables() -> str:
-    """The index of the result tables, each with its figure below."""
-    parts = (ROOT / "notebooks" / "results" / "README.md").read_text(encoding="utf-8").split("\n## ")
+def _with_figures(path: Path) -> str:
+    """The index of a folder of result tables, each with its figures below."""
+    parts = path.read_text(encoding="utf-8").split("\n## ")
     for number, part in enumerate(parts[1:], start=1):
         name = part.splitlines()[0]
-        if (ROOT / "notebooks" / "results" / f"{name}.png").exists():
-            parts[number] = f"{part.rstrip()}\n\n![{name}: the same as a figure]({name}.png)\n"
-    return "\n## ".join(parts)
+        figures = sorted(figure.name for figure in path.parent.glob(f"{name}*.png"))
+        drawn = [f"![{name}]({figure})" for figure in figures if figure in (f"{name}.png", f"{name}-curves.png")]
+        parts[number] = "\n\n".join([part.rstrip(), *drawn]) + "\n"
+    text = "\n## ".join(parts)
+    return text if path.parent.name == "results" else text.replace("# Comparisons", "# Comparisons, full trainings", 1)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
