@@ -73,7 +73,7 @@ def test_every_public_name_has_one_entry_and_a_docstring(tools):
     assert handed_on - modules - {"__version__", "dense"} <= {name for _, name in names}
     for room, name in names:
         value = getattr(importlib.import_module(room), name)
-        if callable(value):
+        if getattr(value, "__module__", "").startswith("cascadeclip") and callable(value):
             assert value.__doc__, f"{room}.{name}"
 
 
