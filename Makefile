@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: help demo test test-quick gpu-check lab notebooks lint clean
+.PHONY: help demo test test-quick gpu-check lab notebooks docs constraints lint clean
 
 help:
 	@echo "make demo       begin a training, compare those that finished it (minutes on two CPU cores)"
@@ -13,6 +13,8 @@ help:
 	@echo "make test-quick without the notebooks and other long ones"
 	@echo "make lab        JupyterLab on the notebooks"
 	@echo "make notebooks  run every notebook anew from its text source"
+	@echo "make docs       the documentation, into docs/_build/html"
+	@echo "make constraints  write the lowest and newest allowed versions anew, with uv"
 	@echo "make gpu-check  on a machine with a GPU: what only one can tell, in nine minutes"
 	@echo "make lint       check style and types"
 	@echo "make clean      remove .venv and what tools left"
@@ -42,13 +44,24 @@ notebooks: $(READY)
 		--ClearMetadataPreprocessor.preserve_cell_metadata_mask="{'tags', 'cellView', ('jupyter', 'source_hidden')}" \
 		notebooks/*.ipynb
 
+# Warnings are errors, and so is a link that leads nowhere.
+docs: $(READY)
+	$(BIN)/sphinx-build -q -n -W --keep-going -b html docs docs/_build/html $(ARGS)
+
+# The lowest are for Python 3.11: newer ones have no wheels of some of them.
+constraints: $(READY)
+	uv pip compile -q pyproject.toml --all-extras --universal --no-header --no-annotate --no-emit-index-url \
+		--python-version 3.11 --resolution lowest-direct -o .ci/lowest.txt
+	uv pip compile -q pyproject.toml --all-extras --universal --no-header --no-annotate --no-emit-index-url \
+		--python-version 3.11 --upgrade -o .ci/newest.txt
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf .venv build dist *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv build dist docs/_build docs/notebooks docs/reference *.egg-info .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # One pip call for everything, so that torch, torchvision and open_clip_torch are chosen to fit each other.
 $(READY): pyproject.toml

@@ -3,10 +3,12 @@ format to compute in there, and its random numbers."""
 
 import logging
 import os
+import platform
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from accelerate import PartialState
@@ -174,3 +176,11 @@ def physical_memory() -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, ValueError, OSError):  # Windows
         return sys.maxsize
+
+
+def processor() -> str:
+    """Name of the CPU and how many cores it has, for reports."""
+    info = Path("/proc/cpuinfo")  # Linux alone has it
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
+    return f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"

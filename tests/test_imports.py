@@ -1,9 +1,11 @@
 """Imports run one way through the package's rooms, and what is heavy is imported when it is used."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -128,7 +130,7 @@ def test_what_is_heavy_is_seen_by_the_test():
         *(f"import cascadeclip.{room}" for room in ("model", "data", "evaluation", "explorers", "experiments", "cli")),
         command("--help"),
         command("--version"),
-        *(command(name, "--help") for name in ("demo", "train", "evaluate", "experiments", "bench", "segment")),
+        *(command(name, "--help") for name in ("demo", "train", "evaluate", "experiments", "bench", "segment", "info")),
         command("train", "--stepz", "3"),
         command("trian"),
         command("train", "--steps", "many"),
@@ -144,6 +146,16 @@ def test_rooms_hand_on_every_name_they_list():
         module = __import__(name, fromlist=["*"])
         for public in getattr(module, "__all__", ()):
             assert public in dir(module) and getattr(module, public) is not None, (name, public)
+
+
+def test_no_public_name_is_also_a_files():
+    """As soon as such a file is imported, Python puts the module in the place of what the room hands on."""
+    for room in sorted(PACKAGE.rglob("__init__.py")):
+        module = importlib.import_module(".".join(room.parent.relative_to(PACKAGE.parent).parts))
+        handed_on = [
+            name for name in getattr(module, "__all__", ()) if not isinstance(getattr(module, name), ModuleType)
+        ]
+        assert not [name for name in handed_on if (room.parent / f"{name}.py").exists()], room
 
 
 def test_an_unknown_name_is_an_attribute_error_that_says_where():

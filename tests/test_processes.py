@@ -9,7 +9,7 @@ from torch._inductor.exc import CppCompileError
 
 import cascadeclip
 from cascadeclip import processes
-from cascadeclip.data.stream import Endless
+from cascadeclip.data.streams import Endless
 from cascadeclip.errors import InputError
 from cascadeclip.presets import get_preset
 from cascadeclip.processes import has_bf16, number_format, own_draws, readers, told_of_compiler

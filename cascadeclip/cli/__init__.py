@@ -1,5 +1,6 @@
 """The command `cascadeclip`: its commands (`commands`, `data`), what their options are called and mean (`options`),
-what `evaluate` and `segment` do (`scoring`, `segmenting`), and how a command ends that cannot finish (`ending`).
+what `evaluate`, `segment` and `info` do (`scoring`, `segmenting`, `info`), and how a command ends that cannot finish
+(`ending`).
 
 It may import everything, but only inside the command that needs it: help and a mistyped option answer at once.
 """

@@ -1,5 +1,6 @@
-"""Command line: `cascadeclip demo | train | evaluate | experiments | bench | segment | data`."""
+"""Command line: `cascadeclip demo | train | evaluate | experiments | bench | segment | info | data`."""
 
+import io
 import json
 import logging
 import shlex
@@ -318,6 +319,15 @@ def segment(
     print(f"wrote {out}")
 
 
+@app.command()
+def info() -> None:
+    """Say which versions, devices, number formats and folders there are: what a bug report needs."""
+    from cascadeclip.cli.info import info
+
+    for name, value in info():
+        print(f"{name:21}{value}")
+
+
 def _process() -> "PartialState":
     """This process among those that were started; imported late, as everything heavy here is."""
     from cascadeclip.processes import this_process
@@ -328,6 +338,8 @@ def _process() -> "PartialState":
 def main() -> None:
     """Entry point: bad input ends in one clear line and exit status 1."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a console that lacks a letter, as cp1252 does many, gets its number
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except (InputError, OSError, MemoryError, RuntimeError) as error:

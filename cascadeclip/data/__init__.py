@@ -1,7 +1,7 @@
 """Pictures and their labels: the drawn world EmojiScenes (`emojiscenes`, `textures`), the benchmarks and their class
 words (`benchmarks`, `classes`), folders of pictures and masks (`folders`, `images`, `labels`), anybody's own data
 (`own`, `coco`), which is described (`look`) and checked (`check`) before use, what is done to a picture before a model
-reads it (`transforms`, `distortion`), and the order that training reads pictures in (`stream`). Words, file names and
+reads it (`transforms`, `distortion`), and the order that training reads pictures in (`streams`). Words, file names and
 data sets are checked and told apart by `words`, `names` and `identity`. `prepare` lays the benchmarks' folders out.
 
 It imports no other room.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cascadeclip.data.images import read_image
     from cascadeclip.data.labels import IGNORE, LabelMap, ignored_label
     from cascadeclip.data.own import OwnData
-    from cascadeclip.data.stream import Endless, Shares, stream
+    from cascadeclip.data.streams import Endless, Shares, stream
     from cascadeclip.data.transforms import Augment, ToWorkingSize, normalise, to_tensor, working_size
     from cascadeclip.data.words import check_names, check_templates
 else:

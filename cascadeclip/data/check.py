@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cascadeclip.data.folders import FolderDataset, Found
-from cascadeclip.data.prepare.verify import in_parallel
+from cascadeclip.data.prepare.verifying import in_parallel
 from cascadeclip.errors import InputError
 
 SHOWN = 5  # files named per kind of problem

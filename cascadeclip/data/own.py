@@ -193,7 +193,11 @@ def read_pairs(listing: Path, images: Path, masks: Path) -> Found:
 def _csv_rows(text: str) -> list[tuple[int, list[str]]]:
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
-    rows = [(n, row) for n, row in enumerate(csv.reader(io.StringIO(text), delimiter=separator), start=1) if any(row)]
+    rows = [
+        (n, row)
+        for n, row in enumerate(csv.reader(io.StringIO(text, newline=None), delimiter=separator), start=1)
+        if any(row)
+    ]
     has_titles = rows and rows[0][1][0].strip().lower() in PICTURE_KEYS
     return rows[1:] if has_titles else rows
 

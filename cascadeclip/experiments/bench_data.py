@@ -19,7 +19,7 @@ from torch.utils.data import Dataset
 from cascadeclip.data.distortion import distort
 from cascadeclip.data.folders import FolderDataset
 from cascadeclip.data.labels import LabelMap
-from cascadeclip.data.stream import Endless, Shares, stream
+from cascadeclip.data.streams import Endless, Shares, stream
 from cascadeclip.data.transforms import Augment, normalise
 from cascadeclip.experiments.bench import Case, sized_preset, training_step
 from cascadeclip.model.cascade import CascadeCLIP

@@ -1,6 +1,5 @@
 """What a comparison writes: a table as JSON and Markdown, a figure of it, and the learning curves."""
 
-import os
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,6 +23,7 @@ from cascadeclip.files import read_json, read_text, write_json, write_text
 from cascadeclip.plots.figure import Figure, save_figure
 from cascadeclip.plots.given import refuse_empty
 from cascadeclip.presets import Preset
+from cascadeclip.processes import processor
 
 _SHORT = {"mIoU_unseen": "unseen", "hIoU": "hIoU"}
 _LABELS = dict(
@@ -66,15 +66,7 @@ def where(preset: Preset, rows: Sequence[Row], limit: int | None) -> str:
 
 
 def _hardware() -> str:
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    info = Path("/proc/cpuinfo")  # Linux alone has it
-    names = (
-        [line.partition(":")[2].strip() for line in info.read_text("utf-8").splitlines() if "model name" in line]
-        if (info.exists())
-        else []
-    )
-    return f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else processor()
 
 
 def _versions() -> dict[str, str]:

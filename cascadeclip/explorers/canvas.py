@@ -48,8 +48,8 @@ class Drawing:
         """Write text of `size` px.
 
         Args:
-            anchor: which point of the text stands at (left, top): `l`eft, `m`iddle or `r`ight of it, then `a`scender,
-                `m`iddle or `d`escender.
+            anchor: which point of the text stands at (left, top), as two letters: left, middle or right of it ("l",
+                "m", "r"), then ascender, middle or descender ("a", "m", "d").
             room: px in a row; what does not fit is cut short.
         """
         align = {"l": "left", "m": "center", "r": "right"}[anchor[0]]

@@ -23,7 +23,7 @@ from cascadeclip.checkpoints.own import fingerprint, load_own_state, own_state
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.distortion import distort
 from cascadeclip.data.labels import ignored_label
-from cascadeclip.data.stream import CheckedCollate, Collate, Endless, Shares, stream
+from cascadeclip.data.streams import CheckedCollate, Collate, Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
 from cascadeclip.files import locked, without_nan, write_text

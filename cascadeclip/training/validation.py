@@ -9,7 +9,7 @@ from tqdm import tqdm
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.folders import FolderDataset
-from cascadeclip.data.prepare.verify import in_parallel
+from cascadeclip.data.prepare.verifying import in_parallel
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import score, summarise
 from cascadeclip.model.cascade import CascadeCLIP

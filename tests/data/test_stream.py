@@ -5,7 +5,7 @@ from itertools import islice
 import pytest
 import torch
 
-from cascadeclip.data.stream import Endless, Shares, stream
+from cascadeclip.data.streams import Endless, Shares, stream
 from tests.support.noise import Noise, collate
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from cascadeclip.data.benchmarks import Benchmark
 from cascadeclip.data.folders import listed_stems
 from cascadeclip.data.prepare.fetch import digest, download, extract, members
-from cascadeclip.data.prepare.verify import in_parallel, verify
+from cascadeclip.data.prepare.verifying import in_parallel, verify
 from cascadeclip.errors import InputError
 from cascadeclip.files import replace_file
 

@@ -8,7 +8,7 @@ from PIL import Image
 
 from cascadeclip.data.benchmarks import BENCHMARKS
 from cascadeclip.data.prepare import fetch, originals
-from cascadeclip.data.prepare.verify import verify
+from cascadeclip.data.prepare.verifying import verify
 from cascadeclip.files import replace_file
 from tests.support import archives, preparing
 from tests.support.preparing import KINDS, arguments, benchmark_of, check_layout, snapshot

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cascadeclip.data.labels import IGNORE
-from cascadeclip.data.prepare.verify import verify
+from cascadeclip.data.prepare.verifying import verify
 from tests.support import archives, preparing
 from tests.support.preparing import KINDS, ROOT, SCRIPTS, VOC_SBD, arguments, benchmark_of, check_layout
 
