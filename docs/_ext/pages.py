@@ -26,8 +26,8 @@ def write(docs: Path) -> None:
     made |= {
         f"notebooks/assignments/{p.name}": p.read_bytes() for p in ROOT.glob("notebooks/assignments/release/*/*.ipynb")
     }
-    figures = ROOT.glob("notebooks/**/*.png")
-    made |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in figures}
+    linked = [*ROOT.glob("notebooks/**/*.png"), *ROOT.glob("notebooks/solutions/*.py")]
+    made |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in linked}
     tables = (ROOT / "notebooks" / "results").rglob("README.md")
     texts = {path.relative_to(ROOT).as_posix(): _with_figures(path) for path in tables}
     texts |= {"reference/commands.md": _commands()} | _api()
