@@ -37,7 +37,6 @@ if not find_spec("cascadeclip"):
 
 # %%
 import numpy as np
-import torch
 
 import cascadeclip
 from cascadeclip.colours import class_colours
@@ -45,7 +44,7 @@ from cascadeclip.data.emojiscenes import CLASSES, SEEN, STUFF, THINGS, UNSEEN, d
 from cascadeclip.exercises import check
 from cascadeclip.plots import in_colours, plot_panels
 
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = cascadeclip.device()
 print(f"device: {device}")
 
 # %% [markdown]

@@ -45,6 +45,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch.nn import functional as F
 
+import cascadeclip
 from cascadeclip import analysis
 from cascadeclip.analysis import attention_distance, attention_maps, block_tokens, boundary_patches, patch_labels
 from cascadeclip.clip import load_clip
@@ -57,7 +58,7 @@ from cascadeclip.model import build_tower
 from cascadeclip.plots import plot_lines, plot_matrices, plot_over_blocks
 from cascadeclip.plots.layers import plot_maps
 
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = cascadeclip.device()
 print(f"device: {device}")
 
 # %% [markdown]

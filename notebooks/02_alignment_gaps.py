@@ -43,6 +43,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+import cascadeclip
 from cascadeclip import analysis
 from cascadeclip.analysis import block_inputs, block_tokens, curves_of, fit_ridge, localise, patch_labels
 from cascadeclip.analysis.alignment import chance_of_average_precision
@@ -54,7 +55,7 @@ from cascadeclip.explorers import SurgeryBench
 from cascadeclip.plots import plot_classes_over_blocks, plot_lines, plot_over_blocks
 from cascadeclip.plots.layers import plot_maps
 
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = cascadeclip.device()
 print(f"device: {device}")
 
 # %% [markdown]

@@ -61,7 +61,7 @@ from cascadeclip.plots import plot_architecture, plot_predictions
 from cascadeclip.presets import get_preset
 
 preset = get_preset("mini-frozen")  # names of the classes, their split, the pictures
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = cascadeclip.device()
 torch.backends.cudnn.allow_tf32 = False  # else a GPU rounds convolutions, and no piece is the same to five digits
 print(f"device: {device}")
 

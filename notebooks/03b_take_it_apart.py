@@ -63,7 +63,7 @@ from cascadeclip.plots import (
 from cascadeclip.presets import get_preset
 
 preset = get_preset("mini-frozen")
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = cascadeclip.device()
 segmenter = cascadeclip.load("mini/cascade", device=device)
 clip, model = segmenter.clip, segmenter.model
 names, text = preset.names, clip.class_embeddings(preset.names, preset.templates).to(device)  # T (C, E)

@@ -79,7 +79,7 @@ WORDS = None  # your own words, for example ["dog", "grass", "sky"]
 AUTHORS_CHECKPOINT = None  # a .pth file of the authors
 # ---------------------------------------------------------------------------------------------------------------------
 
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = cascadeclip.device()
 print(f"device: {device}")
 
 # %% [markdown]
@@ -348,7 +348,7 @@ log = train(
 )
 per_step = (time.time() - started) / settings.steps
 print(f"training: {per_step:.2f} s per step of {settings.batch_size} scenes of {size} px, loss {log[-1]['total']:.1f}")
-if device == "cuda":
+if device.type == "cuda":
     print(f"largest GPU memory so far: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 
 # %% [markdown]

@@ -73,7 +73,7 @@ from cascadeclip.plots.evaluation import plot_maps
 CLIP = ("mini", None)  # real CLIP: ("ViT-B-16", "openai")
 SENTENCES = "mini" if CLIP[0] == "mini" else "one"  # papers take "openai80": ten minutes or more of embedding on a CPU
 
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = cascadeclip.device()
 print(f"device: {device}")
 
 # %%

@@ -6,6 +6,7 @@ they found is in OUT/gpu.json, and as a table for the README in OUT/gpu.md. Thos
 
 import argparse
 import json
+import re
 import signal
 import tempfile
 import time
@@ -31,10 +32,12 @@ from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import segmentation_loss
 from cascadeclip.presets import MINI, get_preset
 from cascadeclip.processes import autocast, has_bf16, number_format
+from cascadeclip.sharing import export_onnx
 from cascadeclip.training.loop import train
 from cascadeclip.training.run import open_clip_of
 
 CUDA = torch.device("cuda")
+ROOT = Path(__file__).parents[2]
 PACKAGE = str(Path(cascadeclip.__file__).parent)
 
 
@@ -135,6 +138,25 @@ class Checks:
         compete({"steps": 2, "batch_size": 2})
         plain_clip("val")
         return "models, CLIP and assignment are where they were"
+
+    def device_lines(self) -> str:
+        """Every notebook takes the device that the package takes."""
+        texts = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "notebooks").glob("*.py")}
+        lines = {name: re.findall(r"^device = (.*)$", text, re.MULTILINE) for name, text in texts.items()}
+        if cascadeclip.device().type != "cuda" or {line for found in lines.values() for line in found} != {
+            "cascadeclip.device()"
+        }:
+            raise AssertionError(lines)
+        return f"cuda in {sum(map(bool, lines.values()))} notebooks"
+
+    def export(self) -> str:
+        """A segmenter on the GPU becomes an ONNX file that answers like it, and stays where it was."""
+        segmenter = cascadeclip.load("mini", device="cuda")
+        with tempfile.TemporaryDirectory() as folder:
+            found = export_onnx(segmenter, Path(folder) / "mini.onnx")  # compares both, raises if they differ
+        if next(segmenter.model.parameters()).device.type != "cuda":
+            raise AssertionError("the model left the GPU")
+        return f"largest difference {found:.1e}"
 
     def waits_in_training(self) -> dict:
         """How often the host waits for the device: at most once every ten steps."""
@@ -256,8 +278,8 @@ class Checks:
 
 
 ORDER = (
-    "device", "parity", "borrowed", "waits_in_training", "waits_in_evaluation", "shipped_scores", "resume",
-    "precisions", "presets", "bench", "bench_compiled",
+    "device", "device_lines", "parity", "borrowed", "waits_in_training", "waits_in_evaluation", "shipped_scores",
+    "resume", "precisions", "presets", "export", "bench", "bench_compiled",
 )  # fmt: skip
 
 
