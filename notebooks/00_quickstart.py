@@ -130,8 +130,7 @@ print("unseen (no masks in training):", len(UNSEEN), "-", ", ".join(UNSEEN))
 print("both at once:", len(set(SEEN) & set(UNSEEN)))
 
 # %%
-order = [*words, "house", *(name for name in CLASSES if name not in (*words, "house"))]
-colours = dict(zip(order, class_colours(len(order)), strict=True))  # the first ones are those of the plot above
+colours = dict(zip(CLASSES, class_colours(CLASSES), strict=True))  # a word has one colour in all figures
 truth = in_colours(scene.labels, CLASSES, colours)
 shown = in_colours(
     np.where(np.isin(scene.labels, [number[name] for name in UNSEEN]), 255, scene.labels), CLASSES, colours
@@ -147,15 +146,14 @@ plot_panels(panels, legend={word: colours[word] for word in words})
 
 # %%
 segmenter = cascadeclip.load("mini", device=device)
-by_position = class_colours(4)  # of the first, second, third, fourth word
 unseen_things = [name for name in UNSEEN if name in THINGS]
-pictures, masks = {}, {}
+pictures, masks, legend = {}, {}, {}
 for position, thing in enumerate(unseen_things[1::2]):
     drawn = draw_scene(seed=1, index=position, things=(thing,), objects=(1, 1))
     found = segmenter.segment(drawn.image, [thing, *drawn.stuff])
     pictures[thing] = drawn.image
-    masks[f"{thing}: IoU {iou_of(found, drawn, thing):.2f}"] = by_position[found.labels]
-legend = dict(zip(("the thing", "its first ground", "its second ground"), by_position, strict=False))
+    masks[f"{thing}: IoU {iou_of(found, drawn, thing):.2f}"] = class_colours(found.names)[found.labels]
+    legend |= {word: colours[word] for word in found.names}
 plot_panels(pictures | masks, columns=len(pictures), legend=legend, title="Unseen things, segmented")
 
 # %% [markdown]

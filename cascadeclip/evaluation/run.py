@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -143,7 +143,7 @@ def _score(
         for labels in found:
             index = next(sources)
             if name and out is not None:
-                _save_prediction(labels, len(preset.names), Path(out) / "predictions" / name(index))
+                _save_prediction(labels, preset.names, Path(out) / "predictions" / name(index))
         if kept:
             kept.add(len(found))
 
@@ -231,13 +231,13 @@ def _prediction_names(data: Dataset[Any], wanted: range) -> Callable[[int], str]
     return lambda index: f"{index:06}-{stems[index]}.png"
 
 
-def _save_prediction(labels: Tensor, classes: int, path: Path) -> None:
-    if classes > IGNORE + 1:  # a palette has no more colours
+def _save_prediction(labels: Tensor, names: Sequence[str], path: Path) -> None:
+    if len(names) > IGNORE + 1:  # a palette has no more colours
         picture = Image.fromarray(labels.cpu().numpy().astype(np.uint16))
     else:
         picture = Image.fromarray(labels.to(torch.uint8).cpu().numpy())
         colours = np.zeros((IGNORE + 1, 3), dtype=np.uint8)
-        colours[:classes] = (255 * class_colours(classes)).round()
+        colours[: len(names)] = (255 * class_colours(names)).round()
         picture.putpalette(colours.flatten().tolist())
     replace_file(path, lambda scratch: picture.save(scratch, format="PNG"), sync=False)
 

@@ -108,7 +108,7 @@ def draw_words(image: np.ndarray, found: WordMasks, stages: Sequence[str]) -> Dr
         stages: name of each.
     """
     logits, names = found.masks, found.names
-    colours, beside = class_colours(len(names)), [found.beside] if found.beside is not None else []
+    colours, beside = class_colours(names), [found.beside] if found.beside is not None else []
     on, (height, width) = [*found.on, True, *(True for _ in beside)], logits.shape[2:]
     reach = max(float(np.abs(logits[: len(found.on) + 1]).max()), 1e-6)
     own = max(float(np.abs(logits[-1]).max()), 1e-6) if beside else reach  # a method's similarities are no logits
@@ -170,7 +170,7 @@ def draw_cascade(
     """
     named = _classes_to_name(list(maps.values()))
     palette = np.tile(np.array(OTHER_COLOUR), (256, 1))
-    palette[named], palette[IGNORE] = class_colours(len(named)), 1.0
+    palette[named], palette[IGNORE] = class_colours([names[position] for position in named]), 1.0
     hidden, (*_, tall) = [list(names).index(name) for name in unseen], inside((0, 0, 182, 182), *image.shape[1::-1])
     below = max(30 + tall, 32 + 17 * (len(named) + 1)) + 50
     drawing = Drawing(below + 208)
@@ -265,7 +265,7 @@ def draw_surgery(
         repaired: bool by patch, those that were filled, framed in the picture.
         background: row's name -> (h, w) bool, where the nearest word is too far to count: drawn grey.
     """
-    colours, (height, width), rows = class_colours(len(names)), next(iter(similarity.values())).shape[1:], []
+    colours, (height, width), rows = class_colours(names), next(iter(similarity.values())).shape[1:], []
     for name, maps in similarity.items():
         nearest = colours[maps.argmax(0)]
         nearest[(background or {}).get(name, np.zeros((height, width), dtype=bool))] = OTHER_COLOUR

@@ -21,7 +21,7 @@ def plot_methods(found: Mapping[str, Segmentation], columns: int = 3) -> Figure:
         raise InputError("methods side by side need one picture and the same words: give segmentations of one picture")
     first = next(iter(found.values()))
     height, width = first.image.shape[:2]
-    colours = class_colours(len(first.names))
+    colours = class_colours(first.names)
     if first.background is not None:
         colours[-1] = OTHER_COLOUR
     rows = -(-(len(found) + 1) // columns)

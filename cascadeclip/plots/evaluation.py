@@ -53,7 +53,7 @@ def plot_maps(
     check_columns(images, columns)
     ignored = ignored_label(len(names))
     palette = np.full((ignored + 1, 3), IGNORED_COLOUR)
-    palette[: len(names)] = class_colours(len(names))
+    palette[: len(names)] = class_colours(names)
     words = [*names, *[grey] * (ignored + 1 - len(names))]
     hidden = [index for index, name in enumerate(names) if name in set(unseen)]
     figure = Figure(figsize=(panel * (1 + len(columns)) + 2.2, (panel + 0.1) * len(images) + 0.2), layout="constrained")

@@ -19,8 +19,8 @@ MOST_SHOWN = 1000  # px of a picture's long side that a figure shows
 
 
 def plot_segmentation(segmentation: Segmentation) -> Figure:
-    """A picture beside its segmentation; words that a trained model had no masks of are marked, background is grey."""
-    colours = class_colours(len(segmentation.names))
+    """A picture beside its segmentation: words that a model had no masks of outlined, background grey."""
+    colours = class_colours(segmentation.names)
     if segmentation.background is not None:
         colours[-1] = OTHER_COLOUR
     figure = Figure(figsize=(8, 3.6), layout="constrained")
@@ -31,6 +31,9 @@ def plot_segmentation(segmentation: Segmentation) -> Figure:
     picture.set_title("picture")
     masks.imshow(image)
     masks.imshow(colours[labels], alpha=0.75)
+    unseen = np.isin(labels, [i for i, name in enumerate(segmentation.names) if segmentation.called(name) != name])
+    if unseen.any() and not unseen.all():
+        masks.contour(unseen, levels=[0.5], colors="black", linewidths=1.2)
     masks.set_title("segmentation" if segmentation.method is None else f"{segmentation.method}, without training")
     handles = [
         Patch(color=colours[i], label=segmentation.called(name))
@@ -92,7 +95,7 @@ def plot_predictions(
     columns = [f"stage {s}: " + "+".join(map(str, blocks)) for s, blocks in enumerate(model.config.stages, 1)]
     columns = ["picture", "truth", *columns, "sum of stages"]
     maps = [scores.argmax(1).cpu().numpy() for scores in (*alone, together)]
-    colours = class_colours(len(names))
+    colours = class_colours(names)
     room = ConstrainedLayoutEngine(rect=(0, 0, 0.98, 1))  # else the legends lose their last letter
     figure = Figure(figsize=(1.75 * len(columns) + 1.6, 1.8 * len(scenes)), layout=room)
     axes = figure.subplots(len(scenes), len(columns), squeeze=False)

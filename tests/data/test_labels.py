@@ -130,5 +130,5 @@ def test_class_255_is_learnt_and_counted_like_any_other(tmp_path):
 
 
 def test_predictions_of_many_classes_keep_their_numbers(tmp_path):
-    _save_prediction(torch.tensor([[0, 255, 846]]), 847, tmp_path / "p.png")
+    _save_prediction(torch.tensor([[0, 255, 846]]), range(847), tmp_path / "p.png")
     assert np.asarray(Image.open(tmp_path / "p.png")).tolist() == [[0, 255, 846]]

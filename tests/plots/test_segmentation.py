@@ -23,7 +23,7 @@ def test_a_segmentation_marks_unseen_words_and_names_only_what_is_there():
     )
     picture, masks = plot_segmentation(result).axes
     assert np.array_equal(picture.images[0].get_array(), image)
-    assert np.allclose(masks.images[1].get_array(), class_colours(3)[labels])
+    assert np.allclose(masks.images[1].get_array(), class_colours(result.names)[labels])
     assert texts(masks.get_legend()) == ["cat", "owl (unseen)"]
 
 
