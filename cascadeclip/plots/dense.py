@@ -8,6 +8,7 @@ from matplotlib.patches import Patch, Rectangle
 from cascadeclip.colours import OTHER_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
 from cascadeclip.errors import InputError
 from cascadeclip.plots.figure import Figure
+from cascadeclip.plots.given import check_lengths, reach_of, refuse_empty
 from cascadeclip.segmenter import Segmentation
 
 
@@ -49,15 +50,15 @@ def plot_method_blocks(values: Mapping[str, Sequence[float]], label: str, title:
         label: what the fractions are, for the bar.
 
     Raises:
-        InputError: no method, or rows of different lengths.
+        InputError: no method, no block, or rows of different lengths.
     """
-    if len({len(row) for row in values.values()}) != 1:
-        raise InputError(f"rows of {[len(row) for row in values.values()]} blocks: give every method one value a block")
+    refuse_empty(values=values)
+    check_lengths(len(next(iter(values.values()))), "blocks", values)
     table = 100 * np.array(list(values.values()), dtype=float)
     count, depth = table.shape
     figure = Figure(figsize=(2.6 + 0.5 * depth, 1.2 + 0.36 * count), layout="constrained")
     axis = figure.subplots()
-    drawn = axis.imshow(table, cmap="viridis", vmin=0, aspect="auto")
+    drawn = axis.imshow(table, cmap="viridis", vmin=0, vmax=reach_of(table), aspect="auto")
     for (row, column), value in np.ndenumerate(table):
         if not np.isnan(value):
             colour = "white" if value < 0.6 * np.nanmax(table) else "black"

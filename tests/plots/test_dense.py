@@ -24,7 +24,7 @@ def test_the_heat_map_holds_its_numbers_and_frames_the_best_block():
 
 @pytest.mark.parametrize("rows", [{}, {"clip": [0.1], "sclip": [0.1, 0.2]}])
 def test_a_heat_map_needs_a_value_of_every_method_at_every_block(rows):
-    with pytest.raises(InputError, match="one value a block"):
+    with pytest.raises(InputError, match="values"):
         plot_method_blocks(rows, "mIoU")
 
 
