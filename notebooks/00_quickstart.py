@@ -22,6 +22,8 @@
 # 3. How the answer depends on the words you give.
 #
 # **Time:** about half a minute on two laptop CPU cores. A GPU is used if there is one. Nothing is downloaded.
+#
+# Letters and words are those of the [notation and glossary](../docs/method/notation.md).
 
 # %%
 # Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.

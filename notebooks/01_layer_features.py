@@ -26,6 +26,8 @@
 # 3. to ask each block a question (a linear probe), with the controls that make its answer mean something.
 #
 # **Time:** between one and two minutes on a laptop CPU with two cores; a GPU is used if there is one.
+#
+# Letters and words are those of the [notation and glossary](../docs/method/notation.md).
 
 # %%
 # Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.

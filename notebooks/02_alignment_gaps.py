@@ -25,6 +25,8 @@
 # 3. what the modality gap is, and that moving along it after training makes the match no better.
 #
 # **Time:** between one and two minutes on a laptop CPU with two cores; a GPU is used if there is one.
+#
+# Letters and words are those of the [notation and glossary](../docs/method/notation.md).
 
 # %%
 # Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.

@@ -27,6 +27,8 @@
 # 3. That masks of classes appear which *no mask label* was ever given for, and how to make sure that the words do it.
 #
 # **Time:** between two and three minutes on two laptop CPU cores. A GPU is used if there is one. Nothing is downloaded.
+#
+# Letters and words are those of the [notation and glossary](../docs/method/notation.md).
 
 # %%
 # Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.

@@ -26,6 +26,8 @@
 # 3. Why recall misleads, and how paired intervals keep you from reading noise.
 #
 # **Time:** about two minutes on two laptop CPU cores. A GPU is used if there is one. Nothing is downloaded.
+#
+# Letters and words are those of the [notation and glossary](../docs/method/notation.md).
 
 # %%
 # Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.

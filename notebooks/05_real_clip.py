@@ -31,6 +31,8 @@
 #
 # **If there are no real weights on your machine**, one line below says what is needed, and the same cells run on
 # Mini-CLIP and drawn scenes instead. Nothing is downloaded unless you ask for it.
+#
+# Letters and words are those of the [notation and glossary](../docs/method/notation.md).
 
 # %%
 # Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.

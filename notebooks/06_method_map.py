@@ -29,6 +29,8 @@
 #
 # **Time:** under three minutes on a laptop CPU with two cores; a GPU is used if there is one. With real CLIP (one line
 # in the next cell) longer, and once a download of 0.6 GB.
+#
+# Letters and words are those of the [notation and glossary](../docs/method/notation.md).
 
 # %%
 # Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.

@@ -28,6 +28,8 @@
 #
 # **Time:** under a minute to run on a laptop CPU with two cores, then as long as you like; a GPU is used if there is
 # one.
+#
+# Letters and words are those of the [notation and glossary](../docs/method/notation.md).
 
 # %%
 # Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.

@@ -22,7 +22,8 @@ PACKAGE = ROOT / "cascadeclip"
 
 def write(docs: Path) -> None:
     """Bring every made page up to date; files whose content stays are left alone, so that a second build is short."""
-    made = {f"notebooks/{path.name}": path.read_bytes() for path in ROOT.glob("notebooks/*.ipynb")}
+    stored = {f"notebooks/{path.name}": path.read_bytes() for path in ROOT.glob("notebooks/*.ipynb")}
+    made = {name: content.replace(b"](../docs/", b"](../") for name, content in stored.items()}
     made |= {
         f"notebooks/assignments/{p.name}": p.read_bytes() for p in ROOT.glob("notebooks/assignments/release/*/*.ipynb")
     }
