@@ -208,7 +208,7 @@ ON_THE_CPU = {
         "own_state",
     ),
     *("read_checkpoint", "to_authors", "Clip", "Augment", "FolderDataset", "ToWorkingSize", "normalise", "to_tensor"),
-    *("compare_counts", "nga_weights", "seen_only", "train"),
+    *("compare_counts", "nga_weights", "seen_only", "stream", "train"),
 }
 
 

@@ -43,6 +43,8 @@ GUARDED = {  # each with what stands in its way elsewhere
     ("cascadeclip/processes.py", "os.sysconf"),  # except AttributeError
     ("cascadeclip/processes.py", "/proc/cpuinfo"),  # exists()
     ("cascadeclip/experiments/bench.py", "/proc/self/status"),  # exists()
+    *(("cascadeclip/exercises/kernel.py", what) for what in ("os.killpg", "os.setsid", "fork", "signal.SIGKILL")),
+    # after `_can_fork`
 }
 
 

@@ -321,7 +321,7 @@ def segment(
 
 @app.command()
 def info() -> None:
-    """Say which versions, devices, number formats and folders there are: what a bug report needs."""
+    """Versions, devices and folders: what a bug report needs."""
     from cascadeclip.cli.info import info
 
     for name, value in info():
