@@ -97,7 +97,9 @@ def test_minutes_add_up_and_leave_time_for_exercises(session):
 
 def test_two_weeks_go_through_the_notebooks_in_order_and_show_every_slide_once():
     table = [row for session, some in SESSIONS.items() if session.startswith("Session") for row in some]
-    places = [(source, headings(source).index(named(source, one))) for _, source, cell, _ in table for one in quoted(cell)]
+    places = [
+        (source, headings(source).index(named(source, one))) for _, source, cell, _ in table for one in quoted(cell)
+    ]
     assert places == sorted(places)
     for deck in DECKS:
         ranges = [cell for _, source, cell, _ in table if source == deck.stem.replace("_", " ")]
