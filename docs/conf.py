@@ -26,8 +26,9 @@ extensions = [
     "docstrings",
     "mathml",
     "messages",
+    "slides",
 ]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "slides/*.md"]  # slides are pages of their own (`_ext/slides.py`)
 
 # --- texts ------------------------------------------------------------------------------------------------------------
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "fieldlist"]
