@@ -221,6 +221,7 @@ def experiments(
     from cascadeclip.experiments.comparisons import COMPARISONS, get_comparison
     from cascadeclip.experiments.report import write_index, write_report
     from cascadeclip.experiments.run import budgeted, run_ahead, run_comparison
+    from cascadeclip.files import read_text
 
     for comparison in COMPARISONS.values() if not names else ():
         print(f"{comparison.name:12} {comparison.question}")
@@ -234,7 +235,7 @@ def experiments(
     for comparison in chosen:
         rows = run_comparison(comparison, make_preset(), out, seeds=range(seeds), limit=limit)
         path = write_report(comparison, rows, make_preset(), out, command=command, limit=limit)
-        print(path.read_text(encoding="utf-8"))
+        print(read_text(path))
         print(f"wrote {path}, and beside it the figure and the numbers as JSON")
     if chosen:
         print(f"all tables: {write_index(out)}")

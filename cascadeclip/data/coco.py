@@ -13,7 +13,7 @@ from cascadeclip.data.folders import Found
 from cascadeclip.data.labels import LabelMap, open_mask
 from cascadeclip.data.names import inside
 from cascadeclip.errors import InputError
-from cascadeclip.files import parse_json_object, read_text
+from cascadeclip.files import is_file, parse_json_object, read_text
 
 MOST_BYTES = 2**31  # of a JSON file
 MOST_PIXELS = 2**28  # of a mask that is run-length coded
@@ -171,9 +171,9 @@ def coco_pairs(path: Path, images: Path, masks: Path | None, label_map: LabelMap
         if number not in with_labels:
             with_labels.add(number)
             picture = images / inside(_text(pictures[number], "file_name", path), path)
-            if not picture.is_file():
+            if not is_file(picture):
                 found.leave("whose picture is missing", picture.name)
-            elif panoptic and not mask.is_file():
+            elif panoptic and not is_file(mask):
                 found.leave("without a mask", picture.name)
             else:
                 found.pairs.append((picture, mask))

@@ -19,7 +19,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, get_comparison
 from cascadeclip.experiments.curves import Curve, not_trained
 from cascadeclip.experiments.run import MEASURES, Row
-from cascadeclip.files import read_json, read_text, write_json, write_text
+from cascadeclip.files import exists, read_json, read_text, write_json, write_text
 from cascadeclip.plots.figure import Figure, save_figure
 from cascadeclip.plots.given import refuse_empty
 from cascadeclip.presets import Preset
@@ -132,7 +132,7 @@ def write_index(out: str | Path, reports: str | Path | None = None) -> Path:
     """
     out, parts, read = Path(out), [], []
     for path in (Path(reports or out) / f"{name}.json" for name in COMPARISONS):
-        if path.exists():
+        if exists(path):
             read.append(read_report(path))
             table = read_text(out / f"{path.stem}.md", "table")
             parts += [f"## {path.stem}", "", table, f"![Learning curves of {path.stem}]({path.stem}-curves.png)", ""]
@@ -160,7 +160,7 @@ def stored_report(name: str) -> dict[str, Any]:
     """
     get_comparison(name)
     with as_file(files("cascadeclip") / "assets" / "results" / f"{name}.json") as path:
-        if not path.exists():
+        if not exists(path):
             raise InputError(f"no results of comparison {name!r} are stored: run `cascadeclip experiments {name}`")
         return read_report(path)
 

@@ -13,6 +13,7 @@ from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.labels import positions_among
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import read_out, sweep_offsets
+from cascadeclip.files import exists
 from cascadeclip.presets import Preset
 from cascadeclip.processes import device
 from cascadeclip.training.run import fit
@@ -52,7 +53,7 @@ def calibrated_offset(
     if not hidden:
         raise InputError(f"{len(preset.seen)} seen classes are too few to hold some out: five at least")
     out = Path(out)
-    if not (out / TRAINED).exists():
+    if not exists(out / TRAINED):
         fit(trial, clip, model, training, out, progress=progress)
     data = preset.eval_data(split)
     length = len(data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length

@@ -26,7 +26,8 @@ from cascadeclip.data.labels import ignored_label
 from cascadeclip.data.streams import CheckedCollate, Collate, Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
-from cascadeclip.files import locked, without_nan, write_text
+from cascadeclip.files import exists, without_nan, write_text
+from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import mean_over_ranks, present_pairs, segmentation_loss
 from cascadeclip.processes import (
@@ -280,7 +281,7 @@ class _Run:
         numbers = [self.data.index_at(position) for position in range(first, first + self.config.batch_size)]
         source = getattr(self.data.data, "source", "item {}".format)
         state = self.out and self.out / STATE
-        kept = f"the last good state is {state}" if state and state.exists() else "no state was written yet"
+        kept = f"the last good state is {state}" if state and exists(state) else "no state was written yet"
         return (
             f"{what} at step {step + 1}, on {', '.join(source(number) for number in numbers)}; {kept}. "
             "Lower the learning rate or use precision fp32, and look at these pictures"

@@ -14,7 +14,8 @@ from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.folders import FolderDataset
 from cascadeclip.data.identity import data_identity, tensor_digest
 from cascadeclip.errors import InputError
-from cascadeclip.files import check_writable, locked
+from cascadeclip.files import check_writable
+from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import own_draws, plain_torch, this_process

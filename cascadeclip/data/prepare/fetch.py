@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from cascadeclip.data.names import inside
 from cascadeclip.errors import InputError
-from cascadeclip.files import replace_file
+from cascadeclip.files import check_file, exists, is_file, open_file, replace_file, size_of
 
 CHUNK = 1 << 20
 MOST_MEMBERS = 500_000
@@ -34,7 +34,7 @@ DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError
 
 def digest(path: Path, algorithm: str = "md5") -> str:
     """Checksum of a file as hexadecimal digits; `algorithm` as hashlib has it."""
-    with Path(path).open("rb") as file:
+    with open_file(path, "file") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
@@ -48,7 +48,10 @@ def download(url: str, target: str | Path, *, md5: str | None = None) -> Path:
     """
     target = Path(target)
     part = target.with_name(f"{target.name}.part")
-    if target.is_file():
+    for path in (target, part):
+        if exists(path):
+            check_file(path, "downloaded file")
+    if is_file(target):
         _check(target, md5, url)
         return target
     try:
@@ -71,7 +74,7 @@ def _check(path: Path, md5: str | None, url: str) -> None:
 
 def _receive(url: str, part: Path) -> None:
     """Bring `part` to its full length."""
-    start = part.stat().st_size if part.is_file() else 0
+    start = _size(part)
     response = _open_url(url, start)
     with response:
         said = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
@@ -82,15 +85,19 @@ def _receive(url: str, part: Path) -> None:
             return _receive(url, part)
         start = start if response.status == 206 else 0
         length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
+        total = start + int(length) if length and length.isascii() and length.isdecimal() else None
         bar = tqdm(desc=part.stem, total=total, initial=start, unit="B", unit_scale=True, disable=None)
         with bar, part.open("ab" if start else "wb") as file:
             for chunk in _chunks(response, url):
                 file.write(chunk)
                 bar.update(len(chunk))
-    size = part.stat().st_size
+    size = _size(part)
     if total is not None and size != total:
         raise InputError(f"{url}: the connection ended after {size} of {total} bytes; run this again, and it goes on")
+
+
+def _size(part: Path) -> int:
+    return size_of(part, "part of a download") if exists(part) else 0
 
 
 def _open_url(url: str, start: int) -> http.client.HTTPResponse | urllib.error.HTTPError:
@@ -151,8 +158,7 @@ def members(archive: str | Path) -> Iterator[Member]:
         InputError: no such file, neither tar nor zip, a damaged one, or one of more members than any data set has.
     """
     archive = Path(archive)
-    if not archive.is_file():
-        raise InputError(f"no archive at {archive}")
+    open_file(archive, "archive").close()
     try:
         found = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
         for number, member in enumerate(found, start=1):
@@ -227,7 +233,7 @@ def extract(archive: str | Path, target: str | Path, wanted: Callable[[str], str
                 raise InputError(f"{archive} holds {member.name!r}, a link or device: nothing of it is extracted")
             inside(place, archive)
             bar.update()
-            if not (target / place).is_file():
+            if not is_file(target / place):
                 # without waiting for the disk, ten thousands of times: `verify` finds what a power cut may leave
                 replace_file(target / place, partial(_copy, member, room), sync=False)
                 written += 1
@@ -239,7 +245,7 @@ class _Room:
 
     def __init__(self, archive: Path):
         self.archive = archive
-        self.most = self.left = max(LEAST_ROOM, MOST_RATIO * archive.stat().st_size) if archive.is_file() else 0
+        self.most = self.left = max(LEAST_ROOM, MOST_RATIO * size_of(archive, "archive"))
 
     def take(self, size: int) -> None:
         """Raise an `InputError` if there are not so many."""
