@@ -194,17 +194,25 @@ def _pairs(folder: Path, split: Split, suffix: str) -> tuple[list[tuple[Path, Pa
     pairs = []
     for stem in stems:
         maps = [path / f"{stem}{suffix}" for path in labels]
-        map_ = next((path for path in maps if is_file(path)), maps[-1])  # the last folder holds what we make
+        map_ = next((path for path in maps if _is_there(path)), maps[-1])  # the last folder holds what we make
         pairs.append((pictures.get(stem, images / f"{stem}.jpg"), map_))
     return pairs, []
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything to be read, or to be told of as damaged."""
+    try:
+        return exists(path)
+    except InputError:
+        return True
 
 
 @dataclass
 class _Found:
     """What was found of one picture and its label map."""
 
-    picture: bool
-    map: bool
+    picture: bool = False
+    map: bool = False
     size: int = 0
     missing: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
@@ -213,13 +221,9 @@ class _Found:
 
 
 def _check(label_map: LabelMap, pair: tuple[Path, Path]) -> _Found:
-    there = [exists(path) for path in pair]
-    found = _Found(picture=there[0], map=there[1])
-    found.missing = [str(path) for path, is_there in zip(pair, there, strict=True) if not is_there]
-    image, labels = (
-        _read(reader, path, found) if is_there else None
-        for reader, path, is_there in zip((read_image, label_map.read), pair, there, strict=True)
-    )
+    found = _Found()
+    image, labels = _read(read_image, pair[0], found), _read(label_map.read, pair[1], found)
+    found.picture, found.map = (str(path) not in found.missing for path in pair)
     if labels is not None:
         found.pixels = np.bincount(labels[labels != label_map.ignore], minlength=label_map.classes)
     if image is not None and labels is not None and image.shape[:2] != labels.shape:
@@ -230,6 +234,9 @@ def _check(label_map: LabelMap, pair: tuple[Path, Path]) -> _Found:
 
 def _read(reader: Callable[[Path], np.ndarray], path: Path, found: _Found) -> np.ndarray | None:
     try:
+        if not exists(path):
+            found.missing.append(str(path))
+            return None
         found.size += size_of(path, "picture or label map")
         return reader(path)
     except InputError as error:
