@@ -1,6 +1,7 @@
 """The seen-class offset, chosen without a look at anything unseen: some seen classes play the unseen ones."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -66,7 +67,15 @@ def calibrated_offset(
         precision=training.precision,
     )  # fmt: skip
     scores = sweep_offsets(readout, names, hidden, OFFSETS)
-    return max(zip(OFFSETS, scores, strict=True), key=lambda pair: pair[1].hIoU)[0]
+    return best_offset(OFFSETS, [found.hIoU for found in scores])
+
+
+def best_offset(offsets: Sequence[float], scores: Sequence[float]) -> float:
+    """The offset of the highest score, the lowest of several; an `InputError` if there is none to compare by."""
+    measured = [(score, -offset) for offset, score in zip(offsets, scores, strict=True) if not math.isnan(score)]
+    if not measured:
+        raise InputError("no offset can be chosen: the pictures show no class held out, or no other; look at more")
+    return -max(measured)[1]
 
 
 def _seen_labels(batches: Iterable[tuple[Tensor, Tensor]], preset: Preset) -> Iterator[tuple[Tensor, Tensor]]:

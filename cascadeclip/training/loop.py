@@ -25,6 +25,7 @@ from cascadeclip.data.distortion import distort
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.data.streams import CheckedCollate, Collate, Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
+from cascadeclip.data.words import check_embeddings, positions_of
 from cascadeclip.errors import InputError
 from cascadeclip.files import exists, without_nan, write_text
 from cascadeclip.locks import locked
@@ -140,6 +141,10 @@ class _Run:
                 f"batch_size={config.batch_size} does not split into {ranks} processes times accumulate={parts} parts"
             )
         known, table = seen_only(names, () if config.transductive else unseen)
+        check_embeddings(text, names)
+        hidden = positions_of(unseen, names)
+        if config.transductive and not hidden:
+            raise InputError("self-training makes pseudo labels of unseen classes, and no class is unseen: name some")
         if model.text_mean is not None and not model.text_mean.any():  # one that was trained before keeps its own
             model.centre_on(text[known])
         model.encoder.recompute = config.gradient_checkpointing
@@ -168,7 +173,7 @@ class _Run:
         )
         self.loader = stream(self.data, shares, CheckedCollate(collate, len(names)), readers(config.workers))
         self.table, self.text = table.to(self.device), text[known].to(self.device)
-        self.hidden = torch.tensor([names.index(name) for name in unseen], device=self.device)
+        self.hidden = torch.tensor(hidden, device=self.device)
         self.ignore = ignored_label(len(known))
 
     @property

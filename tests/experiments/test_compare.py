@@ -294,7 +294,7 @@ def test_a_damaged_report_is_refused_before_anything_is_drawn(rows, tmp_path, sp
 
 
 def test_an_index_of_nothing_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no report of a comparison in .*; cascadeclip experiments writes them"):
+    with pytest.raises(InputError, match=r"no report of a comparison in .*; cascadeclip experiments writes them"):
         write_index(tmp_path)
 
 
