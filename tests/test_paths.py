@@ -204,34 +204,32 @@ def test_places_that_cannot_be_written(entry, kind, alone, monkeypatch):
     refused(WRITTEN[entry], kind(alone, monkeypatch))
 
 
-COMMANDS = {
-    "train --own": UNFIT,
-    "train --preset voc12 --data-root": UNFIT,
-    "train --from-checkpoint": UNFIT,
-    "train --out": UNFIT,
-    "evaluate --checkpoint": UNFIT,
-    "evaluate --preset voc12 --clip-weights random --method maskclip --data-root": UNFIT,
-    "evaluate --out": UNFIT,
-    "experiments fusion --smoke --out": UNFIT,
-    "bench --preset mini --out": UNFIT,
-    "demo --out": UNFIT,
-    "segment": UNFIT,
-    "segment picture.png cat --out": (too_long, below_a_file),
-    "segment picture.png cat --checkpoint": UNFIT,
-    "segment picture.png cat --method maskclip --clip ViT-B-32 --clip-weights": REFUSED,
-    "data check": UNFIT,
-    "data init": UNFIT,
-    "data init . --out": REFUSED,
-}
+COMMANDS = (
+    "train --own",
+    "train --preset voc12 --data-root",
+    "train --from-checkpoint",
+    "train --out",
+    "evaluate --checkpoint",
+    "evaluate --preset voc12 --clip mini --clip-weights random --method maskclip --data-root",
+    "evaluate --out",
+    "experiments fusion --smoke --out",
+    "bench --preset mini --out",
+    "demo --out",
+    "segment",
+    "segment picture.png cat --checkpoint",
+    "segment picture.png cat --method maskclip --clip ViT-B-32 --clip-weights",
+    "data check",
+    "data init",
+    "data init . --out",
+)
 
 
-@pytest.mark.parametrize(("command", "kind"), [(one, kind) for one, kinds in COMMANDS.items() for kind in kinds])
+@pytest.mark.parametrize("kind", [too_long, linked_to_itself])  # what a shell can give and a system refuse
+@pytest.mark.parametrize("command", COMMANDS)
 def test_commands_end_in_one_line(command, kind, alone, monkeypatch):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save("picture.png")
     Image.fromarray(np.zeros((8, 8), np.uint8)).save("mask.png")
     path, words = kind(alone, monkeypatch), command.split()
-    if words[:1] == ["segment"] and words[-1] == "--out":
-        path = path.with_suffix(".png")
     monkeypatch.setattr(sys, "argv", ["cascadeclip", *words, str(path), *(["cat"] if words == ["segment"] else [])])
     with pytest.raises(SystemExit) as stop:
         main()

@@ -293,6 +293,13 @@ def test_a_damaged_report_is_refused_before_anything_is_drawn(rows, tmp_path, sp
         read_report(path)
 
 
+def test_an_offset_is_chosen_among_scores_that_are_numbers():
+    nan = float("nan")
+    assert calibrate.best_offset((-0.1, 0.0, 0.1, 0.2), (nan, 0.3, 0.5, 0.5)) == 0.1
+    with pytest.raises(InputError, match="no offset can be chosen"):
+        calibrate.best_offset((-0.1, 0.0), (nan, nan))
+
+
 def test_an_index_of_nothing_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no report of a comparison in .*; cascadeclip experiments writes them"):
         write_index(tmp_path)

@@ -291,6 +291,18 @@ def test_transductive_training_sees_every_class_but_no_unseen_label(monkeypatch)
     assert classes == [3] * CONFIG.steps
 
 
+def test_words_that_no_class_has_and_pseudo_labels_of_nothing_are_refused():
+    def start(names=NAMES, unseen=UNSEEN, config=CONFIG):
+        train(CascadeCLIP(MODEL), Noise(), TEXT, names, unseen, config, collate=collate, progress=False)
+
+    with pytest.raises(InputError, match=r"unseen=\['nobody'\] are none of the 3 class names"):
+        start(unseen=["nobody"])
+    with pytest.raises(InputError, match="3 text embeddings for 4 class names"):
+        start(names=[*NAMES, "more"])
+    with pytest.raises(InputError, match="no class is unseen"):
+        start(unseen=[], config=replace(CONFIG, transductive=True))
+
+
 CENTRED = replace(MODEL, centre_text=True)
 
 
