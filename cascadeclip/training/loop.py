@@ -160,6 +160,7 @@ class _Run:
         self.unread: list[Tensor] = []  # of each step since the last look: LOSSES and the gradient's norm
         self.shown: dict[str, float] = {}  # losses of the last good step
         self.overflows = 0  # how many bad ones came after it
+        self.labelled = torch.zeros((), device=self.device)  # seen classes in the masks so far; 0: there was no truth
         self.log: list[dict[str, float]] = []
         self.asked = Asked(
             config=asdict(config), model=model.config.to_dict(), tower=fingerprint(model.encoder.visual),
@@ -192,6 +193,11 @@ class _Run:
             bar.update()
             self._after_step(step + 1, bar)
         bar.close()
+        if left and not self.config.transductive and not self.labelled and self.accelerator.is_main_process:
+            logger.warning(
+                "no mask of the %d steps showed a seen class: nothing was learnt. Do the masks' numbers mean what the "
+                "names say? `cascadeclip data check` counts them", len(left),
+            )  # fmt: skip
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.free_memory()
@@ -209,6 +215,7 @@ class _Run:
             classes = len(self.text)
             own = torch.stack([present_pairs(labels, classes, self.ignore) for _, labels in uploaded])
             pairs = mean_over_ranks(own.sum(0) / len(uploaded))
+            self.labelled += pairs
         total = torch.zeros(len(LOSSES), device=self.device)
         for part, (images, labels) in enumerate(uploaded, start=1):
             last = part == len(uploaded)

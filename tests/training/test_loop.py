@@ -303,6 +303,18 @@ def test_words_that_no_class_has_and_pseudo_labels_of_nothing_are_refused():
         start(unseen=[], config=replace(CONFIG, transductive=True))
 
 
+@pytest.mark.parametrize(("labels", "told"), [([1, 255], True), ([0, 1], False)])
+def test_masks_without_a_seen_class_are_told_of(labels, told, caplog):
+    """Class 1 is unseen. A wrong number for the masks' first class looks like this."""
+
+    def without(items):
+        images, masks = collate(items)
+        return images, torch.tensor(labels).repeat(masks.numel() // 2).view(masks.shape)
+
+    train(CascadeCLIP(MODEL), Noise(), TEXT, NAMES, UNSEEN, CONFIG, collate=without, progress=False)
+    assert ("steps showed a seen class: nothing was learnt" in caplog.text) == told
+
+
 CENTRED = replace(MODEL, centre_text=True)
 
 
