@@ -14,8 +14,9 @@ import stat
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -72,8 +73,15 @@ def write_json(path: str | Path, values: dict[str, Any] | list[Any]) -> None:
     write_text(path, json.dumps(without_nan(values), indent=1, allow_nan=False) + "\n")
 
 
-def check_writable(folder: str | Path) -> None:
-    """Make `folder` and do in it what saving does, twice over; an `InputError` if it cannot be done."""
+def check_writable(folder: str | Path, *names: str) -> None:
+    """Make `folder` and do in it what saving does, twice over; an `InputError` if it cannot be done.
+
+    Args:
+        names: of files to be written there, which must not be folders.
+    """
+    for path in (Path(folder) / name for name in names):
+        if is_folder(path):
+            raise InputError(f"cannot write {path}: that is a folder; choose another output folder")
     probe = Path(folder) / ".can-be-written"
     try:
         for _ in range(2):
@@ -256,7 +264,7 @@ def size_of(path: str | Path, what: str) -> int:
     return check_file(path, what).stat().st_size
 
 
-def open_file(path: str | Path, what: str) -> BinaryIO:
+def open_file(path: str | Path, what: str) -> BufferedReader:
     """A regular file's bytes, to be read; as `check_file`."""
     try:
         return check_file(path, what).open("rb")

@@ -52,6 +52,13 @@ def test_the_check_does_what_saving_does(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_in_a_files_place_is_told_of_before_there_is_anything_to_write(tmp_path):
+    (tmp_path / "model").mkdir()
+    check_writable(tmp_path, "log")
+    with pytest.raises(InputError, match="cannot write .*model: that is a folder; choose another output folder"):
+        check_writable(tmp_path, "log", "model")
+
+
 def test_the_disk_has_a_file_before_it_takes_the_old_ones_place(tmp_path, monkeypatch):
     steps, fsync, replace = [], os.fsync, os.replace
     monkeypatch.setattr(os, "fsync", lambda handle: (steps.append("sync"), fsync(handle)))

@@ -180,7 +180,7 @@ def evaluate(
     With --method, a frozen CLIP without any training, on the pictures of any preset; `--preset training-free` reads
     them as the papers do.
     """
-    from cascadeclip.cli.scoring import score_checkpoint, score_method, show_scores
+    from cascadeclip.cli.scoring import SCORES, score_checkpoint, score_method, show_scores
     from cascadeclip.files import check_writable
 
     chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
@@ -188,7 +188,7 @@ def evaluate(
     chosen = replace(chosen, training=how)
     origins: tuple[str, ...] = ()
     if out is not None:
-        check_writable(out)
+        check_writable(out, *SCORES)
     run = dict(split=split, limit=limit, out=out, predictions=predictions, progress=True)
     if method is not None:
         name, scores = method, score_method(chosen, method, checkpoint, cross, blocks, pamr, run)

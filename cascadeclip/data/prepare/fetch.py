@@ -26,6 +26,7 @@ from cascadeclip.files import check_file, exists, is_file, open_file, replace_fi
 
 CHUNK = 1 << 20
 MOST_MEMBERS = 500_000
+MOST_HEADER = 1 << 20  # bytes of what a tar file says of one member, which are read at once
 MOST_RATIO, LEAST_ROOM = 20, 64 << 20  # what an archive may unpack to: times its size, and bytes in any case
 TIMEOUT = 60  # seconds without a byte
 # What the readers of archives raise on damaged ones; RuntimeError is zipfile's word for "encrypted".
@@ -155,15 +156,18 @@ def members(archive: str | Path) -> Iterator[Member]:
     """What is in a tar file (plain or compressed) or a zip file, in its order.
 
     Raises:
-        InputError: no such file, neither tar nor zip, a damaged one, or one of more members than any data set has.
+        InputError: no such file, neither tar nor zip, a damaged one, or one of more members than any data set has, or
+            that say they unpack to far more than what data sets do.
     """
     archive = Path(archive)
     open_file(archive, "archive").close()
     try:
+        room = _Room(archive)
         found = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
         for number, member in enumerate(found, start=1):
             if number > MOST_MEMBERS:
                 raise InputError(f"{archive} holds more than {MOST_MEMBERS:,} files: do not trust it")
+            room.take(member.size)  # also what nobody wants is unpacked, to get past it
             yield member
     except InputError:
         raise
@@ -179,8 +183,21 @@ def _zip_members(archive: Path) -> Iterator[Member]:
                 yield Member(info.filename, kind in (0, stat.S_IFREG), info.file_size, partial(file.open, info))
 
 
+class _BoundedInfo(tarfile.TarInfo):
+    """A member's header, unless the standard library would go back and read it again for ever, or read a long name or
+    other extra header of gigabytes at once."""
+
+    _EXTRA = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+              tarfile.SOLARIS_XHDTYPE)  # fmt: skip
+
+    def _proc_member(self, file: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size < 0 or (self.type in self._EXTRA and self.size > MOST_HEADER):
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(file)  # type: ignore[misc]  # the method that reads what follows a header
+
+
 def _tar_members(archive: Path) -> Iterator[Member]:
-    with tarfile.open(archive) as file:
+    with tarfile.open(archive, tarinfo=_BoundedInfo) as file:
         yield from _tar_members_of(file)
         # The loop ends quietly at a header that is cut off or garbled; a whole archive ends in blocks of zeros.
         ended = file.fileobj.tell() >= file.offset + tarfile.BLOCKSIZE
@@ -249,7 +266,7 @@ class _Room:
 
     def take(self, size: int) -> None:
         """Raise an `InputError` if there are not so many."""
-        if size > self.left:
+        if not 0 <= size <= self.left:
             raise InputError(
                 f"{self.archive} unpacks to more than {self.most:,} bytes, {MOST_RATIO} times its size: do not trust it"
             )
