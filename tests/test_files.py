@@ -55,7 +55,7 @@ def test_the_check_does_what_saving_does(tmp_path, monkeypatch):
 def test_a_folder_in_a_files_place_is_told_of_before_there_is_anything_to_write(tmp_path):
     (tmp_path / "model").mkdir()
     check_writable(tmp_path, "log")
-    with pytest.raises(InputError, match="cannot write .*model: that is a folder; choose another output folder"):
+    with pytest.raises(InputError, match=r"cannot write .*model: that is a folder; choose another output folder"):
         check_writable(tmp_path, "log", "model")
 
 
