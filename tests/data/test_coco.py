@@ -80,7 +80,7 @@ def test_a_stuff_file(own):
         {"size": [4, 6]},
         [["x"] * 6],
         [[0, 0, 1e9, 0, 1e9, 1e9]],  # along whose edges memory is reserved
-        [[0, 0, float("nan"), 0, 5, 3]],
+        [[0, 0, 1e300, 0, 5, 3]],
         [[0, 0, 6, 0, 6, 4] * 10_000],
         [[0, 0, 6, 0, 6, 4, 1]],
         3,
