@@ -267,7 +267,7 @@ def plot_curves(report: dict[str, Any], live: dict[str, Curve] | None = None) ->
             axis.fill_between(steps, runs.min(0), runs.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
             if today is not None:
                 points, look = 100 * np.array(getattr(today, group)), dict(color="black", markerfacecolor="none")
-                check_lengths(len(today.steps), "steps", {f"{row['name']}, live": points})
+                check_lengths(len(today.steps), "steps", {f"{row['name']}, live": getattr(today, group)})
                 axis.plot(today.steps, points, "o", markersize=9, label=f"{row['name']}, live", **look)
     for axis, group in zip(axes, GROUPS, strict=True):
         axis.set_title(f"{group} classes")
