@@ -91,7 +91,7 @@ class ModelConfig:
 
     stages: Annotated[tuple[tuple[int, ...], ...], Range(high=1000)] = ((6, 7, 8), (9, 10, 11), (12,))
     aggregation: str = "nga"
-    sigma: float = 1.0
+    sigma: Annotated[float, Range(high=1e6)] = 1.0
     prompt_tokens: Annotated[int, Range(high=10_000)] = 10
     decoder_layers: Annotated[int, Range(high=100)] = 3
     decoder_heads: int = 8
@@ -123,7 +123,7 @@ class ModelConfig:
         )
         beyond = [block for block in self.spectral_blocks if not 1 <= block <= layers]
         _require(not beyond, f"spectral_blocks={self.spectral_blocks}: the tower has blocks 1..{layers}, not {beyond}")
-        _require(self.sigma > 0, f"sigma={self.sigma} must be positive")
+        _require(self.sigma >= 1e-3, f"sigma={self.sigma} must be positive, 0.001 blocks at least")
         _require(self.prompt_tokens >= 0, f"prompt_tokens={self.prompt_tokens} must not be negative")
         _require(self.decoder_layers >= 1, f"decoder_layers={self.decoder_layers} must be at least 1")
         _require(0 <= self.dropout < 1, f"dropout={self.dropout} must be in [0, 1)")

@@ -1,11 +1,10 @@
 """The one door to files. What is written appears in one step and survives a power cut; what is read is a file of a
-bearable size that holds what it should; and one process at a time works in a folder.
+bearable size that holds what it should; what the system refuses is an `InputError` that names the path.
 """
 
 import errno
 import hashlib
 import json
-import logging
 import os
 import re
 import secrets
@@ -13,9 +12,9 @@ import shutil
 import socket
 import stat
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +22,7 @@ from safetensors import SafetensorError
 
 from cascadeclip.errors import DamagedFile, InputError
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # how its absence is told
-
-logger = logging.getLogger(__name__)
-
 MOST_TEXT = 2**26  # bytes of the longest text that is read
-LOCK = ".lock"
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 _SCRATCH = re.compile(r"\..+\.(?P<pid>\d+)(?:\.(?P<host>[0-9a-f]{8})\.[0-9a-f]{6})?\.tmp")
 _swept: set[Path] = set()  # folders whose old scratch files were looked for
@@ -82,8 +73,15 @@ def write_json(path: str | Path, values: dict[str, Any] | list[Any]) -> None:
     write_text(path, json.dumps(without_nan(values), indent=1, allow_nan=False) + "\n")
 
 
-def check_writable(folder: str | Path) -> None:
-    """Make `folder` and do in it what saving does, twice over; an `InputError` if it cannot be done."""
+def check_writable(folder: str | Path, *names: str) -> None:
+    """Make `folder` and do in it what saving does, twice over; an `InputError` if it cannot be done.
+
+    Args:
+        names: of files to be written there, which must not be folders.
+    """
+    for path in (Path(folder) / name for name in names):
+        if is_folder(path):
+            raise InputError(f"cannot write {path}: that is a folder; choose another output folder")
     probe = Path(folder) / ".can-be-written"
     try:
         for _ in range(2):
@@ -93,6 +91,20 @@ def check_writable(folder: str | Path) -> None:
         raise InputError(
             f"cannot write into {folder}: {error.__cause__ or error}; choose another output folder"
         ) from error
+
+
+def move(path: str | Path, target: str | Path) -> None:
+    """Give a file another name, in one step; what had it is gone. An `InputError` if that cannot be done."""
+    try:
+        Path(path).replace(target)
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot move {path} to {target}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def check_name(path: str | Path) -> None:
+    """An `InputError` for a null character, the one that no system has in names."""
+    if "\0" in str(path):
+        raise InputError(f"cannot write {str(path)!r}: a name holds no null character")
 
 
 def without_nan(value: object) -> object:
@@ -107,13 +119,14 @@ def without_nan(value: object) -> object:
 @contextmanager
 def _scratch_for(path: Path) -> Iterator[Path]:
     """A path beside `path` that nobody else uses and that is gone afterwards."""
+    check_name(path)
     name = f".{path.name[:40]}.{os.getpid()}.{_HOST}.{secrets.token_hex(3)}.tmp"  # file systems take 255 bytes
     scratch = path.with_name(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _sweeping:  # another thread's first file of this folder must not be taken for an old one
             if path.parent not in _swept:
-                _sweep(path.parent, lambda pid, host: host == _HOST and (pid == os.getpid() or not _alive(pid)))
+                sweep(path.parent)
                 _swept.add(path.parent)
         yield scratch
     except (OSError, SafetensorError) as error:
@@ -151,11 +164,17 @@ def _umask() -> int:
     return mask
 
 
-def _sweep(folder: Path, is_stale: Callable[[int, str | None], bool]) -> None:
-    """Remove what killed processes left half written."""
+def sweep(folder: Path, *, alone: bool = False) -> None:
+    """Remove what killed processes of this machine left half written.
+
+    Args:
+        alone: nobody else writes there, so that a file which does not say whose it is was left, too.
+    """
     for left in folder.iterdir():
-        found = _SCRATCH.fullmatch(left.name)
-        if found and is_stale(int(found["pid"]), found["host"]):
+        if (found := _SCRATCH.fullmatch(left.name)) is None:
+            continue
+        pid, host = int(found["pid"]), found["host"]
+        if (alone and host is None) or (host == _HOST and (pid == os.getpid() or not _alive(pid))):
             with suppress(OSError):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
@@ -176,11 +195,49 @@ def _alive(pid: int) -> bool:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is anything; an `InputError` if the system does not say (a name too long, a locked folder)."""
+    """Whether there is anything; as `is_file` and `is_folder`, an `InputError` where the system does not say."""
+    return _found(path) is not None
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether a regular file is there: no folder, pipe or device."""
+    found = _found(path)
+    return found is not None and stat.S_ISREG(found.st_mode)
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether a folder is there."""
+    found = _found(path)
+    return found is not None and stat.S_ISDIR(found.st_mode)
+
+
+def _found(path: str | Path) -> os.stat_result | None:
     try:
-        return Path(path).exists()
-    except (OSError, ValueError) as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        return Path(path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:  # a name that is too long, a locked folder, a link to itself, a null
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: str | Path, error: OSError | ValueError) -> InputError:
+    """What to say where the system refuses to read."""
+    return InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}")
+
+
+def check_folder(path: str | Path) -> Path:
+    """The path, if a folder is there; an `InputError` if not."""
+    if not is_folder(path):
+        raise InputError(f"no folder {path}" + (": that is a file" if exists(path) else ""))
+    return Path(path)
+
+
+def listed(folder: str | Path) -> list[Path]:
+    """What is in a folder, sorted; an `InputError` if that is none, or locked."""
+    try:
+        return sorted(check_folder(folder).iterdir())
+    except OSError as error:
+        raise unreadable(folder, error) from error
 
 
 def check_file(path: str | Path, what: str, most: int | None = None) -> Path:
@@ -190,20 +247,29 @@ def check_file(path: str | Path, what: str, most: int | None = None) -> Path:
         InputError: nothing there, or nothing that may be read.
         DamagedFile: no regular file, or one that is larger than what it should be.
     """
-    path = Path(path)
-    try:
-        found = path.stat()
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise InputError(f"no {what} at {path}") from error
-    except (OSError, ValueError) as error:  # a name that is too long, a locked folder, a null in the name
-        raise InputError(f"cannot read {path}: {error}") from error
+    found = _found(path)
+    if found is None:
+        raise InputError(f"no {what} at {path}")
     if stat.S_ISDIR(found.st_mode):
         raise DamagedFile(f"no {what} at {path}: that is a folder")
     if not stat.S_ISREG(found.st_mode):
         raise DamagedFile(f"no {what} at {path}: that is a pipe or a device, no regular file")
     if most is not None and found.st_size > most:
         raise DamagedFile(f"{path} has {found.st_size} bytes, too many for a {what}")
-    return path
+    return Path(path)
+
+
+def size_of(path: str | Path, what: str) -> int:
+    """Bytes of a regular file; as `check_file`."""
+    return check_file(path, what).stat().st_size
+
+
+def open_file(path: str | Path, what: str) -> BufferedReader:
+    """A regular file's bytes, to be read; as `check_file`."""
+    try:
+        return check_file(path, what).open("rb")
+    except OSError as error:
+        raise unreadable(path, error) from error
 
 
 def read_text(path: str | Path, what: str = "text file", most: int = MOST_TEXT) -> str:
@@ -215,7 +281,7 @@ def read_text(path: str | Path, what: str = "text file", most: int = MOST_TEXT) 
             f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
         ) from error
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error}") from error
+        raise unreadable(path, error) from error
 
 
 def read_json(path: str | Path, what: str = "JSON file") -> dict[str, Any]:
@@ -241,82 +307,3 @@ def parse_json_object(text: str, where: str, what: str = "JSON object") -> dict[
     if not isinstance(values, dict):
         raise DamagedFile(f"{where} is no {what}: it must hold one object, {{...}}, not {type(values).__name__}")
     return values
-
-
-# --- one process at a time ------------------------------------------------------------------------------------------
-
-_held: dict[Path, list[int]] = {}  # folder -> [process, thread, how often]
-_guard = threading.Lock()
-
-
-@contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Have a folder to oneself: no other process, and no other thread, gets it meanwhile.
-
-    The system keeps the lock and takes it away from a process that dies, so that no run is locked out for good.
-
-    Raises:
-        InputError: another process or thread has it; says which.
-    """
-    key, owner = Path(folder).resolve(), [os.getpid(), threading.get_ident()]
-    with _guard:
-        held = _held.get(key)
-        if held is not None and held[0] == owner[0]:
-            if held[1] != owner[1]:
-                raise InputError(f"{folder} is in use by another thread of this process; give another output folder")
-            held[2] += 1
-        else:
-            held = None
-            handle = _lock(Path(folder))
-            _held[key] = [*owner, 1]
-    try:
-        yield
-    finally:
-        with _guard:
-            _held[key][2] -= 1
-            if not _held[key][2]:
-                del _held[key]
-                with suppress(OSError):
-                    (Path(folder) / LOCK).unlink()  # while it is still locked: who opened it looks again
-                os.close(handle)
-
-
-def _lock(folder: Path) -> int:
-    """The locked file's handle. A file that names its process and yet can be locked is a dead process's."""
-    path = folder / LOCK
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            _lock_handle(handle, folder)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), path.stat()):
-                    break
-            os.close(handle)  # another process let go of the folder, and of this file, in between
-        if left := os.read(handle, 200).decode(errors="replace"):
-            logger.warning("%s: taken over from %s, which ended without letting go", folder, left)
-        os.ftruncate(handle, 0)
-        me = f"process {os.getpid()} on {socket.gethostname()} (since {time.strftime('%Y-%m-%d %H:%M:%S')})"
-        os.lseek(handle, 0, os.SEEK_SET)
-        os.write(handle, me.encode())
-    except OSError as error:
-        raise InputError(f"cannot write into {folder}: {error}; choose another output folder") from error
-    # nobody else writes here: what is half written was left
-    _sweep(folder, lambda pid, host: host is None or (host == _HOST and (pid == os.getpid() or not _alive(pid))))
-    return handle
-
-
-def _lock_handle(handle: int, folder: Path) -> None:
-    if fcntl is None:
-        return
-    try:
-        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not inherited by worker processes, as flock's would be
-    except OSError as error:
-        if error.errno not in (errno.EACCES, errno.EAGAIN):
-            logger.warning("%s cannot be locked (%s): see that no other run writes into it", folder, error)
-            return
-        who = os.read(handle, 200).decode(errors="replace") or "another process"
-        os.close(handle)
-        raise InputError(
-            f"{folder} is in use by {who}; wait for it or stop it, or give another output folder"
-        ) from error

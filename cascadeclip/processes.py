@@ -16,6 +16,7 @@ from accelerate.utils import parse_flag_from_env
 
 from cascadeclip.config import PRECISIONS
 from cascadeclip.errors import InputError
+from cascadeclip.files import exists
 
 logger = logging.getLogger(__name__)
 
@@ -181,6 +182,6 @@ def physical_memory() -> int:
 def processor() -> str:
     """Name of the CPU and how many cores it has, for reports."""
     info = Path("/proc/cpuinfo")  # Linux alone has it
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if exists(info) else []
     names = [line.partition(":")[2].strip() for line in lines if "model name" in line]
     return f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"

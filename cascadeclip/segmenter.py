@@ -23,7 +23,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation.bands import bands_at
 from cascadeclip.evaluation.refine import pamr as refine
 from cascadeclip.evaluation.scores import predict
-from cascadeclip.files import exists
+from cascadeclip.files import exists, is_folder
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import physical_memory, plain_torch
@@ -254,7 +254,7 @@ def load(
         with as_file(files("cascadeclip") / "assets" / SHIPPED[str(name_or_path)]) as shipped:
             loaded = load_any(shipped, named)
     elif exists(path):
-        path = path / TRAINED if path.is_dir() else path
+        path = path / TRAINED if is_folder(path) else path
         loaded = load_any(path, named, **({} if preset is None else _sizes(preset)))
     else:
         raise InputError(f"{name_or_path!s} is neither a file nor one of the shipped models: {', '.join(SHIPPED)}")

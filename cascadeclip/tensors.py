@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cascadeclip.errors import DamagedFile, InputError
-from cascadeclip.files import check_file, replace_file
+from cascadeclip.files import check_file, replace_file, size_of
 
 TOWER = "encoder.visual."  # the frozen tower's tensors in a `CascadeCLIP`: CLIP's, not trained
 
@@ -71,7 +71,7 @@ def _check_sums(path: Path) -> None:
         return  # the format of PyTorch before 1.6 has none
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > 2 * path.stat().st_size + 2**20:
+            if sum(entry.file_size for entry in archive.infolist()) > 2 * size_of(path, "checkpoint") + 2**20:
                 raise DamagedFile(f"{path} would unpack to far more than it is; no PyTorch checkpoint does")
             broken = archive.testzip()
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, ValueError) as error:

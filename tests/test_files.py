@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from cascadeclip import files
+from cascadeclip import files, locks
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import (
     check_writable,
-    locked,
     parse_json,
     read_json,
     read_text,
@@ -26,6 +25,7 @@ from cascadeclip.files import (
     write_json,
     write_text,
 )
+from cascadeclip.locks import locked
 
 # --- writing --------------------------------------------------------------------------------------------------------
 
@@ -50,6 +50,13 @@ def test_the_check_does_what_saving_does(tmp_path, monkeypatch):
                 check_writable(tmp_path)
     check_writable(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_a_files_place_is_told_of_before_there_is_anything_to_write(tmp_path):
+    (tmp_path / "model").mkdir()
+    check_writable(tmp_path, "log")
+    with pytest.raises(InputError, match=r"cannot write .*model: that is a folder; choose another output folder"):
+        check_writable(tmp_path, "log", "model")
 
 
 def test_the_disk_has_a_file_before_it_takes_the_old_ones_place(tmp_path, monkeypatch):
@@ -88,11 +95,11 @@ def test_what_a_killed_process_left_half_written_is_removed(tmp_path, monkeypatc
 
 
 def test_threads_that_write_a_folders_first_files_leave_each_other_alone(tmp_path, monkeypatch):
-    def slow_sweep(folder, is_stale, sweep=files._sweep):
+    def slow_sweep(folder, sweep=files.sweep):
         time.sleep(0.2)  # else the other thread is too late
-        sweep(folder, is_stale)
+        sweep(folder)
 
-    monkeypatch.setattr(files, "_sweep", slow_sweep)
+    monkeypatch.setattr(files, "sweep", slow_sweep)
 
     def write(scratch):
         scratch.write_text("whole")
@@ -163,7 +170,7 @@ def test_json_within_a_file_names_the_file():
 # --- one process at a time ------------------------------------------------------------------------------------------
 
 HOLD = (
-    "import sys, time\nfrom cascadeclip.files import locked\n"
+    "import sys, time\nfrom cascadeclip.locks import locked\n"
     "with locked(sys.argv[1]):\n    print('have it', flush=True)\n    time.sleep(60)"
 )
 
@@ -225,7 +232,7 @@ def test_a_file_system_without_locks_is_used_with_a_line(tmp_path, monkeypatch, 
     def no_locks(*args):
         raise OSError(37, "No locks available")
 
-    monkeypatch.setattr(files.fcntl, "lockf", no_locks)
+    monkeypatch.setattr(locks.fcntl, "lockf", no_locks)
     with locked(tmp_path):
         replace_file(tmp_path / "file", lambda scratch: scratch.write_text("text"))
     assert "cannot be locked (" in caplog.text

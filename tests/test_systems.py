@@ -120,12 +120,12 @@ import pathlib
 pathlib.Path.symlink_to = None
 
 import cascadeclip
-from cascadeclip import files
+from cascadeclip import files, locks
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.cli.info import info
 
-assert files.fcntl is None
-with files.locked("out"):
+assert locks.fcntl is None
+with locks.locked("out"):
     files.write_json("out/some.json", dict(a=1))
 assert files.read_json("out/some.json") == dict(a=1)
 result = cascadeclip.load("mini").segment(EmojiScenes.split("test")[0].image, ["cat", "grass"])

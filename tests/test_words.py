@@ -6,7 +6,7 @@ from PIL import Image
 
 import cascadeclip
 from cascadeclip.data.emojiscenes import EmojiScenes
-from cascadeclip.data.words import check_names
+from cascadeclip.data.words import check_names, positions_of, seen_positions
 from cascadeclip.errors import InputError
 
 
@@ -23,6 +23,16 @@ def test_capitals_and_spaces_change_nothing():
 def test_a_word_written_twice_in_two_ways_is_refused(names):
     with pytest.raises(InputError, match="given twice"):
         check_names(names)
+
+
+def test_unseen_words_are_found_among_the_names_or_refused():
+    names = ["cat", "sofa", "floor"]
+    assert positions_of(["floor", "cat"], names) == [2, 0] and positions_of("sofa", names) == [1]
+    assert seen_positions(names, ["cat"]) == [1, 2] and seen_positions(names, ()) == [0, 1, 2]
+    with pytest.raises(InputError, match=r"unseen=\['sofe'\] are none of the 3 class names"):
+        seen_positions(names, ["cat", "sofe"])
+    with pytest.raises(InputError, match="cat given twice"):
+        positions_of(["cat", "cat"], names)
 
 
 def test_words_in_one_text_are_refused_with_the_list_that_was_meant():

@@ -180,7 +180,7 @@ def evaluate(
     With --method, a frozen CLIP without any training, on the pictures of any preset; `--preset training-free` reads
     them as the papers do.
     """
-    from cascadeclip.cli.scoring import score_checkpoint, score_method, show_scores
+    from cascadeclip.cli.scoring import SCORES, score_checkpoint, score_method, show_scores
     from cascadeclip.files import check_writable
 
     chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
@@ -188,7 +188,7 @@ def evaluate(
     chosen = replace(chosen, training=how)
     origins: tuple[str, ...] = ()
     if out is not None:
-        check_writable(out)
+        check_writable(out, *SCORES)
     run = dict(split=split, limit=limit, out=out, predictions=predictions, progress=True)
     if method is not None:
         name, scores = method, score_method(chosen, method, checkpoint, cross, blocks, pamr, run)
@@ -221,6 +221,7 @@ def experiments(
     from cascadeclip.experiments.comparisons import COMPARISONS, get_comparison
     from cascadeclip.experiments.report import write_index, write_report
     from cascadeclip.experiments.run import budgeted, run_ahead, run_comparison
+    from cascadeclip.files import read_text
 
     for comparison in COMPARISONS.values() if not names else ():
         print(f"{comparison.name:12} {comparison.question}")
@@ -234,7 +235,7 @@ def experiments(
     for comparison in chosen:
         rows = run_comparison(comparison, make_preset(), out, seeds=range(seeds), limit=limit)
         path = write_report(comparison, rows, make_preset(), out, command=command, limit=limit)
-        print(path.read_text(encoding="utf-8"))
+        print(read_text(path))
         print(f"wrote {path}, and beside it the figure and the numbers as JSON")
     if chosen:
         print(f"all tables: {write_index(out)}")

@@ -66,10 +66,10 @@ def init(
 ) -> None:
     """Begin an own.json with what lies in a folder: where pictures and masks are, and the masks' numbers."""
     from cascadeclip.data.look import describe_folder
-    from cascadeclip.files import write_json
+    from cascadeclip.files import exists, write_json
 
     described, path = describe_folder(folder), out or folder / "own.json"
-    if path.exists():
+    if exists(path):
         raise InputError(f"{path} is there already: give another name with --out, or remove it")
     if path.parent.resolve() != folder.resolve():
         described = {key: _from(path, folder, key, value) for key, value in described.items()}

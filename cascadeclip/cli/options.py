@@ -31,7 +31,8 @@ ClipWeights = Annotated[
     str | None, typer.Option(help="CLIP's weights: open_clip's tag, a file, or 'random' to try things out.")
 ]
 Unseen = Annotated[
-    str | None, typer.Option(help="Unseen classes, separated by commas, for another split than the preset's.")
+    str | None,
+    typer.Option(help="Unseen classes, separated by commas, for another split than the preset's; '' for none."),
 ]
 Compile = Annotated[
     bool | None, typer.Option(help="torch.compile the model: minutes at the start, then often faster. For long runs.")
@@ -74,7 +75,7 @@ def chosen_preset(
             chosen, clip={"name": clip or chosen.clip["name"], "pretrained": None if weights == "random" else weights}
         )
     if unseen is not None:
-        chosen = chosen.with_unseen([word.strip() for word in unseen.split(",")])
+        chosen = chosen.with_unseen([word.strip() for word in unseen.split(",") if word.strip()])
     return chosen
 
 

@@ -17,6 +17,8 @@ from cascadeclip.presets import Preset
 from cascadeclip.processes import this_process
 from cascadeclip.segmenter import load
 
+SCORES = ("scores.json", "scores.png")  # files of an evaluation
+
 
 def score_checkpoint(
     preset: Preset, name: str, built_on: dict[str, Any], cross: bool, blocks: str | None, pamr: int,
@@ -68,6 +70,7 @@ def show_scores(
             print(f"{word + (' (unseen)' if word in scores.unseen else ''):24}{100 * value:6.1f}")
     if out is not None:
         by_class = dict(zip(scores.names, scores.iou, strict=True))
-        write_json(out / "scores.json", report | {"per_class": by_class, "origins": list(origins)})
-        save_figure(plot_class_iou(scores), out / "scores.png")
-        print(f"wrote {out / 'scores.json'} and {out / 'scores.png'}")
+        numbers, figure = (out / name for name in SCORES)
+        write_json(numbers, report | {"per_class": by_class, "origins": list(origins)})
+        save_figure(plot_class_iou(scores), figure)
+        print(f"wrote {numbers} and {figure}")

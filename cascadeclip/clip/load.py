@@ -23,6 +23,7 @@ from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.words import check_names, check_templates, filled
 from cascadeclip.errors import InputError
+from cascadeclip.files import check_file, exists, is_file, open_file
 from cascadeclip.model.tower import position_embedding, tower_config
 from cascadeclip.processes import device, own_draws, plain_torch
 
@@ -187,6 +188,8 @@ def _from_open_clip(name: str, pretrained: str | None) -> tuple[open_clip.CLIP, 
             f"CLIP {name!r} does not fit: {reason}. Prompts and taps build on a plain ViT with a class token, such as "
             "'ViT-B-16' or 'ViT-L-14'"
         )
+    if pretrained is not None and exists(pretrained):
+        check_file(pretrained, "weights file")
     try:
         if pretrained is not None and _is_torchscript(Path(pretrained)):
             model = _from_openai(name, Path(pretrained))
@@ -231,7 +234,7 @@ def misfit(name: str) -> str | None:
 def _warn_of_activation(name: str, file: str) -> None:
     """No tensor tells GELU from quick-GELU; say which one the name stands for, where there are both."""
     quick = f"{name}-quickgelu"
-    if Path(file).is_file() and quick in open_clip.list_models():
+    if is_file(file) and quick in open_clip.list_models():
         logger.warning(
             "%s: CLIP %r computes with GELU; weights trained with quick-GELU, as OpenAI's were, need %r",
             *(file, name, quick),
@@ -239,7 +242,7 @@ def _warn_of_activation(name: str, file: str) -> None:
 
 
 def _is_torchscript(path: Path) -> bool:
-    if not path.is_file() or not zipfile.is_zipfile(path):
+    if not exists(path) or not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
         return any(PurePosixPath(entry).name == "constants.pkl" for entry in archive.namelist())
@@ -249,7 +252,7 @@ def _from_openai(name: str, path: Path) -> nn.Module:
     """A CLIP from OpenAI's own file, a TorchScript archive; such an archive is code, so it must be theirs to a bit."""
     published = open_clip.get_pretrained_cfg(name, "openai").get("url", "")
     wanted = PurePosixPath(published).parent.name  # OpenAI's addresses hold the file's SHA-256
-    with path.open("rb") as file:
+    with open_file(path, "weights file") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != wanted:
         raise InputError(

@@ -1,5 +1,6 @@
 """Own data looked through: every picture and mask is read, counted by class, and what is wrong or left out is said."""
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -103,7 +104,7 @@ def _warnings(checks: dict[str, SplitCheck], names: Sequence[str], unseen: Seque
             lines.append(f"WARNING {split}: in no mask: {_first(absent, ', ')}")
         if check.damaged:
             lines.append(f"PROBLEM {split}: {len(check.damaged)} cannot be used: {_first(check.damaged, '; ')}")
-    pictures = [{picture.resolve() for picture, _ in check.found.pairs} for check in checks.values()]
+    pictures = [{os.path.realpath(picture) for picture, _ in check.found.pairs} for check in checks.values()]
     if len(pictures) == 2 and (both := pictures[0] & pictures[1]):
         lines.append(f"WARNING {len(both):,} pictures are trained on and evaluated on: scores will be too high")
     if not unseen:

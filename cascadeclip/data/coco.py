@@ -13,10 +13,11 @@ from cascadeclip.data.folders import Found
 from cascadeclip.data.labels import LabelMap, open_mask
 from cascadeclip.data.names import inside
 from cascadeclip.errors import InputError
-from cascadeclip.files import parse_json_object, read_text
+from cascadeclip.files import is_file, parse_json_object, read_text
 
 MOST_BYTES = 2**31  # of a JSON file
 MOST_PIXELS = 2**28  # of a mask that is run-length coded
+MOST_SIDE = 2**20  # px, that a corner of a polygon may lie away from the origin
 
 
 @dataclass
@@ -86,6 +87,7 @@ def decoded(shape: Any, height: int, width: int, path: Path) -> np.ndarray:
     try:
         if isinstance(shape, list):
             polygons = [polygon for polygon in shape if len(polygon) >= 6]
+            _check_polygons(polygons, height, width)
             coded = mask.frPyObjects(polygons, height, width)
             return mask.decode(mask.merge(coded)).astype(bool) if coded else np.zeros((height, width), bool)
         _check_runs(shape, height, width)
@@ -95,6 +97,17 @@ def decoded(shape: Any, height: int, width: int, path: Path) -> np.ndarray:
         raise InputError(f"{path}: {error}") from error
     except Exception as error:  # pycocotools raises anything
         raise InputError(f"{path}: a segmentation that is none ({error!r})") from error
+
+
+def _check_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) -> None:
+    """pycocotools reserves memory along every edge, and writes past it where its numbers overflow."""
+    for polygon in polygons:
+        points = np.array(polygon, dtype=float).reshape(-1, 2)
+        edges = np.abs(points - np.roll(points, 1, axis=0)).max(1).sum()
+        if not (
+            np.abs(points).max() <= min(2 * max(height, width), MOST_SIDE) and edges <= 4 * (height + 1) * (width + 1)
+        ):
+            raise InputError(f"a polygon that does not belong into a picture of {width} x {height} px")
 
 
 def _check_runs(shape: Mapping[str, Any], height: int, width: int) -> None:
@@ -171,9 +184,9 @@ def coco_pairs(path: Path, images: Path, masks: Path | None, label_map: LabelMap
         if number not in with_labels:
             with_labels.add(number)
             picture = images / inside(_text(pictures[number], "file_name", path), path)
-            if not picture.is_file():
+            if not is_file(picture):
                 found.leave("whose picture is missing", picture.name)
-            elif panoptic and not mask.is_file():
+            elif panoptic and not is_file(mask):
                 found.leave("without a mask", picture.name)
             else:
                 found.pairs.append((picture, mask))

@@ -3,7 +3,7 @@
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from cascadeclip.data.images import read_image
 from cascadeclip.data.names import inside
 from cascadeclip.errors import InputError
-from cascadeclip.files import read_text
+from cascadeclip.files import check_folder, is_file, read_text, unreadable
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 STEM = "{stem}"  # in the name of a mask: the picture's name without its suffix
@@ -198,21 +198,28 @@ def _refuse_shared(found: Found) -> None:
 
 
 def _listed(folder: Path, deep: bool) -> list[Path]:
-    """All files of a folder, sorted; linked folders are followed, once each."""
-    if not folder.is_dir():
-        raise InputError(f"no folder {folder}")
-    found, visited = [], set()
+    """All files of a folder, sorted."""
+    return sorted(path for _, files in walked(folder, deep=deep) for path in files)
+
+
+def walked(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, list[Path]]]:
+    """A folder and, if `deep`, those below it, each with its files; linked folders are followed, once each, and hidden
+    ones left out.
+
+    Raises:
+        InputError: no folder, or one that cannot be read.
+    """
+    visited = set()
 
     def fail(error: OSError) -> None:
-        raise InputError(f"cannot read the folder {error.filename}: {error.strerror}") from error
+        raise unreadable(error.filename, error) from error
 
-    for where, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+    for where, folders, names in os.walk(check_folder(folder), onerror=fail, followlinks=True):
         real = os.path.realpath(where)
         folders[:] = [] if real in visited or not deep else sorted(f for f in folders if not f.startswith("."))
         if real not in visited:
-            found += [Path(where, name) for name in names]
+            yield Path(where), [Path(where, name) for name in names]
         visited.add(real)
-    return sorted(found)
 
 
 def _key(path: Path, folder: Path) -> str:
@@ -246,8 +253,8 @@ def listed_pairs(
     pairs = []
     for stem in listed_stems(listing):
         candidates = [folder / f"{stem}{label_suffix}" for folder in labels]
-        pairs.append((images / f"{stem}.jpg", next((path for path in candidates if path.is_file()), candidates[0])))
-    missing = [str(path) for pair in pairs for path in pair if not path.is_file()]
+        pairs.append((images / f"{stem}.jpg", next((path for path in candidates if is_file(path)), candidates[0])))
+    missing = [str(path) for pair in pairs for path in pair if not is_file(path)]
     if missing:
         raise _missing(missing)
     return pairs
@@ -259,9 +266,8 @@ def listed_stems(listing: Path, *, empty_allowed: bool = False) -> list[str]:
     Raises:
         InputError: a missing or empty list, or a line that leads out of the folder of pictures.
     """
-    if not listing.is_file():
-        raise InputError(f"no list of pictures at {listing}")
-    stems = [inside(line.split()[0], listing) for line in read_text(listing).splitlines() if line.strip()]
+    lines = read_text(listing, "list of pictures").splitlines()
+    stems = [inside(line.split()[0], listing) for line in lines if line.strip()]
     if not stems and not empty_allowed:
         raise InputError(f"{listing} names no picture")
     return stems

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cascadeclip.errors import InputError
+from cascadeclip.files import check_file, open_file, unreadable
 from cascadeclip.processes import own_draws
 
 SAMPLED = 32  # files or items whose contents are looked at
@@ -64,16 +64,16 @@ def _sample(length: int) -> list[int]:
 def _files(pairs: Sequence[tuple[Path, Path]], times: bool) -> str:
     digest = hashlib.sha256()
     try:
-        for path in (Path(path) for pair in pairs for path in pair):
+        for path in (check_file(path, "picture or mask") for pair in pairs for path in pair):
             found = path.stat()
             told = [path.name, found.st_size] + ([found.st_mtime_ns] if times else [])
             digest.update(json.dumps(told).encode())
         for index in _sample(len(pairs)):
-            for path in map(Path, pairs[index]):
-                with path.open("rb") as file:
+            for path in pairs[index]:
+                with open_file(path, "picture or mask") as file:
                     digest.update(file.read(2**16))
     except OSError as error:
-        raise InputError(f"cannot read {error.filename}: {error.strerror}") from error
+        raise unreadable(path, error) from error
     return digest.hexdigest()
 
 

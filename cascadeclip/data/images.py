@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from cascadeclip.errors import InputError
+from cascadeclip.files import check_file
 
 logger = logging.getLogger(__name__)
 
@@ -21,9 +22,7 @@ def read_image(image: str | Path | Image.Image | np.ndarray) -> np.ndarray:
             brightness.
     """
     if isinstance(image, str | Path):
-        path = Path(image)
-        if not path.is_file():
-            raise InputError(f"no image at {path}" + (": that is a folder" if path.is_dir() else ""))
+        path = check_file(image, "image")
         try:
             with Image.open(path) as file:
                 file.load()

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from cascadeclip.errors import InputError
+from cascadeclip.files import check_file
 
 IGNORE = 255  # the label of pixels that belong to no class, as long as this is no class's index
 WIDE_IGNORE = 65_535  # their label among more classes than a byte has numbers for
@@ -150,6 +151,7 @@ def open_mask(path: Path, *, colours: bool = False) -> np.ndarray:
     Raises:
         InputError: no picture, no numbers, or compressed with loss.
     """
+    check_file(path, "label map")
     try:
         with Image.open(path) as file:
             if file.format == "JPEG":

@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from cascadeclip.data.folders import IMAGE_SUFFIXES, STEM, find_pairs
+from cascadeclip.data.folders import IMAGE_SUFFIXES, STEM, find_pairs, walked
 from cascadeclip.data.labels import open_mask
 from cascadeclip.errors import InputError
+from cascadeclip.files import is_file, listed
 
 LOOKED_AT = 5  # files of a folder that tell whether it holds pictures or masks
 MASKS_READ = 200  # whose numbers are collected
@@ -37,8 +39,6 @@ def describe_folder(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: no folder, or no pictures with masks in it.
     """
-    if not folder.is_dir():
-        raise InputError(f"no folder {folder}")
     matches = _matches(folder)
     if not matches:
         raise InputError(
@@ -66,14 +66,13 @@ def _relative(path: Path, folder: Path) -> str:
 
 def _matches(folder: Path) -> list[_Match]:
     """Every pair of folders below that holds pictures and masks of the same names."""
-    folders = [path for path in (folder, *sorted(folder.rglob("*"))) if path.is_dir() and not path.name.startswith(".")]
-    with_files = [path for path in folders if _some(path)]
-    pictures = [path for path in with_files if any(not _may_be_mask(file) for file in _some(path))]
-    masks = [path for path in with_files if any(_may_be_mask(file) for file in _some(path))]
+    some = {path: first for path, files in walked(folder) if (first := _some(files))}
+    pictures = [path for path, files in some.items() if any(not _may_be_mask(file) for file in files)]
+    masks = [path for path, files in some.items() if any(_may_be_mask(file) for file in files)]
     found = []
     for images in pictures:
         for other in masks:
-            for name in _mask_names(images, other):
+            for name in _mask_names(some[images], other):
                 pairs = find_pairs(images, other, mask_name=name, deep=False).pairs
                 if pairs and _may_be_mask(pairs[0][1]):
                     found.append(_Match(images, other, name, len(pairs)))
@@ -84,9 +83,10 @@ def _matches(folder: Path) -> list[_Match]:
     return list(best.values())
 
 
-def _some(folder: Path) -> list[Path]:
-    files = (path for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES)
-    return list(islice((path for path in files if not path.name.startswith(".")), 2 * LOOKED_AT))
+def _some(files: Sequence[Path]) -> list[Path]:
+    """The first pictures among a folder's files."""
+    pictures = (path for path in sorted(files) if path.suffix.lower() in IMAGE_SUFFIXES)
+    return list(islice((path for path in pictures if not path.name.startswith(".") and is_file(path)), 2 * LOOKED_AT))
 
 
 def _may_be_mask(path: Path) -> bool:
@@ -107,10 +107,10 @@ def _has_few_colours(picture: Image.Image) -> bool:
     return picture.convert("RGB").getcolors(max(most, 1)) is not None
 
 
-def _mask_names(images: Path, masks: Path) -> list[str]:
+def _mask_names(pictures: Sequence[Path], masks: Path) -> list[str]:
     """What masks may be called, from files whose names hold a picture's: "a_mask.png" beside "a.jpg"."""
-    stems = sorted({path.stem for path in _some(images)}, key=len)
-    names = {path.name for path in masks.iterdir() if path.suffix.lower() == ".png"}
+    stems = sorted({path.stem for path in pictures}, key=len)
+    names = {path.name for path in listed(masks) if path.suffix.lower() == ".png"}
     found = Counter(name.replace(stem, STEM, 1) for stem in stems for name in names if stem in name)
     return [pattern for pattern, _ in found.most_common(3)]
 

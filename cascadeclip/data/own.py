@@ -16,7 +16,7 @@ from cascadeclip.data.labels import LabelMap, parsed_values
 from cascadeclip.data.names import inside
 from cascadeclip.data.words import check_names
 from cascadeclip.errors import InputError
-from cascadeclip.files import parse_json, read_text
+from cascadeclip.files import is_file, parse_json, read_text
 from cascadeclip.schema import check_fields
 
 OTHERS = "others"  # as `ignored`: everything that is no class
@@ -180,9 +180,9 @@ def read_pairs(listing: Path, images: Path, masks: Path) -> Found:
                                                                                          strict=True))  # fmt: skip
         if picture in taken:
             found.leave("named twice", picture.name)
-        elif not picture.is_file():
+        elif not is_file(picture):
             found.leave("whose picture is missing", picture.name)
-        elif not mask.is_file():
+        elif not is_file(mask):
             found.leave("without a mask", picture.name)
         else:
             found.pairs.append((picture, mask))

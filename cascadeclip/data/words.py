@@ -1,7 +1,7 @@
 """Class words and the sentences that they are put into: one check for everything that takes them."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 
 from cascadeclip.errors import InputError
 
@@ -62,6 +62,32 @@ def check_templates(templates: str | Sequence[str], names: Sequence[str] = ()) -
                     "one of them, or the templates"
                 )
     return templates
+
+
+def positions_of(wanted: str | Sequence[str], names: Sequence[str], what: str = "unseen") -> list[int]:
+    """Indices among the class words `names`; a misspelt word would otherwise count as none.
+
+    Raises:
+        InputError: a word that is none of them, or given twice; `what` says what the words are.
+    """
+    wanted, place = _listed(wanted, what), {name: position for position, name in enumerate(names)}
+    if unknown := [word for word in wanted if word not in place]:
+        raise InputError(f"{what}={unknown} are none of the {len(names)} class names; use words from `names`")
+    if repeated := _repeated(wanted):
+        raise InputError(f"{what}: {', '.join(repeated)} given twice; give each once")
+    return [place[word] for word in wanted]
+
+
+def seen_positions(names: Sequence[str], unseen: str | Sequence[str]) -> list[int]:
+    """Indices of the class words that are not `unseen`; raises as `positions_of` does."""
+    hidden = set(positions_of(unseen, names))
+    return [position for position in range(len(names)) if position not in hidden]
+
+
+def check_embeddings(text: Sized, names: Sequence[str]) -> None:
+    """An `InputError` unless there is one text embedding for each class word."""
+    if len(text) != len(names):
+        raise InputError(f"{len(text)} text embeddings for {len(names)} class names: give one for each, in their order")
 
 
 def filled(template: str, name: str) -> str:

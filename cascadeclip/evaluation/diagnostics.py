@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cascadeclip.data.labels import ignored_label
+from cascadeclip.data.words import check_embeddings, positions_of
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.contours import boundary_width, rim
 from cascadeclip.evaluation.resampling import Resampled, bootstrap
@@ -55,6 +56,8 @@ class Readout:
         A constant taken off every seen class leaves the best seen class the best one, so that only the two winners
         have to be compared. This holds for pictures read whole and for averaged windows alike.
         """
+        if math.isnan(seen_offset):
+            raise InputError("seen_offset=nan must be a number")
         return torch.where(self.seen_score - seen_offset > self.unseen_score, self.seen_class, self.unseen_class).long()
 
 
@@ -84,7 +87,8 @@ def read_out(
     Raises:
         InputError: no picture, pictures of several sizes, no seen or no unseen class, an unknown unseen name.
     """
-    hidden = _positions(names, unseen)
+    check_embeddings(text, names)
+    hidden = positions_of(unseen, names)
     seen = [index for index in range(len(names)) if index not in set(hidden)]
     if not seen or not hidden:
         raise InputError(f"{len(seen)} seen and {len(hidden)} unseen classes: name at least one of each")
@@ -123,13 +127,6 @@ def _present(labels: Tensor, classes: int) -> Tensor:
     present = torch.zeros(len(labels), classes + 1, dtype=torch.bool)  # the last for ignored pixels
     present.scatter_(1, labels.flatten(1).long().cpu().clamp(max=classes), True)
     return present[:, :classes]
-
-
-def _positions(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
-    unknown = [name for name in wanted if name not in names]
-    if unknown:
-        raise InputError(f"unseen={unknown} are none of the {len(names)} class names; use words from `names`")
-    return [list(names).index(name) for name in wanted]
 
 
 def right_unseen_names(readout: Readout, hidden: Sequence[int]) -> float:
@@ -296,7 +293,7 @@ def _hidden_mask(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) ->
     if counts.ndim != 3 or counts.shape[0] != 3 or counts.shape[2] != len(names):
         raise InputError(f"counts {tuple(counts.shape)}: expected (3, pictures, {len(names)} classes)")
     mask = torch.zeros(len(names), dtype=torch.bool)
-    mask[_positions(names, unseen)] = True
+    mask[positions_of(unseen, names)] = True
     return mask
 
 
@@ -306,7 +303,7 @@ def _hidden_mask(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) ->
 def error_kinds(predicted: Tensor, labels: Tensor, names: Sequence[str], unseen: Sequence[str]) -> Tensor:
     """Wrong pixels of each picture by kind: (n, 4) int64 in the order of `ERROR_KINDS`."""
     _check_maps(predicted, labels)
-    hidden = torch.tensor(_positions(names, unseen), dtype=torch.int64, device=labels.device)
+    hidden = torch.tensor(positions_of(unseen, names), dtype=torch.int64, device=labels.device)
     wrong = (predicted != labels) & (labels != ignored_label(len(names)))
     kind = 2 * torch.isin(labels.long(), hidden).long() + torch.isin(predicted.long(), hidden).long()
     # seen/seen 0, seen/unseen 1, unseen/seen 2, unseen/unseen 3: the order of ERROR_KINDS
@@ -321,7 +318,7 @@ def top_confusions(
     Args:
         among: look at these true classes only; None for all.
     """
-    rows = range(len(names)) if among is None else _positions(names, among)
+    rows = range(len(names)) if among is None else positions_of(among, names, "among")
     counts = confusion.counts.double()
     share = (counts / counts.sum(1, keepdim=True).clamp(min=1)).fill_diagonal_(0)
     found = [(names[row], names[column], share[row, column].item()) for row in rows for column in range(len(names))]

@@ -22,7 +22,8 @@ from cascadeclip.data.identity import data_identity, digest_of, tensor_digest
 from cascadeclip.data.labels import IGNORE
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, count, predict_batches, warn_of_nonsense
-from cascadeclip.files import locked, replace_file
+from cascadeclip.files import exists, is_file, replace_file
+from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import plain_torch, readers, this_process
@@ -168,7 +169,7 @@ class _Kept:
             pictures: of this process.
             predicted: where the prediction of a picture has to be; None if none were asked for.
         """
-        if not self.path.exists():
+        if not exists(self.path):
             return 0
         try:
             metadata, tensors = read_safetensors(self.path, "file of counts")
@@ -179,7 +180,7 @@ class _Kept:
         except InputError as error:
             logger.warning("%s; counting anew", error)
             return 0
-        if predicted is not None and not all(predicted(position).is_file() for position in range(done)):
+        if predicted is not None and not all(is_file(predicted(position)) for position in range(done)):
             return 0
         self.confusion.counts += counts
         self.done = done

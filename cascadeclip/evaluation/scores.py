@@ -10,6 +10,7 @@ from torch import Tensor
 
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.data.transforms import normalise
+from cascadeclip.data.words import check_embeddings, positions_of, seen_positions
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.bands import argmax_at
 from cascadeclip.model.cascade import CascadeCLIP
@@ -129,7 +130,7 @@ def _scores(
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of one evaluation, as fractions.
+    """Scores of one evaluation, as fractions; an `InputError` for unseen words that are no class.
 
     Attributes:
         names: class words.
@@ -146,6 +147,9 @@ class Scores:
     iou: tuple[float, ...]
     pAcc: float
 
+    def __post_init__(self) -> None:
+        positions_of(self.unseen, self.names)
+
     @property
     def mIoU_seen(self) -> float:
         return self.mean_iou(set(self.names) - set(self.unseen))
@@ -159,9 +163,9 @@ class Scores:
         return harmonic_mean(self.mIoU_seen, self.mIoU_unseen)
 
     def mean_iou(self, names: Iterable[str]) -> float:
-        """Mean IoU over those of `names` that have ground truth; NaN if none has."""
-        wanted = set(names)
-        values = [v for name, v in zip(self.names, self.iou, strict=True) if name in wanted and not math.isnan(v)]
+        """Mean IoU over those of `names` that have ground truth, NaN if none has; an `InputError` for no class."""
+        own = [self.iou[place] for place in positions_of(tuple(names), self.names, "names")]
+        values = [value for value in own if not math.isnan(value)]
         return sum(values) / len(values) if values else math.nan
 
     @property
@@ -250,12 +254,14 @@ def predict_batches(
     device, training = next(model.parameters()).device, model.training
     model.eval()
     text = text.to(device)
-    for images, labels in batches:
-        with autocast(device, precision), told_of_compiler():
-            images = normalise(images.to(device, non_blocking=True))
-            scores = predict(model, images, text, seen, seen_offset, window, stride)
-        yield scores, labels
-    model.train(training)
+    try:
+        for images, labels in batches:
+            with autocast(device, precision), told_of_compiler():
+                images = normalise(images.to(device, non_blocking=True))
+                scores = predict(model, images, text, seen, seen_offset, window, stride)
+            yield scores, labels
+    finally:
+        model.train(training)
 
 
 def count(
@@ -297,8 +303,12 @@ def evaluate(
         text: (C, E) float, in the order of `names`.
         seen_offset, window, stride: as in `predict`.
         precision: `bf16`, where the device has it about twice as fast, `fp16` or `fp32`.
+
+    Raises:
+        InputError: unseen words that are no class, another number of text embeddings; what `predict` raises.
     """
-    seen = [position for position, name in enumerate(names) if name not in set(unseen)]
+    seen = seen_positions(names, unseen)
+    check_embeddings(text, names)
     confusion = ConfusionMatrix(len(names))
     count(confusion, predict_batches(model, batches, text, seen, seen_offset, window, stride, precision))
     warn_of_nonsense(confusion, names, unseen)
@@ -309,7 +319,7 @@ def warn_of_nonsense(confusion: ConfusionMatrix, names: Sequence[str], unseen: S
     """Log warnings of what makes scores wrong without any error."""
     counts = confusion.counts
     absent = [name for name, pixels in zip(names, counts.sum(1).tolist(), strict=True) if not pixels]
-    seen = [position for position, name in enumerate(names) if name not in set(unseen)]
+    seen = seen_positions(names, unseen)
     if absent:
         logger.warning("no ground truth, left out of the means: %s", ", ".join(absent))
     if seen and not counts[:, seen].sum():

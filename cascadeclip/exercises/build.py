@@ -20,7 +20,7 @@ import nbformat
 
 from cascadeclip.errors import InputError
 from cascadeclip.exercises import ASSIGNMENTS, EXERCISES
-from cascadeclip.files import replace_file
+from cascadeclip.files import is_file, replace_file
 
 CONFIG = "nbgrader_config.py"
 TEST = """\
@@ -35,7 +35,7 @@ grade("{name}", globals(), seed)"""
 
 def source_notebook(path: Path) -> nbformat.NotebookNode:
     """The teacher's notebook of a text source; the same source always gives the same bytes."""
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"there is no {path}: give the folder that holds the assignments' text sources")
     notebook = jupytext.read(path)
     notebook.metadata = {"kernelspec": notebook.metadata["kernelspec"]}

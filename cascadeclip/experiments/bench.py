@@ -22,6 +22,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from cascadeclip.config import ModelConfig
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.scores import predict
+from cascadeclip.files import exists
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import segmentation_loss
 from cascadeclip.presets import Preset, get_preset
@@ -282,7 +283,7 @@ def _peak_mib(device: torch.device) -> float | None:
         return torch.cuda.max_memory_allocated() / MIB
     # getrusage would do elsewhere, but starts from what the parent process held when it started this one
     status = Path("/proc/self/status")
-    if not status.exists():
+    if not exists(status):
         return None
     (line,) = (line for line in status.read_text(encoding="utf-8").splitlines() if line.startswith("VmHWM:"))
     return int(line.split()[1]) / 1024

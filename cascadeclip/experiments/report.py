@@ -1,7 +1,7 @@
 """What a comparison writes: a table as JSON and Markdown, a figure of it, and the learning curves."""
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from importlib.resources import as_file, files
@@ -15,16 +15,18 @@ from matplotlib.patches import Patch
 
 from cascadeclip._version import __version__
 from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
-from cascadeclip.errors import InputError
+from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, get_comparison
 from cascadeclip.experiments.curves import Curve, not_trained
 from cascadeclip.experiments.run import MEASURES, Row
-from cascadeclip.files import read_json, read_text, write_json, write_text
+from cascadeclip.files import exists, read_json, read_text, write_json, write_text
 from cascadeclip.plots.figure import Figure, save_figure
-from cascadeclip.plots.given import refuse_empty
+from cascadeclip.plots.given import check_lengths, refuse_empty
 from cascadeclip.presets import Preset
 from cascadeclip.processes import processor
+from cascadeclip.schema import check_value
 
+GROUPS, DIFFERENCE = ("seen", "unseen"), ("difference", "low", "high")
 _SHORT = {"mIoU_unseen": "unseen", "hIoU": "hIoU"}
 _LABELS = dict(
     zip(MEASURES, (("seen", SEEN_COLOUR), ("unseen", UNSEEN_COLOUR), ("hIoU", HARMONIC_COLOUR)), strict=True)
@@ -77,7 +79,7 @@ def _versions() -> dict[str, str]:
 
 def _as_json(row: Row, first: Row) -> dict[str, Any]:
     difference = {
-        key: dict(zip(("difference", "low", "high"), map(float, (found.whole, *found.interval())), strict=True))
+        key: dict(zip(DIFFERENCE, map(float, (found.whole, *found.interval())), strict=True))
         for key, found in (row.difference or {}).items()
     }
     return {
@@ -132,10 +134,12 @@ def write_index(out: str | Path, reports: str | Path | None = None) -> Path:
     """
     out, parts, read = Path(out), [], []
     for path in (Path(reports or out) / f"{name}.json" for name in COMPARISONS):
-        if path.exists():
+        if exists(path):
             read.append(read_report(path))
             table = read_text(out / f"{path.stem}.md", "table")
             parts += [f"## {path.stem}", "", table, f"![Learning curves of {path.stem}]({path.stem}-curves.png)", ""]
+    if not read:
+        raise InputError(f"no report of a comparison in {reports or out}; cascadeclip experiments writes them")
     versions = ", ".join(f"{name} {number}" for name, number in read[0]["versions"].items())
     commands = "\n".join(dict.fromkeys(report["command"] for report in read))
     same = "No row was tuned for itself: all have the preset's schedule, data, seeds and test pictures."
@@ -147,9 +151,40 @@ def write_index(out: str | Path, reports: str | Path | None = None) -> Path:
 def read_report(path: str | Path) -> dict[str, Any]:
     """What `write_report` wrote as JSON; an `InputError` if there is no such file or it holds something else."""
     report = read_json(path, "report of a comparison")
-    if not {"question", "paper", "here", "rows"} <= report.keys():
-        raise InputError(f"{path} is no report of a comparison; cascadeclip experiments writes them")
+    try:
+        for key, kind in _REPORT.items():
+            check_value(report.get(key), kind, key)
+        if not report["rows"]:
+            raise InputError("rows is empty")
+        for number, row in enumerate(report["rows"]):
+            _check_row(row, f"rows[{number}]")
+    except InputError as error:
+        raise DamagedFile(
+            f"{path} is no report of a comparison ({error}); cascadeclip experiments writes them"
+        ) from error
     return report
+
+
+_REPORT = dict.fromkeys(("comparison", "question", "paper", "here", "command", "hardware"), str) | {
+    "versions": dict[str, str], "rows": tuple[dict[str, object], ...],
+}  # fmt: skip
+_NUMBERS = tuple[float | None, ...]  # null where there was nothing to measure
+_ROW = {
+    "name": str, "not_compared": str, "runs": dict[str, _NUMBERS], "difference": dict[str, dict[str, float | None]],
+    "curves": tuple[dict[str, _NUMBERS], ...],
+}  # fmt: skip
+
+
+def _check_row(row: dict[str, Any], where: str) -> None:
+    for key, kind in _ROW.items():
+        check_value(row.get(key), kind, f"{where}.{key}")
+    wanted: list[tuple[str, Mapping[str, object], Sequence[str]]] = [("runs", row["runs"], MEASURES)]
+    wanted += [(f"curves[{i}]", curve, ("steps", *GROUPS)) for i, curve in enumerate(row["curves"])]
+    wanted += [("difference", row["difference"], MEASURES if row["difference"] else ())]
+    wanted += [(f"difference.{key}", found, DIFFERENCE) for key, found in row["difference"].items()]
+    for name, found, keys in wanted:
+        if missing := [key for key in keys if key not in found]:
+            raise InputError(f"{where}.{name} lacks {', '.join(missing)}")
 
 
 def stored_report(name: str) -> dict[str, Any]:
@@ -160,7 +195,7 @@ def stored_report(name: str) -> dict[str, Any]:
     """
     get_comparison(name)
     with as_file(files("cascadeclip") / "assets" / "results" / f"{name}.json") as path:
-        if not path.exists():
+        if not exists(path):
             raise InputError(f"no results of comparison {name!r} are stored: run `cascadeclip experiments {name}`")
         return read_report(path)
 
@@ -179,10 +214,13 @@ def conclusion(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def in_points(found: dict[str, float]) -> str:
-    """A difference with its interval, `+1.2 (-0.3 to +2.7)`."""
-    whole = f"{100 * found['difference']:+.1f}"
-    return whole if found["low"] is None else f"{whole} ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
+def in_points(found: Mapping[str, float | None]) -> str:
+    """A difference with its interval, `+1.2 (-0.3 to +2.7)`; words where there was no score to take it of."""
+    whole, low, high = (found[key] for key in DIFFERENCE)
+    if whole is None:
+        return "not measured"
+    interval = "" if low is None or high is None else f" ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{100 * whole:+.1f}{interval}"
 
 
 def plot_report(report: dict[str, Any]) -> Figure:
@@ -211,28 +249,50 @@ def plot_report(report: dict[str, Any]) -> Figure:
 
 def plot_curves(report: dict[str, Any], live: dict[str, Curve] | None = None) -> Figure:
     """Mean IoU on the validation set while training, seen classes left, unseen right: a line per row, the mean over
-    its seeds, and a band from the worst seed to the best. `live`: trainings of today, by the names of their rows, drawn
-    as circles on top."""
+    its seeds, and a band from the worst seed to the best, at the steps that all seeds have scores of. `live`: trainings
+    of today, by the names of their rows, drawn as circles on top.
+
+    Raises:
+        InputError: no curves, scores that are not one per step, or seeds that have no step in common.
+    """
     refuse_empty(rows=[row["curves"] for row in report["rows"]])
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for number, row in enumerate(report["rows"]):
-        steps = row["curves"][0]["steps"]
-        for axis, group in zip(axes, ("seen", "unseen"), strict=True):
-            runs = 100 * np.array([curve[group] for curve in row["curves"]], dtype=float)
+        steps, scores = _together(row)
+        today = (live or {}).get(row["name"])
+        for axis, group in zip(axes, GROUPS, strict=True):
+            runs = 100 * scores[group]
             axis.plot(steps, runs.mean(0), color=f"C{number}", label=row["name"], marker=".")
             axis.fill_between(steps, runs.min(0), runs.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
-            if live and row["name"] in live:
-                today, look = live[row["name"]], dict(color="black", markerfacecolor="none", markersize=9)
-                points = [100 * value for value in getattr(today, group)]
-                axis.plot(today.steps, points, "o", label=f"{row['name']}, live", **look)
-    for axis, group in zip(axes, ("seen", "unseen"), strict=True):
+            if today is not None:
+                points, look = 100 * np.array(getattr(today, group)), dict(color="black", markerfacecolor="none")
+                check_lengths(len(today.steps), "steps", {f"{row['name']}, live": getattr(today, group)})
+                axis.plot(today.steps, points, "o", markersize=9, label=f"{row['name']}, live", **look)
+    for axis, group in zip(axes, GROUPS, strict=True):
         axis.set_title(f"{group} classes")
         axis.set_xlabel("optimiser steps")
         axis.set_ylim(0)
     axes[0].set_ylabel("mean IoU on the validation set, per cent")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
+
+
+def _together(row: dict[str, Any]) -> tuple[list[int], dict[str, np.ndarray]]:
+    """The steps that all seeds of a row have scores of, and per group these scores, (seeds, steps); NaN for null."""
+    for number, curve in enumerate(row["curves"]):
+        lines = {f"{row['name']}, curve {number}, {group}": curve[group] for group in GROUPS}
+        check_lengths(len(curve["steps"]), "steps", lines)
+    steps = sorted(set.intersection(*(set(curve["steps"]) for curve in row["curves"])))
+    if not steps:
+        raise InputError(f"the curves of {row['name']!r} have no step in common: validate all seeds equally often")
+    chosen = {
+        group: [dict(zip(curve["steps"], curve[group], strict=True)) for curve in row["curves"]] for group in GROUPS
+    }
+    return steps, {
+        group: np.array([[scores[step] for step in steps] for scores in curves], dtype=float)
+        for group, curves in chosen.items()
+    }
 
 
 def plot_differences(reports: Sequence[dict[str, Any]]) -> Figure:

@@ -248,9 +248,8 @@ class _Runs:
             "preset": preset.name, "model": model.to_dict(), "training": lasting, "styles": variant.train_styles,
         }  # fmt: skip
         folder = self.out / _digest(settings)
-        if not (folder / TRAINED).exists():
+        if not exists(folder / TRAINED):
             print(f"{variant.name}, seed {training.seed}: {training.steps} steps", flush=True)
-            folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "settings.json", settings)
             begin = load(start, preset=preset).model if start is not None else None
             training = replace(training, validate_every=max(1, training.steps // VALIDATIONS))

@@ -44,10 +44,13 @@ def table_of(name: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _spread(runs: list[float]) -> str:
-    mean = sum(runs) / len(runs)
-    deviation = (sum((run - mean) ** 2 for run in runs) / max(1, len(runs) - 1)) ** 0.5
-    return f"{100 * mean:.1f} ± {100 * deviation:.1f}" if len(runs) > 1 else f"{100 * mean:.1f}"
+def _spread(runs: list[float | None]) -> str:
+    measured = [run for run in runs if run is not None]
+    if len(measured) < len(runs):  # a seed that there was nothing to measure for
+        return "not measured"
+    mean = sum(measured) / len(measured)
+    deviation = (sum((run - mean) ** 2 for run in measured) / max(1, len(measured) - 1)) ** 0.5
+    return f"{100 * mean:.1f} ± {100 * deviation:.1f}" if len(measured) > 1 else f"{100 * mean:.1f}"
 
 
 _WRITTEN: dict[str, Callable[[], str]] = {"claims": claims_table}

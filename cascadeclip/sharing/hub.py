@@ -12,7 +12,7 @@ from typing import Any, Self, cast
 import open_clip
 import torch
 from huggingface_hub import ModelCard, ModelCardData, ModelHubMixin, constants, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError
 
 from cascadeclip._version import __version__
 from cascadeclip.checkpoints.own import (
@@ -28,7 +28,7 @@ from cascadeclip.clip.load import Clip, resize_positions
 from cascadeclip.config import ModelConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.errors import DamagedFile, InputError
-from cascadeclip.files import parse_json_object, read_text, write_json
+from cascadeclip.files import check_writable, is_folder, parse_json_object, read_text, write_json
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.schema import check_value
 
@@ -70,6 +70,7 @@ class HubMixin(ModelHubMixin):
             >>> cascadeclip.load("mini").save_pretrained("my-segmenter")  # doctest: +SKIP
         """
         self._check()
+        check_writable(save_directory)
         try:
             return super().save_pretrained(save_directory, **options)
         except OSError as error:
@@ -215,14 +216,13 @@ def _config(info: CheckpointInfo, unseen: tuple[str, ...]) -> dict[str, Any]:
 
 def _place(where: str, name: str, download: dict[str, Any]) -> Path:
     """A file of a folder here, or of a repository of the Hub, downloaded."""
-    folder = Path(where)
+    if is_folder(where):
+        return Path(where) / name
     try:
-        if folder.is_dir():
-            return folder / name
         return Path(hf_hub_download(where, name, **download))
     except HFValidationError as error:
         raise InputError(f"{where} is neither a folder nor the name of a repository, owner/name") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # the Hub's client and what is below it raise many kinds
         reason = " ".join(
             str(error.__cause__ or error).split()
         )  # a forced download names its cause in the error before

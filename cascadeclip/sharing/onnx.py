@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from cascadeclip.data.transforms import IMAGE_MEAN, IMAGE_STD
 from cascadeclip.errors import InputError
-from cascadeclip.files import replace_together
+from cascadeclip.files import check_file, replace_together
 from cascadeclip.model.cascade import CascadeCLIP
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def difference(path: str | Path, masks: Masks, images: Tensor, text: Tensor) -> 
     """Largest absolute difference between the file, in onnxruntime, and PyTorch."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(check_file(path, "ONNX file")), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"images": images.numpy(), "text": text.numpy()})
     with torch.inference_mode():
         wanted = masks(images, text)

@@ -1,6 +1,7 @@
 """The seen-class offset, chosen without a look at anything unseen: some seen classes play the unseen ones."""
 
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -13,6 +14,7 @@ from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.labels import positions_among
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import read_out, sweep_offsets
+from cascadeclip.files import exists
 from cascadeclip.presets import Preset
 from cascadeclip.processes import device
 from cascadeclip.training.run import fit
@@ -52,7 +54,7 @@ def calibrated_offset(
     if not hidden:
         raise InputError(f"{len(preset.seen)} seen classes are too few to hold some out: five at least")
     out = Path(out)
-    if not (out / TRAINED).exists():
+    if not exists(out / TRAINED):
         fit(trial, clip, model, training, out, progress=progress)
     data = preset.eval_data(split)
     length = len(data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length
@@ -65,7 +67,15 @@ def calibrated_offset(
         precision=training.precision,
     )  # fmt: skip
     scores = sweep_offsets(readout, names, hidden, OFFSETS)
-    return max(zip(OFFSETS, scores, strict=True), key=lambda pair: pair[1].hIoU)[0]
+    return best_offset(OFFSETS, [found.hIoU for found in scores])
+
+
+def best_offset(offsets: Sequence[float], scores: Sequence[float]) -> float:
+    """The offset of the highest score, the lowest of several; an `InputError` if there is none to compare by."""
+    measured = [(score, -offset) for offset, score in zip(offsets, scores, strict=True) if not math.isnan(score)]
+    if not measured:
+        raise InputError("no offset can be chosen: the pictures show no class held out, or no other; look at more")
+    return -max(measured)[1]
 
 
 def _seen_labels(batches: Iterable[tuple[Tensor, Tensor]], preset: Preset) -> Iterator[tuple[Tensor, Tensor]]:

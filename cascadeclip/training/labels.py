@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cascadeclip.data.labels import positions_among
+from cascadeclip.data.words import seen_positions
 
 
 def seen_only(names: Sequence[str], unseen: Sequence[str]) -> tuple[list[int], Tensor]:
@@ -15,8 +16,11 @@ def seen_only(names: Sequence[str], unseen: Sequence[str]) -> tuple[list[int], T
     Returns:
         indices of the seen classes, and a table (65,536,) int64 from label to position among them; unseen classes and
         unused labels map to `ignored_label` of so many classes.
+
+    Raises:
+        InputError: unseen words that are none of the names.
     """
-    seen = [position for position, name in enumerate(names) if name not in set(unseen)]
+    seen = seen_positions(names, unseen)
     return seen, torch.from_numpy(positions_among(seen))
 
 

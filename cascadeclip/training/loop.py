@@ -25,8 +25,10 @@ from cascadeclip.data.distortion import distort
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.data.streams import CheckedCollate, Collate, Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
+from cascadeclip.data.words import check_embeddings, positions_of
 from cascadeclip.errors import InputError
-from cascadeclip.files import locked, without_nan, write_text
+from cascadeclip.files import exists, without_nan, write_text
+from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import mean_over_ranks, present_pairs, segmentation_loss
 from cascadeclip.processes import (
@@ -139,6 +141,10 @@ class _Run:
                 f"batch_size={config.batch_size} does not split into {ranks} processes times accumulate={parts} parts"
             )
         known, table = seen_only(names, () if config.transductive else unseen)
+        check_embeddings(text, names)
+        hidden = positions_of(unseen, names)
+        if config.transductive and not hidden:
+            raise InputError("self-training makes pseudo labels of unseen classes, and no class is unseen: name some")
         if model.text_mean is not None and not model.text_mean.any():  # one that was trained before keeps its own
             model.centre_on(text[known])
         model.encoder.recompute = config.gradient_checkpointing
@@ -154,6 +160,7 @@ class _Run:
         self.unread: list[Tensor] = []  # of each step since the last look: LOSSES and the gradient's norm
         self.shown: dict[str, float] = {}  # losses of the last good step
         self.overflows = 0  # how many bad ones came after it
+        self.labelled = torch.zeros((), device=self.device)  # seen classes in the masks so far; 0: there was no truth
         self.log: list[dict[str, float]] = []
         self.asked = Asked(
             config=asdict(config), model=model.config.to_dict(), tower=fingerprint(model.encoder.visual),
@@ -167,7 +174,7 @@ class _Run:
         )
         self.loader = stream(self.data, shares, CheckedCollate(collate, len(names)), readers(config.workers))
         self.table, self.text = table.to(self.device), text[known].to(self.device)
-        self.hidden = torch.tensor([names.index(name) for name in unseen], device=self.device)
+        self.hidden = torch.tensor(hidden, device=self.device)
         self.ignore = ignored_label(len(known))
 
     @property
@@ -186,6 +193,11 @@ class _Run:
             bar.update()
             self._after_step(step + 1, bar)
         bar.close()
+        if left and not self.config.transductive and not self.labelled and self.accelerator.is_main_process:
+            logger.warning(
+                "no mask of the %d steps showed a seen class: nothing was learnt. Do the masks' numbers mean what the "
+                "names say? `cascadeclip data check` counts them", len(left),
+            )  # fmt: skip
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.free_memory()
@@ -203,6 +215,7 @@ class _Run:
             classes = len(self.text)
             own = torch.stack([present_pairs(labels, classes, self.ignore) for _, labels in uploaded])
             pairs = mean_over_ranks(own.sum(0) / len(uploaded))
+            self.labelled += pairs
         total = torch.zeros(len(LOSSES), device=self.device)
         for part, (images, labels) in enumerate(uploaded, start=1):
             last = part == len(uploaded)
@@ -280,7 +293,7 @@ class _Run:
         numbers = [self.data.index_at(position) for position in range(first, first + self.config.batch_size)]
         source = getattr(self.data.data, "source", "item {}".format)
         state = self.out and self.out / STATE
-        kept = f"the last good state is {state}" if state and state.exists() else "no state was written yet"
+        kept = f"the last good state is {state}" if state and exists(state) else "no state was written yet"
         return (
             f"{what} at step {step + 1}, on {', '.join(source(number) for number in numbers)}; {kept}. "
             "Lower the learning rate or use precision fp32, and look at these pictures"

@@ -73,7 +73,6 @@ class Recall:
         return tokens, (height // ph, width // pw)
 
     def _compute(self, images: Tensor, paths: list[Path]) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
         with torch.autocast(images.device.type, enabled=False):
             tokens, _ = self.encoder.run_tower(images.float(), self.blocks)
         for number, path in enumerate(paths):

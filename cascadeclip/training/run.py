@@ -14,11 +14,12 @@ from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.folders import FolderDataset
 from cascadeclip.data.identity import data_identity, tensor_digest
 from cascadeclip.errors import InputError
-from cascadeclip.files import check_writable, locked
+from cascadeclip.files import check_writable
+from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import own_draws, plain_torch, this_process
-from cascadeclip.training.loop import train
+from cascadeclip.training.loop import LOG, train
 from cascadeclip.training.recall import recalling
 from cascadeclip.training.validation import Validation
 
@@ -79,7 +80,7 @@ def fit(
     out, state = Path(out), this_process()
     with locked(out) if state.is_main_process else nullcontext():
         if state.is_main_process:
-            check_writable(out)
+            check_writable(out, TRAINED, LOG)
         how = _How(validate, validate_limit, recall, until, tensorboard, progress)
         return _fit(preset, clip, model, training, out, data, start, how)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from cascadeclip._version import __version__
 from cascadeclip.config import AS_BEFORE
 from cascadeclip.errors import DamagedFile, InputError
-from cascadeclip.files import parse_json, parse_json_object
+from cascadeclip.files import exists, move, parse_json, parse_json_object
 from cascadeclip.tensors import check_finite, matched, read_pth, write_pth
 
 logger = logging.getLogger(__name__)
@@ -99,8 +99,8 @@ def save_state(folder: Path, asked: Asked, state: RunState) -> None:
         "model": dict(state.model), "optimiser": state.optimiser, "moments": len(state.optimiser["state"]),
         "scaler": state.scaler, "log": json.dumps(state.log),
     }  # fmt: skip
-    if path.exists():
-        path.replace(folder / PREVIOUS)
+    if exists(path):
+        move(path, folder / PREVIOUS)
     write_pth(path, content)
 
 
@@ -118,7 +118,7 @@ def read_state(folder: Path, asked: Asked, like: RunState, sizes: Sequence[tuple
     """
     damaged: list[DamagedFile] = []
     for path in (folder / STATE, folder / PREVIOUS):
-        if not path.exists():
+        if not exists(path):
             continue
         try:
             content = read_pth(path, "state of a training")
@@ -128,8 +128,8 @@ def read_state(folder: Path, asked: Asked, like: RunState, sizes: Sequence[tuple
             continue
         if damaged:
             logger.warning("%s; going on from %s, after step %d", damaged[0], path, state.step)
-            with suppress(OSError):  # out of the way of the next state, or that would push the good one out
-                (folder / STATE).replace(folder / DAMAGED)
+            with suppress(InputError):  # out of the way of the next state, or that would push the good one out
+                move(folder / STATE, folder / DAMAGED)
         return state
     if damaged:
         raise InputError(f"{damaged[0]}; there is no other to go on from: remove it to start anew") from damaged[0]

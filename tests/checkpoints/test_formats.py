@@ -81,6 +81,8 @@ def test_what_a_newer_version_wrote_is_named_as_such(saved):
         {"prompt_tokens": 10**12},
         {"decoder_layers": 10**9},
         {"sigma": 10**400},
+        {"sigma": 10**12},
+        {"sigma": 1e-200},
         {"dropout": None},
         {"train_taps": 1},
         {"stages": "12"},

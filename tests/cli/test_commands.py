@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 import cascadeclip
 from cascadeclip.cli.commands import app, main
+from cascadeclip.cli.options import chosen_preset
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import table
@@ -163,6 +164,15 @@ def test_what_the_system_refuses_is_one_line(monkeypatch, error, said):
     with pytest.raises(SystemExit) as stop:
         main()
     assert said in stop.value.code and "\n" not in stop.value.code
+
+
+def test_unseen_words_of_an_option():
+    def chosen(text):
+        return chosen_preset("mini", None, None, None, None, None, text).unseen
+
+    assert chosen("tiger, balloon,") == ("tiger", "balloon") and chosen("") == ()
+    with pytest.raises(InputError, match="tiger given twice"):
+        chosen("tiger,tiger")
 
 
 def test_another_clip_is_not_passed_over_in_evaluate():

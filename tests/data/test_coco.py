@@ -79,10 +79,14 @@ def test_a_stuff_file(own):
         {"size": [4, 6], "counts": None},
         {"size": [4, 6]},
         [["x"] * 6],
+        [[0, 0, 1e9, 0, 1e9, 1e9]],  # along whose edges memory is reserved
+        [[0, 0, 1e300, 0, 5, 3]],
+        [[0, 0, 6, 0, 6, 4] * 10_000],
+        [[0, 0, 6, 0, 6, 4, 1]],
         3,
     ],
 )
-def test_run_lengths_that_would_leave_the_picture_are_refused(own, segmentation):
+def test_run_lengths_and_polygons_that_would_leave_the_picture_are_refused(own, segmentation):
     content = copy.deepcopy(STUFF)
     content["annotations"] = [{"image_id": 7, "category_id": 1, "segmentation": segmentation}]
     found, reader = own(content).find("train")

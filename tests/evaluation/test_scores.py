@@ -118,6 +118,28 @@ def test_shapes_that_differ_are_refused():
         ConfusionMatrix(2).update(torch.zeros(1, 2).long(), torch.zeros(1, 3).long())
 
 
+def test_words_and_embeddings_that_do_not_belong_together_are_refused(model, text):
+    """A misspelt unseen word would be none, and all classes seen: other scores without a word."""
+    with pytest.raises(InputError, match=r"unseen=\['D'\] are none of the 4 class names"):
+        evaluate(model, [], text, list("abcd"), ["D"])
+    with pytest.raises(InputError, match="4 text embeddings for 5 class names"):
+        evaluate(model, [], text, list("abcde"), ["d"])
+    with pytest.raises(InputError, match=r"unseen=\['c'\] are none"):
+        ConfusionMatrix(2).scores(["a", "b"], ["c"])
+    with pytest.raises(InputError, match=r"names=\['e'\] are none"):
+        ConfusionMatrix(2).scores(["a", "b"], ["b"]).mean_iou(["b", "e"])
+
+
+def test_the_mode_is_as_before_after_an_error(model, text):
+    model.train()
+    with pytest.raises(InputError, match="NaN"):
+        list(evaluation.predict_batches(
+            model, [(torch.zeros(1, 3, 32, 32), None)], text * math.nan, [], 0.0, None, None, "fp32"
+        ))  # fmt: skip
+    assert model.training
+    model.eval()
+
+
 @pytest.mark.parametrize(("seen", "unseen", "expected"), [(0.5, 0.5, 0.5), (1.0, 0.0, 0.0), (0.0, 0.0, 0.0)])
 def test_harmonic_mean(seen, unseen, expected):
     assert harmonic_mean(seen, unseen) == expected

@@ -19,14 +19,17 @@ from cascadeclip.experiments import run as compare
 from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, Variant, get_comparison
 from cascadeclip.experiments.curves import Curve
 from cascadeclip.experiments.report import (
+    in_points,
     markdown,
     plot_curves,
     plot_differences,
     plot_report,
     read_report,
+    write_index,
     write_report,
 )
 from cascadeclip.experiments.run import Row, budgeted, compare_counts, run_ahead, run_comparison
+from cascadeclip.experiments.texts import _spread
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import MINI, get_preset
 from cascadeclip.training import calibrate
@@ -265,6 +268,79 @@ def test_what_is_no_report_is_refused(tmp_path):
     ):
         with pytest.raises(InputError, match=says):
             read_report(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda report: report.pop("hardware"), "hardware=None must be text"),
+        (lambda report: report.update(rows=3), "rows=3 must be a list"),
+        (lambda report: report.update(rows=[]), "rows is empty"),
+        (lambda report: report.update(versions=["torch"]), "versions=.* must be an object"),
+        (lambda report: report["rows"][1].pop("curves"), r"rows\[1\].curves=None must be a list"),
+        (lambda report: report["rows"][0]["runs"].pop("hIoU"), r"rows\[0\].runs lacks hIoU"),
+        (lambda report: report["rows"][0]["runs"].update(hIoU=["much"]), r"runs.hIoU\[0\]='much' must be a finite"),
+        (lambda report: report["rows"][1]["difference"]["hIoU"].pop("low"), "difference.hIoU lacks low"),
+        (lambda report: report["rows"][0]["curves"][0].pop("unseen"), r"curves\[0\] lacks unseen"),
+    ],
+)
+def test_a_damaged_report_is_refused_before_anything_is_drawn(rows, tmp_path, spoil, said):
+    path = write_report(TWO, rows, MINI, tmp_path, command="c", limit=None).with_suffix(".json")
+    report = json.loads(path.read_text())
+    spoil(report)
+    path.write_text(json.dumps(report))
+    with pytest.raises(InputError, match=rf"two\.json is no report of a comparison \(.*{said}"):
+        read_report(path)
+
+
+def test_an_offset_is_chosen_among_scores_that_are_numbers():
+    nan = float("nan")
+    assert calibrate.best_offset((-0.1, 0.0, 0.1, 0.2), (nan, 0.3, 0.5, 0.5)) == 0.1
+    with pytest.raises(InputError, match="no offset can be chosen"):
+        calibrate.best_offset((-0.1, 0.0), (nan, nan))
+
+
+def test_an_index_of_nothing_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no report of a comparison in .*; cascadeclip experiments writes them"):
+        write_index(tmp_path)
+
+
+def test_differences_that_could_not_be_measured_are_words():
+    def found(*numbers):
+        return dict(zip(("difference", "low", "high"), numbers, strict=True))
+
+    assert in_points(found(None, None, None)) == "not measured"
+    assert in_points(found(0.012, None, None)) == "+1.2"
+    assert in_points(found(0.012, -0.003, 0.027)) == "+1.2 (-0.3 to +2.7)"
+    assert _spread([0.5, None]) == "not measured" and _spread([0.5]) == "50.0"
+
+
+def of_curves(*curves):
+    named = [dict(zip(("steps", "seen", "unseen"), curve, strict=True)) for curve in curves]
+    return {"question": "?", "rows": [{"name": "row", "curves": named}]}
+
+
+def test_seeds_validated_at_other_steps_are_drawn_where_all_have_scores():
+    report = of_curves(
+        ([1, 2, 4], [0.1, 0.2, 0.4], [None, 0.2, 0.4]), ([2, 3, 4, 5], [0.4, 9, 0.6, 9], [0.4, 9, 0.6, 9])
+    )
+    seen, unseen = plot_curves(report).axes
+    for axis in (seen, unseen):
+        assert list(axis.lines[0].get_xdata()) == [2, 4]
+        assert list(axis.lines[0].get_ydata()) == pytest.approx([30.0, 50.0])
+
+
+@pytest.mark.parametrize(
+    ("report", "live", "said"),
+    [
+        (of_curves(([1, 2], [0.1], [0.1, 0.2])), None, "'row, curve 0, seen' has 1 values for 2 steps"),
+        (of_curves(([1], [0.1], [0.1]), ([2], [0.1], [0.1])), None, "'row' have no step in common"),
+        (of_curves(([1], [0.1], [0.1])), Curve((1, 2), (0.1,), (0.1, 0.2)), "'row, live' has 1 values for 2 steps"),
+    ],
+)
+def test_curves_that_fit_no_steps_are_refused(report, live, said):
+    with pytest.raises(InputError, match=said):
+        plot_curves(report, live={"row": live} if live else None)
 
 
 def test_the_command_lists_and_runs(tmp_path):

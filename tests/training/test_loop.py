@@ -291,6 +291,30 @@ def test_transductive_training_sees_every_class_but_no_unseen_label(monkeypatch)
     assert classes == [3] * CONFIG.steps
 
 
+def test_words_that_no_class_has_and_pseudo_labels_of_nothing_are_refused():
+    def start(names=NAMES, unseen=UNSEEN, config=CONFIG):
+        train(CascadeCLIP(MODEL), Noise(), TEXT, names, unseen, config, collate=collate, progress=False)
+
+    with pytest.raises(InputError, match=r"unseen=\['nobody'\] are none of the 3 class names"):
+        start(unseen=["nobody"])
+    with pytest.raises(InputError, match="3 text embeddings for 4 class names"):
+        start(names=[*NAMES, "more"])
+    with pytest.raises(InputError, match="no class is unseen"):
+        start(unseen=[], config=replace(CONFIG, transductive=True))
+
+
+@pytest.mark.parametrize(("labels", "told"), [([1, 255], True), ([0, 1], False)])
+def test_masks_without_a_seen_class_are_told_of(labels, told, caplog):
+    """Class 1 is unseen. A wrong number for the masks' first class looks like this."""
+
+    def without(items):
+        images, masks = collate(items)
+        return images, torch.tensor(labels).repeat(masks.numel() // 2).view(masks.shape)
+
+    train(CascadeCLIP(MODEL), Noise(), TEXT, NAMES, UNSEEN, CONFIG, collate=without, progress=False)
+    assert ("steps showed a seen class: nothing was learnt" in caplog.text) == told
+
+
 CENTRED = replace(MODEL, centre_text=True)
 
 

@@ -17,7 +17,7 @@ from cascadeclip.data.folders import FolderDataset, matching_pairs
 from cascadeclip.data.identity import data_identity
 from cascadeclip.data.labels import LabelMap
 from cascadeclip.errors import InputError
-from cascadeclip.files import locked
+from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.training.loop import train
 from cascadeclip.training.state import PREVIOUS, STATE

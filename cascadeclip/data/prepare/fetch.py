@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 from cascadeclip.data.names import inside
 from cascadeclip.errors import InputError
-from cascadeclip.files import replace_file
+from cascadeclip.files import check_file, exists, is_file, open_file, replace_file, size_of
 
 CHUNK = 1 << 20
 MOST_MEMBERS = 500_000
+MOST_HEADER = 1 << 20  # bytes of what a tar file says of one member, which are read at once
 MOST_RATIO, LEAST_ROOM = 20, 64 << 20  # what an archive may unpack to: times its size, and bytes in any case
 TIMEOUT = 60  # seconds without a byte
 # What the readers of archives raise on damaged ones; RuntimeError is zipfile's word for "encrypted".
@@ -34,7 +35,7 @@ DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, LZMAError, EOFError
 
 def digest(path: Path, algorithm: str = "md5") -> str:
     """Checksum of a file as hexadecimal digits; `algorithm` as hashlib has it."""
-    with Path(path).open("rb") as file:
+    with open_file(path, "file") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 
 
@@ -48,7 +49,10 @@ def download(url: str, target: str | Path, *, md5: str | None = None) -> Path:
     """
     target = Path(target)
     part = target.with_name(f"{target.name}.part")
-    if target.is_file():
+    for path in (target, part):
+        if exists(path):
+            check_file(path, "downloaded file")
+    if is_file(target):
         _check(target, md5, url)
         return target
     try:
@@ -71,7 +75,7 @@ def _check(path: Path, md5: str | None, url: str) -> None:
 
 def _receive(url: str, part: Path) -> None:
     """Bring `part` to its full length."""
-    start = part.stat().st_size if part.is_file() else 0
+    start = _size(part)
     response = _open_url(url, start)
     with response:
         said = re.match(r"bytes (?:(\d+)-\d+|\*)/(\d+)", response.headers.get("Content-Range", ""))
@@ -82,15 +86,19 @@ def _receive(url: str, part: Path) -> None:
             return _receive(url, part)
         start = start if response.status == 206 else 0
         length = response.headers.get("Content-Length")
-        total = start + int(length) if length else None
+        total = start + int(length) if length and length.isascii() and length.isdecimal() else None
         bar = tqdm(desc=part.stem, total=total, initial=start, unit="B", unit_scale=True, disable=None)
         with bar, part.open("ab" if start else "wb") as file:
             for chunk in _chunks(response, url):
                 file.write(chunk)
                 bar.update(len(chunk))
-    size = part.stat().st_size
+    size = _size(part)
     if total is not None and size != total:
         raise InputError(f"{url}: the connection ended after {size} of {total} bytes; run this again, and it goes on")
+
+
+def _size(part: Path) -> int:
+    return size_of(part, "part of a download") if exists(part) else 0
 
 
 def _open_url(url: str, start: int) -> http.client.HTTPResponse | urllib.error.HTTPError:
@@ -148,16 +156,18 @@ def members(archive: str | Path) -> Iterator[Member]:
     """What is in a tar file (plain or compressed) or a zip file, in its order.
 
     Raises:
-        InputError: no such file, neither tar nor zip, a damaged one, or one of more members than any data set has.
+        InputError: no such file, neither tar nor zip, a damaged one, or one of more members than any data set has, or
+            that say they unpack to far more than what data sets do.
     """
     archive = Path(archive)
-    if not archive.is_file():
-        raise InputError(f"no archive at {archive}")
+    open_file(archive, "archive").close()
     try:
+        room = _Room(archive)
         found = _zip_members(archive) if zipfile.is_zipfile(archive) else _tar_members(archive)
         for number, member in enumerate(found, start=1):
             if number > MOST_MEMBERS:
                 raise InputError(f"{archive} holds more than {MOST_MEMBERS:,} files: do not trust it")
+            room.take(member.size)  # also what nobody wants is unpacked, to get past it
             yield member
     except InputError:
         raise
@@ -173,8 +183,21 @@ def _zip_members(archive: Path) -> Iterator[Member]:
                 yield Member(info.filename, kind in (0, stat.S_IFREG), info.file_size, partial(file.open, info))
 
 
+class _BoundedInfo(tarfile.TarInfo):
+    """A member's header, unless the standard library would go back and read it again for ever, or read a long name or
+    other extra header of gigabytes at once."""
+
+    _EXTRA = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+              tarfile.SOLARIS_XHDTYPE)  # fmt: skip
+
+    def _proc_member(self, file: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size < 0 or (self.type in self._EXTRA and self.size > MOST_HEADER):
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(file)  # type: ignore[misc]  # the method that reads what follows a header
+
+
 def _tar_members(archive: Path) -> Iterator[Member]:
-    with tarfile.open(archive) as file:
+    with tarfile.open(archive, tarinfo=_BoundedInfo) as file:
         yield from _tar_members_of(file)
         # The loop ends quietly at a header that is cut off or garbled; a whole archive ends in blocks of zeros.
         ended = file.fileobj.tell() >= file.offset + tarfile.BLOCKSIZE
@@ -227,7 +250,7 @@ def extract(archive: str | Path, target: str | Path, wanted: Callable[[str], str
                 raise InputError(f"{archive} holds {member.name!r}, a link or device: nothing of it is extracted")
             inside(place, archive)
             bar.update()
-            if not (target / place).is_file():
+            if not is_file(target / place):
                 # without waiting for the disk, ten thousands of times: `verify` finds what a power cut may leave
                 replace_file(target / place, partial(_copy, member, room), sync=False)
                 written += 1
@@ -239,11 +262,11 @@ class _Room:
 
     def __init__(self, archive: Path):
         self.archive = archive
-        self.most = self.left = max(LEAST_ROOM, MOST_RATIO * archive.stat().st_size) if archive.is_file() else 0
+        self.most = self.left = max(LEAST_ROOM, MOST_RATIO * size_of(archive, "archive"))
 
     def take(self, size: int) -> None:
         """Raise an `InputError` if there are not so many."""
-        if size > self.left:
+        if not 0 <= size <= self.left:
             raise InputError(
                 f"{self.archive} unpacks to more than {self.most:,} bytes, {MOST_RATIO} times its size: do not trust it"
             )

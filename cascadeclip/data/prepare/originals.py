@@ -15,7 +15,7 @@ from cascadeclip.data.folders import listed_stems
 from cascadeclip.data.prepare.fetch import digest, download, extract, members
 from cascadeclip.data.prepare.verifying import in_parallel, verify
 from cascadeclip.errors import InputError
-from cascadeclip.files import replace_file
+from cascadeclip.files import check_file, is_file, replace_file
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,7 @@ class Job:
             InputError: one that is missing, damaged or of no use here, or two of a kind.
         """
         for path in paths:
-            if not path.is_file():
-                raise InputError(f"no archive at {path}")
+            check_file(path, "archive")
             source = recognise(path, sources)
             if source is None:
                 raise InputError(f"{path} is none of: {'; '.join(source.name for source in sources)}")
@@ -113,7 +112,7 @@ class Job:
 
     def convert(self, work: Callable[[str], np.ndarray], stems: Sequence[str], target: Callable[[str], Path]) -> None:
         """Write the label maps (H, W) uint8 that `work` makes of each stem, where there is none yet."""
-        stems = [stem for stem in stems if not target(stem).is_file()]
+        stems = [stem for stem in stems if not is_file(target(stem))]
 
         def write(stem: str) -> None:
             values = Image.fromarray(work(stem))
@@ -138,7 +137,7 @@ def _compared(path: Path, source: Source) -> str:
 
 def read_list(path: Path) -> list[str]:
     """First word of every line, checked before it becomes a path; empty for a file that is not there."""
-    return listed_stems(path, empty_allowed=True) if path.is_file() else []
+    return listed_stems(path, empty_allowed=True) if is_file(path) else []
 
 
 def write_list(path: Path, stems: Sequence[str]) -> None:
@@ -148,12 +147,12 @@ def write_list(path: Path, stems: Sequence[str]) -> None:
 
 
 def all_there(folder: Path, stems: Sequence[str], suffix: str) -> bool:
-    return all((folder / f"{stem}{suffix}").is_file() for stem in stems)
+    return all(is_file(folder / f"{stem}{suffix}") for stem in stems)
 
 
 def demand(folder: Path, stems: Sequence[str], suffix: str, source: Source) -> None:
     """Raise an InputError that names the files which are not there although their archive was extracted."""
-    missing = [f"{stem}{suffix}" for stem in stems if not (folder / f"{stem}{suffix}").is_file()]
+    missing = [f"{stem}{suffix}" for stem in stems if not is_file(folder / f"{stem}{suffix}")]
     if missing:
         raise InputError(
             f"{len(missing):,} files are not in {folder}, the first of them {', '.join(missing[:3])}, and "

@@ -15,6 +15,7 @@ from cascadeclip.data.folders import IMAGE_SUFFIXES, listed_stems
 from cascadeclip.data.images import read_image
 from cascadeclip.data.labels import LabelMap
 from cascadeclip.errors import InputError
+from cascadeclip.files import exists, is_file, is_folder, listed, size_of
 
 # Lists of Pascal Context made with its "Detail" API lack two and one pictures; most layouts on disk have those.
 SHORTER_LISTS = {("context59", "train"): 4996, ("context59", "val"): 5104}
@@ -178,33 +179,41 @@ def _pairs(folder: Path, split: Split, suffix: str) -> tuple[list[tuple[Path, Pa
     images, labels = folder / split.images, [folder / path for path in split.labels]
     if split.listing is not None:
         listing = folder / split.listing
-        if not listing.is_file():
+        if not is_file(listing):
             return [], [str(listing)]
         stems, pictures = listed_stems(listing, empty_allowed=True), {}
     else:
-        absent = [str(path) for path in (images, labels[0]) if not path.is_dir()]
+        absent = [str(path) for path in (images, labels[0]) if not is_folder(path)]
         if absent:
             return [], absent
-        pictures = {path.stem: path for path in images.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES}
-        mapped = {path.name.removesuffix(suffix) for path in labels[0].iterdir() if path.name.endswith(suffix)}
+        pictures = {path.stem: path for path in listed(images) if path.suffix.lower() in IMAGE_SUFFIXES}
+        mapped = {path.name.removesuffix(suffix) for path in listed(labels[0]) if path.name.endswith(suffix)}
         stems = sorted(pictures.keys() | mapped)
     if not stems:
         return [], [f"every picture ({folder / (split.listing or split.images)} names or holds none)"]
     pairs = []
     for stem in stems:
         maps = [path / f"{stem}{suffix}" for path in labels]
-        map_ = next((path for path in maps if path.is_file()), maps[-1])  # the last folder holds what we make
+        map_ = next((path for path in maps if _is_there(path)), maps[-1])  # the last folder holds what we make
         pairs.append((pictures.get(stem, images / f"{stem}.jpg"), map_))
     return pairs, []
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is anything to be read, or to be told of as damaged."""
+    try:
+        return exists(path)
+    except InputError:
+        return True
 
 
 @dataclass
 class _Found:
     """What was found of one picture and its label map."""
 
-    picture: bool
-    map: bool
-    size: int
+    picture: bool = False
+    map: bool = False
+    size: int = 0
     missing: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     mismatched: list[str] = field(default_factory=list)
@@ -212,14 +221,9 @@ class _Found:
 
 
 def _check(label_map: LabelMap, pair: tuple[Path, Path]) -> _Found:
-    there = [path.is_file() for path in pair]
-    size = sum(path.stat().st_size for path in pair if path.is_file())
-    found = _Found(picture=there[0], map=there[1], size=size)
-    found.missing = [str(path) for path, is_there in zip(pair, there, strict=True) if not is_there]
-    image, labels = (
-        _read(reader, path, found) if is_there else None
-        for reader, path, is_there in zip((read_image, label_map.read), pair, there, strict=True)
-    )
+    found = _Found()
+    image, labels = _read(read_image, pair[0], found), _read(label_map.read, pair[1], found)
+    found.picture, found.map = (str(path) not in found.missing for path in pair)
     if labels is not None:
         found.pixels = np.bincount(labels[labels != label_map.ignore], minlength=label_map.classes)
     if image is not None and labels is not None and image.shape[:2] != labels.shape:
@@ -230,6 +234,10 @@ def _check(label_map: LabelMap, pair: tuple[Path, Path]) -> _Found:
 
 def _read(reader: Callable[[Path], np.ndarray], path: Path, found: _Found) -> np.ndarray | None:
     try:
+        if not exists(path):
+            found.missing.append(str(path))
+            return None
+        found.size += size_of(path, "picture or label map")
         return reader(path)
     except InputError as error:
         found.damaged.append(str(error))

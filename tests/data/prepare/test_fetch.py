@@ -201,6 +201,28 @@ def test_a_zip_that_unpacks_to_a_thousand_times_its_size_is_refused(tmp_path, mo
     assert set(files_under(tmp_path / "out")) == {"good"}
 
 
+def test_what_is_not_wanted_counts_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "LEAST_ROOM", 1 << 20)
+    with tarfile.open(tmp_path / "bomb.tar.bz2", "w:bz2") as archive:
+        header = tarfile.TarInfo("zeros")
+        header.size = 8 << 20
+        archive.addfile(header, io.BytesIO(bytes(8 << 20)))
+    with pytest.raises(InputError, match="do not trust it"):
+        extract(tmp_path / "bomb.tar.bz2", tmp_path / "out", lambda name: None)
+
+
+@pytest.mark.parametrize("size", [-1024, 2 << 20])
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_tar_that_goes_back_or_is_mostly_header_is_refused(tmp_path, monkeypatch, kind, size):
+    """With a negative size the standard library reads the same header for ever."""
+    monkeypatch.setattr(fetch, "LEAST_ROOM", 1 << 20)
+    header = tarfile.TarInfo("evil")
+    header.size, header.type = size, kind
+    (tmp_path / "evil.tar").write_bytes(header.tobuf(tarfile.GNU_FORMAT) + bytes(10_240))
+    with pytest.raises(InputError, match=r"evil\.tar"):
+        extract(tmp_path / "evil.tar", tmp_path / "out")
+
+
 def test_many_small_files_count_together(tmp_path, monkeypatch):
     monkeypatch.setattr(fetch, "LEAST_ROOM", 1 << 20)
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
