@@ -235,6 +235,27 @@ def plot_curves(report: dict[str, Any], live: dict[str, Curve] | None = None) ->
     return figure
 
 
+def plot_leads(report: dict[str, Any]) -> Figure:
+    """What each row is ahead of the first one while both train, on the validation set: seen classes left, unseen right.
+    A line is the mean over the seeds, a band reaches from the least lead to the greatest; pairs share their seed."""
+    first, *others = report["rows"]
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, group in zip(axes, ("seen", "unseen"), strict=True):
+        base = 100 * np.array([curve[group] for curve in first["curves"]])
+        for number, row in enumerate(others, 1):
+            leads = 100 * np.array([curve[group] for curve in row["curves"]]) - base
+            steps = row["curves"][0]["steps"]
+            axis.plot(steps, leads.mean(0), color=f"C{number}", label=row["name"], marker=".")
+            axis.fill_between(steps, leads.min(0), leads.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
+        axis.axhline(0, color="C0", linewidth=1.5, label=first["name"])
+        axis.set_title(f"{group} classes")
+        axis.set_xlabel("optimiser steps")
+    axes[0].set_ylabel(f'mean IoU minus that of\n"{first["name"]}", points')
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+    return figure
+
+
 def plot_differences(reports: Sequence[dict[str, Any]]) -> Figure:
     """One panel per report: every row's difference in hIoU to the first row, with its interval."""
     refuse_empty(reports=[[row["name"] for row in report["rows"]] for report in reports])
