@@ -46,6 +46,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 import cascadeclip
+from cascadeclip.data.transforms import normalise
 from cascadeclip.evaluation import boundary_width, diagnostics, rim
 from cascadeclip.exercises import check
 from cascadeclip.experiments import stored_report
@@ -99,9 +100,10 @@ scenes = [train_data[index] for index in range(100)]
 of_unseen = np.array([np.isin(scene.labels, hidden).mean() for scene in scenes])
 shown = [scenes[index] for index in np.argsort(of_unseen)[-9::4]]  # scenes with much of the unseen classes
 images, truth = preset.collate(shown)
-found = [segmenters["cascade"](scene.image, names).scores for scene in shown]
+with torch.inference_mode():
+    mask_logits = segmenters["cascade"].model(normalise(images.to(device)), text).mask_logits.cpu()
 inductive = torch.where(torch.isin(truth.long(), hidden), 255, truth.long())
-transductive = pseudo_labels(torch.tensor(np.stack(found)), truth.long(), hidden.tolist())
+transductive = pseudo_labels(mask_logits, truth.long(), hidden.tolist())
 plots.plot_maps(
     [scene.image for scene in shown],
     {"truth": truth.numpy(), "inductive labels": inductive.numpy(), "transductive labels": transductive.numpy()},
