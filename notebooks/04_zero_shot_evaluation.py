@@ -65,8 +65,8 @@ text = segmenters["cascade"].clip.class_embeddings(names, preset.templates)  # o
 hidden = torch.tensor([names.index(name) for name in unseen])
 
 # %% [markdown]
-# Both models come with the package, trained to the end from the same seed, on the same scenes: one reads block 12
-# alone, the other is the cascade of three stages.
+# Both models come with the package, trained from the same seed, on the same scenes, for the preset's whole schedule: one
+# reads block 12 alone, the other is the cascade of three stages.
 #
 # ## 1. What may training know?
 #
@@ -318,15 +318,18 @@ for row in report["rows"]:
         print(f"; standard deviation {runs.std(ddof=1):.1f}")
 row = next(row for row in report["rows"] if row["name"] == "cascade")
 for key in ("mIoU_seen", "mIoU_unseen"):
+    if row["not_compared"]:
+        print(f"cascade minus last layer, {key:12}: not compared ({row['not_compared']})")
+        continue
     found = row["difference"][key]
     middle, low, high = (100 * found[part] for part in ("difference", "low", "high"))
     print(f"cascade minus last layer, {key:12}: {middle:+.1f} points ({low:+.1f} to {high:+.1f}), seeds and pictures")
 
 # %% [markdown]
-# The last two lines are intervals over *both*: where the difference would lie with other seeds and other pictures. Set
-# them beside those of one pair of models above. A single run with an interval over pictures is a statement about that
-# run's weights, not about the method; tables without seeds cannot say more. (And whether a training was *over* when it
-# was scored is a question that no interval answers: notebook 04b.)
+# Where the last two lines give intervals, they are over *both*: where the difference would lie with other seeds and
+# other pictures. Set them beside those of one pair of models above. Where they refuse, a training was not over by the
+# rule of notebook 04b, and no interval makes up for that. A single run with an interval over pictures is a statement about that
+# run's weights, not about the method; tables without seeds cannot say more.
 #
 # ### Exercise 04.2 · A paired bootstrap (medium, 15 minutes)
 #

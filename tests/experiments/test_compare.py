@@ -21,6 +21,7 @@ from cascadeclip.experiments.curves import Curve
 from cascadeclip.experiments.report import (
     markdown,
     plot_curves,
+    plot_leads,
     plot_differences,
     plot_report,
     read_report,
@@ -213,6 +214,16 @@ def test_the_curves_are_drawn_and_kept(rows, tmp_path):
     seen, unseen = plot_curves(report).axes
     assert [line.get_label() for line in unseen.lines] == ["first", "second"]
     assert list(seen.lines[1].get_xdata()) == list(STEPS) and list(seen.lines[1].get_ydata()) == [50.0] * 12
+
+
+def test_leads_are_drawn_against_the_first_row_with_the_same_seed(rows, tmp_path):
+    first, second = rows
+    grown = tuple(replace(curve, unseen=tuple(value + 0.1 for value in curve.unseen)) for curve in second.curves)
+    path = write_report(TWO, [first, replace(second, curves=grown)], MINI, tmp_path, command="c", limit=None)
+    seen, unseen = plot_leads(read_report(path.with_suffix(".json"))).axes
+    assert [line.get_label() for line in unseen.lines] == ["second", "first"]
+    assert list(unseen.lines[0].get_ydata()) == pytest.approx([10.0] * 12)
+    assert list(seen.lines[0].get_ydata()) == pytest.approx([0.0] * 12)
 
 
 def test_the_rise_is_that_of_the_last_quarter():
