@@ -17,13 +17,11 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/04b_what_holds.ipynb)
 #
 # Cascade-CLIP claims that fusing middle blocks naively costs unseen classes, and that a cascade of independent decoders
-# gains. Does that hold in a small world where everything can be trained to the end, three times, in a night? Where it
-# does not, why?
+# gains. Does that hold in a small world where every row can be trained three times in a night? Where it does not, why?
 #
 # **What you will learn**
 #
-# 1. to read learning curves before tables: a comparison of unfinished trainings can say the opposite of the finished
-#    ones;
+# 1. to read learning curves before tables: a comparison of short trainings can say the opposite of one of longer ones;
 # 2. to hold a claim against an interval, and to accept "cannot say";
 # 3. to test explanations one by one, and to keep apart those that were tested and those that only sound right.
 #
@@ -153,7 +151,8 @@ for row in rows:
     print(f"   (not compared: {row['not_compared']})" if row["not_compared"] else "")
 
 # %% [markdown]
-# Rows that were not are not compared below, and the tables say so.
+# Rows that were not are not compared below: the table says so in place of their differences, and a claim that rests on
+# them gets *cannot say*. What is drawn of them is where they stood, not where they would end.
 #
 # ### Exercise 04b.1 · Ahead for good (easy, 10 minutes)
 #

@@ -21,8 +21,8 @@ from cascadeclip.experiments.curves import Curve
 from cascadeclip.experiments.report import (
     markdown,
     plot_curves,
-    plot_leads,
     plot_differences,
+    plot_leads,
     plot_report,
     read_report,
     write_report,
