@@ -244,7 +244,7 @@ class Votes(nn.Module):
 
     def __init__(self, cascade, weights):
         super().__init__()
-        self.cascade, self.weights = cascade, weights
+        self.cascade, self.weights, self.config = cascade, weights, cascade.config
 
     def forward(self, images, text):
         output = self.cascade(images, text)
@@ -313,8 +313,8 @@ plots.plot_bars(bars_of([*alone, "last layer"]), "mean IoU, per cent", title="a 
 # %%
 without = [f"cascade, without {label}" for label in ("6-8", "9-11", "12")]
 for key in without:
-    changes = {measure: found[key][measure] - found["cascade, sum"][measure] for measure in ("mIoU_seen", "mIoU_unseen")}
-    for measure, sets in changes.items():
+    for measure in ("mIoU_seen", "mIoU_unseen"):
+        sets = found[key][measure] - found["cascade, sum"][measure]
         low, high = (100 * end for end in sets.interval())
         print(f"{key[9:]:14}{measure:12} {100 * sets.whole:+6.1f} points ({low:+.1f} to {high:+.1f}, over pictures)")
 plots.plot_bars(bars_of(["cascade, sum", *without]), "mean IoU, per cent", title="the sum, and without one stage")
@@ -388,7 +388,7 @@ for key in ["cascade, 6-8", "cascade, 9-11", "cascade, 12", "cascade, sum", "las
 # | explanation | what would test it |
 # |---|---|
 # | decoders with a query each memorise; a shared one would not | `cascadeclip experiments sharing` |
-# | trained taps let middle blocks be bent to the seen classes; the paper's are random | `cascadeclip experiments quirks` |
+# | trained taps bend middle blocks to the seen classes; the paper's are random | `cascadeclip experiments quirks` |
 # | the aligned start and centred text help one model more than the other | `cascadeclip experiments beyond` |
 # | all of our changes together | `cascadeclip experiments fusion-paper` |
 # | Mini-CLIP's loss on patch tokens leaves the middle blocks little to add | another Mini-CLIP, trained without it |
