@@ -65,8 +65,8 @@ text = segmenters["cascade"].clip.class_embeddings(names, preset.templates)  # o
 hidden = torch.tensor([names.index(name) for name in unseen])
 
 # %% [markdown]
-# Both models come with the package, trained from the same seed, on the same scenes, for the preset's whole schedule: one
-# reads block 12 alone, the other is the cascade of three stages.
+# Both models come with the package, trained from the same seed, on the same scenes, for the preset's whole schedule:
+# one reads block 12 alone, the other is the cascade of three stages.
 #
 # ## 1. What may training know?
 #
@@ -328,14 +328,15 @@ for key in ("mIoU_seen", "mIoU_unseen"):
 # %% [markdown]
 # Where the last two lines give intervals, they are over *both*: where the difference would lie with other seeds and
 # other pictures. Set them beside those of one pair of models above. Where they refuse, a training was not over by the
-# rule of notebook 04b, and no interval makes up for that. A single run with an interval over pictures is a statement about that
-# run's weights, not about the method; tables without seeds cannot say more.
+# rule of notebook 04b, and no interval makes up for that. A single run with an interval over pictures
+# is a statement about that run's weights, not about the method; tables without seeds cannot say more.
 #
 # ### Exercise 04.2 · A paired bootstrap (medium, 15 minutes)
 #
 # Write it for one mean over all classes. Counts (3, n, C) of two models (right, true, given pixels per picture and
 # class) and `drawn` (R, n), R sets of picture numbers, in; (R,) out: mean IoU of `one` minus that of `other` on each
-# set. A class without true pixels in a set is left out of its mean. ([Solutions](solutions/04_zero_shot_evaluation.py).)
+# set. A class without true pixels in a set is left out of its mean.
+# ([Solutions](solutions/04_zero_shot_evaluation.py).)
 
 
 # %%
