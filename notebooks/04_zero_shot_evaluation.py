@@ -58,15 +58,15 @@ from cascadeclip.training import pseudo_labels, seen_only
 device = "cuda" if torch.cuda.is_available() else "cpu"
 print(f"device: {device}")
 
-preset = get_preset("mini")
+preset = get_preset("mini-frozen")
 names, unseen = preset.names, preset.unseen
 segmenters = {name: cascadeclip.load(f"mini/{name}", device=device) for name in ("last-layer", "cascade")}
 text = segmenters["cascade"].clip.class_embeddings(names, preset.templates)  # one text embedding per class
 hidden = torch.tensor([names.index(name) for name in unseen])
 
 # %% [markdown]
-# Both models come with the package, trained from the same seed, on the same scenes, for the preset's whole schedule:
-# one reads block 12 alone, the other is the cascade of three stages.
+# Both models come with the package, trained from the same seed, on the same scenes, for as many steps: one reads block
+# 12 alone, the other is the cascade of three stages.
 #
 # ## 1. What may training know?
 #
@@ -131,7 +131,8 @@ for negatives in (True, False):
 # %% [markdown]
 # So inductive training is told *where* unseen things are, though not which they are: the seen masks learn to stay off
 # them. The **strict** setting tells nothing: pictures with a pixel of an unseen class are left out
-# (`get_preset("mini-strict")`, `voc12-strict`; for own data `own_preset(..., strict=True)`). What it costs in pictures:
+# (`get_preset("mini-frozen-strict")`, `"voc12-strict"`; for own data `own_preset(..., strict=True)`). What it costs in
+# pictures:
 
 # %%
 print(f"training pictures without any unseen pixel: {np.mean(of_unseen == 0):.0%} of the first {len(scenes)}")
@@ -472,7 +473,7 @@ plots.plot_masks_and_rims(by_model, {part: found["mIoU_seen"].whole for part, fo
 # 3. Intervals over pictures judge one set of weights; a method needs seeds, too. Differences are paired.
 #
 # **What to try next.** Choose the offset on *validation* pictures (`preset.eval_data("val")`) and report the test hIoU
-# under it: is the gain outside its interval? Train `mini-strict` and see what the negatives were worth. Move the offset
-# by hand in the [explorer](explorer.ipynb).
+# under it: is the gain outside its interval? Train `mini-frozen-strict` and see what the negatives were worth. Move the
+# offset by hand in the [explorer](explorer.ipynb).
 #
 # Next: [04b, what holds](04b_what_holds.ipynb): these tools, turned on the paper's claims.

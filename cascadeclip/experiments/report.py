@@ -238,13 +238,14 @@ def plot_curves(report: dict[str, Any], live: dict[str, Curve] | None = None) ->
 def plot_leads(report: dict[str, Any]) -> Figure:
     """What each row is ahead of the first one while both train, on the validation set: seen classes left, unseen right.
     A line is the mean over the seeds, a band reaches from the least lead to the greatest; pairs share their seed."""
+    refuse_empty(rows=[row["curves"] for row in report["rows"]])
     first, *others = report["rows"]
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, group in zip(axes, ("seen", "unseen"), strict=True):
-        base = 100 * np.array([curve[group] for curve in first["curves"]])
+        base = 100 * np.array([curve[group] for curve in first["curves"]], dtype=float)
         for number, row in enumerate(others, 1):
-            leads = 100 * np.array([curve[group] for curve in row["curves"]]) - base
+            leads = 100 * np.array([curve[group] for curve in row["curves"]], dtype=float) - base
             steps = row["curves"][0]["steps"]
             axis.plot(steps, leads.mean(0), color=f"C{number}", label=row["name"], marker=".")
             axis.fill_between(steps, leads.min(0), leads.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
