@@ -79,8 +79,8 @@ print("Here:", fusion["here"])
 #
 # ## 1. Curves before tables
 #
-# While they trained, all models were scored on the same 300 validation pictures. A line is the mean over the seeds, a
-# band reaches from the worst seed to the best.
+# While they trained, all models were scored on the same validation pictures. A line is the mean over the seeds, a band
+# reaches from the worst seed to the best.
 
 # %%
 plot_curves(fusion)
@@ -235,7 +235,7 @@ print("the verdicts are those of the intervals:", [judged(claim) for claim in CL
 # ## 4. Inside the cascade
 #
 # The mask logits of a cascade are the plain sum of its stages' logits. So give every stage a *vote* and switch votes on
-# and off in the trained model that comes with the package, on 300 test pictures.
+# and off in the trained model that comes with the package, on a part of the test pictures.
 
 
 # %%
@@ -399,7 +399,8 @@ for key in alone[:2]:
 # | Mini-CLIP's loss on patch tokens leaves the middle blocks little to add | another Mini-CLIP, trained without it |
 # | the world is too easy, or too small | harder scenes; real benchmarks |
 #
-# Such a table belongs into every report. An explanation that only sounds right is no finding.
+# Such a table belongs into every report. An explanation that only sounds right is no finding. And whoever *chooses*
+# settings by such tests may not look at unseen classes: `data_scripts/study_why.py` lets some seen ones play their part.
 #
 # ## 6. Self-training
 #
