@@ -400,7 +400,8 @@ for key in alone[:2]:
 # | the world is too easy, or too small | harder scenes; real benchmarks |
 #
 # Such a table belongs into every report. An explanation that only sounds right is no finding. And whoever *chooses*
-# settings by such tests may not look at unseen classes: `data_scripts/study_why.py` lets some seen ones play their part.
+# settings by such tests may not look at unseen classes: `data_scripts/study_why.py` lets some seen ones play their
+# part.
 #
 # ## 6. Self-training
 #
