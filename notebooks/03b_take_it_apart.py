@@ -352,7 +352,7 @@ plot_ablations(differences, "IoU less that of the whole cascade, points (lines: 
 # %% [markdown]
 # Read this with care. The decoders were trained with every piece in its place. So the figure says what *this* model
 # relies on, not what a model trained without the piece would reach: that one could learn to do without. For the latter,
-# one must train without it, several times (`cascadeclip experiments`, as in notebook 04). Intervals here cover other
+# one must train without it, several times (`cascadeclip experiments`, as in notebook 04b). Intervals here cover other
 # pictures, not other trainings.
 #
 # ### Exercise 03b.3 · Fair shares (hard, 20 minutes)
@@ -437,4 +437,4 @@ WordExplorer(segmenter)
 # **What to try next:** does the whole cascade miss a stage for things as much as for stuff? Which words gain most from
 # stage 1? What becomes of the table when the seen offset is 0?
 #
-# Next: [04 · Zero-shot evaluation](04_zero_shot_evaluation.ipynb).
+# Next: [04 · How to judge a zero-shot segmenter](04_zero_shot_evaluation.ipynb).

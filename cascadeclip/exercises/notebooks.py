@@ -6,7 +6,16 @@ An exercise's name is its notebook's number and its own. `notebook_01` holds the
 import difflib
 
 from cascadeclip.errors import InputError
-from cascadeclip.exercises import notebook_00, notebook_01, notebook_02, notebook_03, notebook_03b, notebook_06
+from cascadeclip.exercises import (
+    notebook_00,
+    notebook_01,
+    notebook_02,
+    notebook_03,
+    notebook_03b,
+    notebook_04,
+    notebook_04b,
+    notebook_06,
+)
 from cascadeclip.exercises.answering import Here
 from cascadeclip.exercises.checking import Exercise, Wrong
 
@@ -16,6 +25,8 @@ NOTEBOOK_EXERCISES: dict[str, Exercise] = {
     **notebook_02.EXERCISES,
     **notebook_03.EXERCISES,
     **notebook_03b.EXERCISES,
+    **notebook_04.EXERCISES,
+    **notebook_04b.EXERCISES,
     **notebook_06.EXERCISES,
 }
 

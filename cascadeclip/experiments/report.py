@@ -295,25 +295,26 @@ def _together(row: dict[str, Any]) -> tuple[list[int], dict[str, np.ndarray]]:
     }
 
 
-def plot_differences(reports: Sequence[dict[str, Any]]) -> Figure:
-    """One panel per report: every row's difference in hIoU to the first row, with its interval."""
-    refuse_empty(reports=[[row["name"] for row in report["rows"]] for report in reports])
-    columns = min(3, len(reports))
-    lines = max(len(report["rows"]) for report in reports)
-    count = -(-len(reports) // columns)
-    figure = Figure(figsize=(4.2 * columns, count * (1.3 + 0.26 * lines)), layout="constrained")
-    axes = figure.subplots(count, columns, squeeze=False).flatten()
-    for axis, report in zip(axes, reports, strict=False):
-        first, *others = report["rows"]
-        for place, row in enumerate(others):
-            _draw_difference(axis, place, row)
-        axis.axvline(0, color="black", linewidth=1)
-        axis.set_yticks(range(len(others)), [row["name"] for row in others])
-        axis.set_ylim(lines - 1.5, -0.5)
-        axis.set_title(f'{report["comparison"]}: hIoU minus that of\n"{first["name"]}"', fontsize=10)
-        axis.set_xlabel("points, 95 % interval", fontsize=9)
-    for axis in axes[len(reports) :]:
-        axis.set_axis_off()
+def plot_leads(report: dict[str, Any]) -> Figure:
+    """What each row is ahead of the first one while both train, on the validation set: seen classes left, unseen right.
+    A line is the mean over the seeds, a band reaches from the least lead to the greatest; pairs share their seed."""
+    refuse_empty(rows=[row["curves"] for row in report["rows"]])
+    first, *others = report["rows"]
+    (steps, base), found = _together(first), {row["name"]: _together(row) for row in others}
+    if apart := [name for name, (own, _) in found.items() if own != steps]:
+        raise InputError(f"no leads over {first['name']!r} for {apart}: scored at other steps")
+    figure = Figure(figsize=(10.5, 4.2), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for axis, group in zip(axes, ("seen", "unseen"), strict=True):
+        for number, (name, (_, scores)) in enumerate(found.items(), 1):
+            leads = 100 * (scores[group] - base[group])
+            axis.plot(steps, leads.mean(0), color=f"C{number}", label=name, marker=".")
+            axis.fill_between(steps, leads.min(0), leads.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
+        axis.axhline(0, color="C0", linewidth=1.5, label=first["name"])
+        axis.set_title(f"{group} classes")
+        axis.set_xlabel("optimiser steps")
+    axes[0].set_ylabel(f'mean IoU minus that of\n"{first["name"]}", points')
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
 

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
         plot_confusion,
         plot_error_kinds,
         plot_masks_and_rims,
-        plot_offset_sweep,
-        plot_styles,
         plot_trades,
     )
     from cascadeclip.plots.figure import Figure, save_figure
@@ -68,14 +66,12 @@ __all__ = [
     "plot_method_blocks",
     "plot_method_scores",
     "plot_methods",
-    "plot_offset_sweep",
     "plot_over_blocks",
     "plot_panels",
     "plot_predictions",
     "plot_scores",
     "plot_segmentation",
     "plot_stage_masks",
-    "plot_styles",
     "plot_trades",
     "save_figure",
 ]

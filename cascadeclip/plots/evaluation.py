@@ -127,29 +127,6 @@ def plot_class_iou(
     return figure
 
 
-def plot_offset_sweep(offsets: Sequence[float], sweep: Sequence[Scores], marked: float = 0.1) -> Figure:
-    """Left: S, U and hIoU against the seen offset. Right: the same path among curves of equal hIoU.
-
-    Args:
-        offsets, sweep: seen offsets and the scores under each.
-        marked: the offset of the protocol, drawn as a line and a point.
-    """
-    if len(offsets) != len(sweep) or not len(offsets):
-        raise InputError(f"{len(offsets)} offsets with {len(sweep)} scores: give one score per offset, at least one")
-    figure = Figure(figsize=(9.5, 3.7), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    values = {key: 100 * np.array([getattr(scores, key) for scores in sweep]) for key in LABELS}
-    for key, label in LABELS.items():
-        left.plot(offsets, values[key], color=SERIES_COLOURS[key], label=label, marker=".", markersize=4)
-    left.axvline(marked, color="black", linestyle=":", linewidth=1, label=f"the protocol's {marked}")
-    left.set_xlabel("seen offset (taken off the probability of seen classes)")
-    left.set_ylabel("mean IoU, per cent")
-    left.set_ylim(0, None)
-    legend_above(left, columns=2)
-    _draw_trades(right, {"one dot per offset": (offsets, sweep)}, {"one dot per offset": marked})
-    return figure
-
-
 def plot_trades(report: Mapping[str, tuple[Sequence[float], Sequence[Scores]]], marked: Mapping[str, float]) -> Figure:
     """Paths of several models in the plane of S and U, one dot per seen offset, among curves of equal hIoU.
 
@@ -303,25 +280,6 @@ def plot_masks_and_rims(
     return figure
 
 
-def plot_styles(report: Mapping[tuple[str, str], Mapping[str, Resampled]], notes: Mapping[str, str]) -> Figure:
-    """Models on several kinds of pictures, seen and unseen side by side on one scale.
-
-    Args:
-        report: (kind of pictures, model) -> scores, as of `diagnostics.bootstrap_scores`.
-        notes: kind -> what stands after its name.
-    """
-    figure = Figure(figsize=(11, 3.8), layout="constrained")
-    for axis, key in zip(figure.subplots(1, 2), ("mIoU_seen", "mIoU_unseen"), strict=True):
-        bars: dict[str, dict[str, ArrayLike]] = {}
-        for (kind, model), scores in report.items():
-            group = f"{kind} ({notes[kind]})" if kind in notes else kind
-            bars.setdefault(group, {})[model] = (scores[key].whole, *scores[key].interval())
-        plot_bars(bars, "mean IoU, per cent", title=LABELS[key], axis=axis)
-    for axis in figure.axes:
-        axis.set_ylim(0, max(one.get_ylim()[1] for one in figure.axes))
-    return figure
-
-
 def plot_error_kinds(report: Mapping[str, tuple[torch.Tensor, int]]) -> Figure:
     """The wrong pixels of each model by kind, as stacked bars, and the share that is right.
 
@@ -330,17 +288,19 @@ def plot_error_kinds(report: Mapping[str, tuple[torch.Tensor, int]]) -> Figure:
     """
     refuse_empty(report=report)
     colours = (SEEN_COLOUR, "#a9c1d9", UNSEEN_COLOUR, "#eab0b6")
+    share = 100 * np.array([[float(n) / (pixels or np.nan) for n in wrong] for wrong, pixels in report.values()])
+    reach = max(1.2 * reach_of(share.sum(1)), 1.0)
     figure = Figure(figsize=(8.5, 1.4 + 0.55 * len(report)), layout="constrained")
     axis = figure.subplots()
     left = np.zeros(len(report))
-    for number, kind in enumerate(ERROR_KINDS):
-        share = np.array([100 * float(wrong[number]) / (pixels or np.nan) for wrong, pixels in report.values()])
-        drawn = axis.barh(list(report), share, 0.6, left=left, color=colours[number], label=kind)
-        axis.bar_label(drawn, [f"{value:.1f}" for value in share], label_type="center", fontsize=8)
-        left += share
+    for kind, colour, widths in zip(ERROR_KINDS, colours, share.T, strict=True):
+        drawn = axis.barh(list(report), widths, 0.6, left=left, color=colour, label=kind)
+        labels = [f"{width:.1f}" if width > 0.025 * reach else "" for width in widths]  # narrow bars have no room
+        axis.bar_label(drawn, labels, label_type="center", fontsize=8)
+        left += widths
     axis.bar_label(drawn, [f"right: {100 - value:.1f}" for value in left], padding=4, fontsize=8)
     axis.invert_yaxis()
-    axis.set_xlim(0, max(1.2 * reach_of(left), 1.0))
+    axis.set_xlim(0, reach)
     axis.set_xlabel("wrong pixels, share of all labelled pixels, per cent")
     legend_above(axis, columns=4)
     return figure

@@ -22,7 +22,7 @@ from cascadeclip.experiments.report import (
     in_points,
     markdown,
     plot_curves,
-    plot_differences,
+    plot_leads,
     plot_report,
     read_report,
     write_index,
@@ -205,8 +205,8 @@ def test_one_seed_has_a_difference_and_no_interval(rows, tmp_path):
     path = write_report(TWO, [first, second], MINI, tmp_path, command="c", limit=None)
     assert "+10.0 (one seed)" in path.read_text()
     report = read_report(path.with_suffix(".json"))
-    for axis in (plot_report(report).axes[1], plot_differences([report]).axes[0]):
-        assert [list(line.get_xdata()) for line in axis.lines[:1]] == [[pytest.approx(10.0)]]
+    axis = plot_report(report).axes[1]
+    assert [list(line.get_xdata()) for line in axis.lines[:1]] == [[pytest.approx(10.0)]]
 
 
 def test_the_curves_are_drawn_and_kept(rows, tmp_path):
@@ -216,6 +216,20 @@ def test_the_curves_are_drawn_and_kept(rows, tmp_path):
     seen, unseen = plot_curves(report).axes
     assert [line.get_label() for line in unseen.lines] == ["first", "second"]
     assert list(seen.lines[1].get_xdata()) == list(STEPS) and list(seen.lines[1].get_ydata()) == [50.0] * 12
+
+
+def test_leads_are_drawn_against_the_first_row_with_the_same_seed(rows, tmp_path):
+    first, second = rows
+    grown = tuple(replace(curve, unseen=tuple(value + 0.1 for value in curve.unseen)) for curve in second.curves)
+    path = write_report(TWO, [first, replace(second, curves=grown)], MINI, tmp_path, command="c", limit=None)
+    seen, unseen = plot_leads(read_report(path.with_suffix(".json"))).axes
+    assert [line.get_label() for line in unseen.lines] == ["second", "first"]
+    assert list(unseen.lines[0].get_ydata()) == pytest.approx([10.0] * 12)
+    assert list(seen.lines[0].get_ydata()) == pytest.approx([0.0] * 12)
+    shorter = tuple(replace(curve, steps=tuple(step // 2 for step in curve.steps)) for curve in second.curves)
+    path = write_report(TWO, [first, replace(second, curves=shorter)], MINI, tmp_path, command="c", limit=None)
+    with pytest.raises(InputError, match=r"no leads over 'first' for \['second'\]: scored at other steps"):
+        plot_leads(read_report(path.with_suffix(".json")))
 
 
 def test_the_rise_is_that_of_the_last_quarter():
@@ -243,10 +257,6 @@ def test_the_report_is_a_table_numbers_and_a_figure(rows, tmp_path):
     assert [label.get_text() for label in bars.get_yticklabels()] == ["first", "second"]
     low, high = rows[1].difference["hIoU"].interval()
     assert differences.lines[0].get_xdata() == pytest.approx([100 * low, 100 * high])
-    panels = plot_differences([report] * 4).axes
-    assert [panel.axison for panel in panels] == [True] * 4 + [False] * 2
-    assert [label.get_text() for label in panels[3].get_yticklabels()] == ["second"]
-    assert panels[3].lines[0].get_xdata() == pytest.approx([100 * low, 100 * high])
 
 
 def test_comparisons_are_scored_on_balanced_scenes():
@@ -363,8 +373,6 @@ def test_every_row_of_every_comparison_trains_and_is_scored(tmp_path):
         report = read_report(tmp_path / f"{name}.json")
         assert [row["name"] for row in report["rows"]] == [variant.name for variant in comparison.variants]
         assert all(0 <= row["runs"]["hIoU"][0] < 1 for row in report["rows"])
-    reports = [read_report(tmp_path / f"{name}.json") for name in COMPARISONS]
-    assert len(plot_differences(reports).axes) == len(COMPARISONS)
 
 
 def test_runs_done_ahead_by_several_processes_are_the_same(tmp_path, monkeypatch):

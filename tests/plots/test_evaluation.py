@@ -71,18 +71,6 @@ def test_a_class_without_ground_truth_comes_last_and_breaks_nothing(confusion):
     assert axis.get_xticklabels()[3].get_text() == "c"
 
 
-def test_the_sweep_draws_every_offset_twice(confusion):
-    scores = confusion.scores(NAMES, UNSEEN)
-    left, right = drawn(plots.plot_offset_sweep([0.0, 0.1, 0.2], [scores] * 3)).axes
-    lines = {line.get_label(): line for line in left.lines}
-    assert lines["hIoU"].get_ydata() == pytest.approx([100 * scores.hIoU] * 3)
-    assert lines["the protocol's 0.1"].get_xdata()[0] == 0.1
-    path = next(line for line in right.lines if line.get_label() == "one dot per offset")
-    assert path.get_xdata() == pytest.approx([100 * scores.mIoU_seen] * 3)
-    with pytest.raises(InputError, match="2 offsets with 1 scores"):
-        plots.plot_offset_sweep([0.0, 0.1], [scores])
-
-
 def test_trades_draw_a_path_and_a_dot_per_model(confusion):
     scores = confusion.scores(NAMES, UNSEEN)
     report = {"one": ([0.0, 0.1], [scores] * 2), "two": ([0.0], [scores])}
@@ -137,19 +125,6 @@ def test_masks_and_rims_stand_side_by_side_with_their_ceilings():
         assert [line.get_ydata()[0] for line in axis.lines] == pytest.approx([highest])
         assert [bar.get_height() for bar in axis.patches] == [50, 50]
         assert axis.collections[0].get_segments()[0][:, 1] == pytest.approx([40.5, 59.5])
-
-
-def test_styles_are_groups_on_one_scale():
-    def scores(value):
-        sets = Resampled(np.array(value), np.full(5, value), (3, 5, 0))
-        higher = Resampled(sets.whole + 0.3, sets.draws + 0.3, sets.drawn_as)
-        return {"mIoU_seen": sets, "mIoU_unseen": higher, "hIoU": sets}
-
-    report = {(style, model): scores(value) for style, value in (("x", 0.1), ("y", 0.5)) for model in ("m", "n")}
-    seen, unseen = drawn(plots.plot_styles(report, {"y": "left out"})).axes
-    assert [label.get_text() for label in seen.get_xticklabels()] == ["x", "y (left out)"]
-    assert [bar.get_height() for bar in unseen.patches] == pytest.approx([40, 80, 40, 80])
-    assert seen.get_ylim() == unseen.get_ylim() and seen.get_ylim()[1] > 80
 
 
 @pytest.mark.parametrize("report", [{}, {"one": {}}, {"one": {"a": 1.0}, "two": {"b": 1.0}}])

@@ -12,7 +12,7 @@ from PIL import Image
 
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores
 from cascadeclip.plots import figure as module
-from cascadeclip.plots.evaluation import plot_bars, plot_class_iou, plot_confusion, plot_maps, plot_offset_sweep
+from cascadeclip.plots.evaluation import plot_bars, plot_class_iou, plot_confusion, plot_maps, plot_trades
 from cascadeclip.plots.figure import Figure, readable
 
 NAN = float("nan")
@@ -104,8 +104,8 @@ def test_maps_of_more_classes_than_a_byte_has():
 
 def test_scores_without_truth_are_drawn():
     scores = [Scores(("a", "b"), ("b",), (NAN, NAN), NAN)] * 2
-    drawn(plot_offset_sweep([0.0, 0.1], scores))
-    drawn(plot_offset_sweep([0.1], [Scores(("a", "b"), (), (0.0, 0.0), 0.0)]))
+    drawn(plot_trades({"model": ([0.0, 0.1], scores)}, {"model": 0.1}))
+    drawn(plot_trades({"model": ([0.1], [Scores(("a", "b"), (), (0.0, 0.0), 0.0)])}, {"model": 0.1}))
     drawn(plot_bars({"one": {"x": NAN}}, "share"))
     confusion = ConfusionMatrix(2)
     confusion.counts = torch.zeros(2, 2, dtype=torch.int64)

@@ -4,6 +4,7 @@ from itertools import permutations
 
 import numpy as np
 import torch
+from scipy import stats
 from torch.nn import functional as F
 
 NOTEBOOK_WRONG: list[tuple[str, str, object]] = []  # exercise, part of the message, answer
@@ -295,6 +296,101 @@ def not_divided(worth, stages):
         for place, stage in enumerate(order):
             added[stage] += worth[frozenset(order[: place + 1])] - worth[frozenset(order[:place])]
     return added
+
+
+# --- 04 -------------------------------------------------------------------------------------------------------------
+
+
+@wrong("04.1", "plain mean")
+def arithmetic(hiou, seen):
+    return 2 * hiou - seen
+
+
+@wrong("04.1", "the root of S U")
+def geometric(hiou, seen):
+    return hiou**2 / seen
+
+
+@wrong("04.1", "solve h = 2 S U / (S + U) for U")
+def harmonic_again(hiou, seen):
+    return 2 * hiou * seen / (hiou + seen)
+
+
+def mean_iou(counts):
+    right, true, given = counts.sum(1)
+    return (right / (true + given - right))[true > 0].mean()
+
+
+@wrong("04.2", "`other` minus `one`")
+def the_other_way_round(one, other, drawn):
+    return torch.stack([mean_iou(other[:, rows]) - mean_iou(one[:, rows]) for rows in drawn])
+
+
+@wrong("04.2", "the mean of the pictures' scores")
+def scores_of_pictures(one, other, drawn):
+    def mean(counts):
+        return torch.stack([mean_iou(counts[:, [picture]]) for picture in range(counts.shape[1])]).mean()
+
+    return torch.stack([mean(one[:, rows]) - mean(other[:, rows]) for rows in drawn])
+
+
+@wrong("04.2", "scored on the same sets")
+def not_paired(one, other, drawn):
+    return torch.stack([mean_iou(one[:, rows]) - mean_iou(other) for rows in drawn])
+
+
+@wrong("04.2", "it is no 0")
+def missing_counts_as_zero(one, other, drawn):
+    def mean(counts):
+        right, true, given = counts.sum(1)
+        return (right / (true + given - right)).where(true > 0, torch.zeros(())).mean()
+
+    return torch.stack([mean(one[:, rows]) - mean(other[:, rows]) for rows in drawn])
+
+
+# --- 04b ------------------------------------------------------------------------------------------------------------
+
+
+@wrong("04b.1", "it falls behind again later")
+def ahead_once(steps, one, other):
+    return steps[(one > other).nonzero()[0, 0]]
+
+
+@wrong("04b.1", "the number of a look")
+def number_of_the_look(steps, one, other):
+    return (one <= other).nonzero()[-1, 0] + 1
+
+
+@wrong("04b.1", "the *last* step at which it is behind")
+def last_behind(steps, one, other):
+    return steps[(one <= other).nonzero()[-1, 0]]
+
+
+@wrong("04b.2", "Student's t")
+def normal_quantile(one, other):
+    runs = one - other
+    half = 1.959964 * runs.std(ddof=1) / len(runs) ** 0.5
+    return np.array([runs.mean() - half, runs.mean() + half])
+
+
+@wrong("04b.2", "`other` minus `one`")
+def seeds_the_other_way_round(one, other):
+    runs = other - one
+    half = stats.t.ppf(0.975, len(runs) - 1) * runs.std(ddof=1) / len(runs) ** 0.5
+    return np.array([runs.mean() - half, runs.mean() + half])
+
+
+@wrong("04b.2", "deviation of the *differences*")
+def seeds_not_paired(one, other):
+    half = stats.t.ppf(0.975, len(one) - 1) * ((one.var(ddof=1) + other.var(ddof=1)) / len(one)) ** 0.5
+    return np.array([one.mean() - other.mean() - half, one.mean() - other.mean() + half])
+
+
+@wrong("04b.2", "ddof=1")
+def population_deviation(one, other):
+    runs = one - other
+    half = stats.t.ppf(0.975, len(runs) - 1) * runs.std() / len(runs) ** 0.5
+    return np.array([runs.mean() - half, runs.mean() + half])
 
 
 # --- 06 -------------------------------------------------------------------------------------------------------------
