@@ -26,6 +26,8 @@
 # 3. how sure a score is: intervals over pictures and over seeds, and why differences have intervals of their own.
 #
 # **Time:** about two minutes on two quiet laptop CPU cores; a GPU is used if there is one. Nothing is trained.
+#
+# Letters and words are those of the [notation and glossary](../docs/method/notation.md).
 
 # %%
 # Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
@@ -55,7 +57,7 @@ from cascadeclip.plots import evaluation as plots
 from cascadeclip.presets import get_preset
 from cascadeclip.training import pseudo_labels, seen_only
 
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = cascadeclip.device()
 print(f"device: {device}")
 
 preset = get_preset("mini-frozen")

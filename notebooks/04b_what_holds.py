@@ -26,6 +26,8 @@
 # 3. to test explanations one by one, and to keep apart those that were tested and those that only sound right.
 #
 # **Time:** about two minutes on two quiet laptop CPU cores; a GPU is used if there is one. The trainings are stored.
+#
+# Letters and words are those of the [notation and glossary](../docs/method/notation.md).
 
 # %%
 # Where the package is missing (Colab, Kaggle), it is installed; the torch and NumPy that are there stay.
@@ -64,7 +66,7 @@ from cascadeclip.experiments.texts import table_of
 from cascadeclip.plots import evaluation as plots
 from cascadeclip.presets import get_preset
 
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = cascadeclip.device()
 print(f"device: {device}")
 preset = get_preset("mini-frozen")
 fusion = stored_report("fusion")

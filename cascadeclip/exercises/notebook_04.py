@@ -3,6 +3,8 @@
 Symbols: n pictures, C classes, R draws. Counts are (3, n, C): right, true and given pixels per picture and class.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -68,7 +70,9 @@ def _paired_test(rare: bool) -> Test:
             drawn = torch.randint(1 if rare else 0, pictures, (repeats, pictures), generator=random)
             drawn[0, 0] = 0  # a set with the rare class, and others that may lack it
 
-            def all_sets(measure, drawn=drawn, one=one, other=other):  # type: ignore[no-untyped-def]
+            def all_sets(
+                measure: Callable[[Tensor], Tensor], drawn: Tensor = drawn, one: Tensor = one, other: Tensor = other
+            ) -> Tensor:
                 return torch.stack([measure(one[:, rows]) - measure(other[:, rows]) for rows in drawn])
 
             right = all_sets(_mean_iou)
