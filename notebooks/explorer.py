@@ -53,7 +53,7 @@ from cascadeclip.data.emojiscenes import CLASSES
 from cascadeclip.explorers import CascadeExplorer, LayerScrubber, SurgeryBench, WordExplorer, compute, draw
 from cascadeclip.explorers.surgery import bench_scores, lay_out
 
-device = "cuda" if torch.cuda.is_available() else "cpu"
+device = cascadeclip.device()
 print(f"device: {device}")
 
 # %% [markdown]

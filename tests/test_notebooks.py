@@ -71,8 +71,8 @@ def test_notebook_has_the_parts_that_every_one_has(source):
     )
     for part in (objectives, recap):
         assert re.findall(r"^(\d)\. ", part[1], re.MULTILINE)[:3] == ["1", "2", "3"]
-    assert "**Time:**" in cells[0].source
-    assert any("device" in cell.source for cell in cells[2:5])
+    assert "**Time:**" in cells[0].source and "(../docs/method/notation.md)" in cells[0].source
+    assert any("device = cascadeclip.device()" in cell.source for cell in cells[2:5])
     checked = [cell for cell in cells if cell.source.startswith("# NBVAL_CHECK_OUTPUT")]
     assert len(checked) >= 3
     assert all(cell.outputs for cell in checked)
