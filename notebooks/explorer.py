@@ -44,8 +44,6 @@ if not find_spec("cascadeclip"):
     subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *kept, package], check=True)
 
 # %%
-import torch
-
 import cascadeclip
 from cascadeclip.analysis import Surgery, scene_pictures
 from cascadeclip.analysis.surgery import CLEAR, VALUE_PATH
