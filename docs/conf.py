@@ -26,6 +26,7 @@ extensions = [
     "docstrings",
     "mathml",
     "messages",
+    "playground",
 ]
 exclude_patterns = ["_build"]
 

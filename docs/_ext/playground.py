@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from pathlib import Path
 
 import graphs
@@ -117,9 +118,13 @@ def _ask_npm(made: Path) -> None:
     if npm is None:
         raise NoRuntime(f"the playground needs {wanted}, and there is no npm here: {by_hand}")
     made.mkdir(parents=True, exist_ok=True)
-    asked = subprocess.run([npm, "pack", "--silent", wanted], cwd=made, capture_output=True, text=True, timeout=300)
-    if asked.returncode:
-        raise NoRuntime(f"the playground needs {wanted}, and npm does not give it: {by_hand}\n{asked.stderr.strip()}")
+    with tempfile.TemporaryDirectory(dir=made) as scratch:
+        asked = subprocess.run([npm, "pack", "--silent", wanted], cwd=scratch, capture_output=True, text=True)
+        if asked.returncode:
+            reason = asked.stderr.strip()
+            raise NoRuntime(f"the playground needs {wanted}, and npm does not give it: {by_hand}\n{reason}")
+        for archive in Path(scratch).glob("*.tgz"):
+            archive.replace(made / archive.name)
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

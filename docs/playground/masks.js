@@ -105,8 +105,8 @@ function drawBest(cell, found, words, counts, name) {
 
 function drawMask(cell, masks, c, limit, label) {
   const { side } = WORLD, own = masks && masks.subarray(c * side * side, (c + 1) * side * side);
-  const said = own ? `: mask logits ${Math.min(...own).toFixed(1)} to ${Math.max(...own).toFixed(1)}` : ": no stage is on";
-  fill(cell, side, label + said, (row, column) => {
+  const ends = own && [Math.min(...own), Math.max(...own)].map((end) => end.toFixed(1)).join(" to ");
+  fill(cell, side, `${label}: ${own ? `mask logits ${ends}` : "no stage is on"}`, (row, column) => {
     if (!own) return MIDDLE;
     const share = own[row * side + column] / limit, end = share < 0 ? LOW : HIGH, amount = Math.abs(share);
     return MIDDLE.map((value, i) => value + amount * (end[i] - value));

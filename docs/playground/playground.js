@@ -70,7 +70,7 @@ function readWords() {
   const given = [...new Set($("words").value.toLowerCase().split(",").map((word) => word.trim()).filter(Boolean))];
   const known = given.filter((word) => WORLD.words.includes(word));
   const unknown = given.filter((word) => !known.includes(word)).map((word) => `“${word}”`), problems = [];
-  if (unknown.length) problems.push(`The model knows ${WORLD.words.length} words; ${unknown.join(", ")}: not among them.`);
+  if (unknown.length) problems.push(`${unknown.join(", ")}: not among the model's ${WORLD.words.length} words.`);
   if (known.length > MOST_WORDS) problems.push(`The first ${MOST_WORDS} words are drawn.`);
   if (!known.length) problems.push(`Type at least one word, for example ${wordsInScene()[0]}.`);
   $("problem").textContent = problems.join(" ");
@@ -287,8 +287,11 @@ function start() {
     setCascade();
     if (shown) report();
   });
-  $("sigma").addEventListener("input", () => weigh(({ blocks }) => gaussian(blocks, Number($("sigma").value))));
-  $("trained").addEventListener("click", () => weigh(({ weights }) => [...weights]));
+  $("sigma").addEventListener("input", () => {
+    const sigma = Number($("sigma").value);
+    weigh(({ blocks }) => gaussian(blocks, sigma), sigma.toFixed(1));
+  });
+  $("trained").addEventListener("click", () => weigh(({ weights }) => [...weights], ""));
   $("add").addEventListener("click", addThing);
   $("remove").addEventListener("click", () => removeThing(chosen));
   $("random").addEventListener("click", () => { randomScene(); setScene(); });
@@ -299,9 +302,10 @@ function start() {
   offerWords();
 }
 
-/* Give every stage with NGA other weights. */
-function weigh(weights) {
+/* Give every stage with NGA other weights; `said` is what stands beside sigma. */
+function weigh(weights, said) {
   WORLD.stages.forEach((stage, index) => { if (stage.nga) cascade.weights[index] = weights(stage); });
+  $("sigma").nextElementSibling.textContent = said;
   setCascade();
   refresh();
 }
@@ -315,5 +319,5 @@ async function segment(pixels, wanted, { weights = cascade.weights, on = cascade
   return { stages: logits.map(found), sum: found(summed(logits, on)) };
 }
 
-const playground = { first: null, segment }; // `first`: when the first result was there, in ms since the page was asked for
+const playground = { first: null, segment }; // `first`: ms from asking for the page to the first result
 start();

@@ -7,10 +7,10 @@ const THING_SIDE = [[48, 80], [38, 58], [30, 48]]; // smallest and largest of on
 const PLACEMENTS = 8; // candidate places of a new thing; the one that covers others least is kept
 
 const scene = {
-  ground: "grass", beyond: "sky", // `beyond` is empty if there is one ground
-  line: { middle: 40, slant: 8, upright: false }, // between the two
+  ground: "sky", beyond: "grass", // `beyond` is empty if there is one ground
+  line: { middle: 52, slant: 8, upright: false }, // between the two
   cut: [[60, 60], [20, 90]], // where in their sheets the two begin
-  things: [{ name: "tiger", style: "noto", left: 8, top: 38, side: 50, mirrored: false },
+  things: [{ name: "tiger", style: "noto", left: 8, top: 40, side: 50, mirrored: false },
            { name: "balloon", style: "noto", left: 60, top: 6, side: 34, mirrored: false }],
 };
 
