@@ -1,9 +1,11 @@
 """The playground as a person meets it: opened from a folder, in a real browser, its masks those of PyTorch."""
 
+import base64
 import importlib
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +17,11 @@ from tests.support.browser import MARKS, NEEDED, opened
 pytestmark = MARKS
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+SEGMENT = """async ([pixels, words, options]) => {
+    const bytes = Uint8Array.from(atob(pixels), one => one.charCodeAt(0));
+    const { stages, sum } = await playground.segment(bytes, words, options);
+    return btoa([...stages, sum].map(found => String.fromCharCode(...found)).join(""));
+}"""  # as text: lists of numbers take Playwright seconds
 STATUS = "document.getElementById('status').textContent"
 CLOSE = 1e-4  # two words whose scores differ by less may change places between two programs
 MOST_CLOSE = 3e-4  # share of the pixels where that may happen
@@ -90,10 +97,11 @@ def wanted(segmenter, image, words, on, offset, weights):
 
 def found(page, image, words, on, offset, weights):
     """The page's best words (S + 1, P, P) for the same."""
-    pixels = torch.cat([torch.from_numpy(image), torch.full((*image.shape[:2], 1), 255)], dim=2).flatten().tolist()
+    pixels = np.concatenate([image, np.full((*image.shape[:2], 1), 255, np.uint8)], axis=2)
     options = dict(on=on, offset=offset, weights=weights)
-    answer = page.evaluate("given => playground.segment(...given)", [pixels, words, options])
-    return torch.tensor([*answer["stages"], answer["sum"]]).reshape(-1, *image.shape[:2])
+    answer = page.evaluate(SEGMENT, [base64.b64encode(pixels.tobytes()).decode(), words, options])
+    labels = np.frombuffer(base64.b64decode(answer), dtype=np.uint8)
+    return torch.from_numpy(labels.reshape(-1, *image.shape[:2]).astype(np.int64))
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,8 @@ def build(target: Path, made: Path = MADE) -> None:
     kept = made / f"model-{graphs.key()}.js"
     if not kept.exists():
         packed = {name: {k: _packed(v) for k, v in one.items()} for name, one in graphs.export(segmenter.model).items()}
+        for old in made.glob("model-*.js"):
+            old.unlink(missing_ok=True)
         _write(kept, packed, "model")
     shutil.copy(kept, target / "model.js")
 

@@ -60,7 +60,7 @@ function tableRows(words, on) {
   if (body.rows.length !== 2 * titles.length) {
     body.replaceChildren(...titles.flatMap(() => [
       element("tr", {}, element("th", { scope: "rowgroup", colSpan: NAMES.length })),
-      element("tr", {}, ...NAMES.map(() => element("td", {}, element("canvas", { role: "img" })))),
+      element("tr", {}, ...NAMES.map(() => element("td", {}, element("canvas")))),
     ]));
   }
   return titles.map((title, row) => {
@@ -75,6 +75,7 @@ function tableRows(words, on) {
 function fill(cell, side, label, colour) {
   const canvas = cell.firstChild, context = canvas.getContext("2d");
   if (canvas.width !== side) canvas.width = canvas.height = side;
+  canvas.setAttribute("role", "img");
   canvas.setAttribute("aria-label", label);
   const image = context.createImageData(side, side);
   for (let row = 0, at = 0; row < side; row++) {
@@ -116,7 +117,7 @@ function drawMask(cell, masks, c, limit, label) {
 function drawLegend(words, shares) {
   $("legend").replaceChildren(...words.map((word, c) => {
     const colour = PALETTE[c], stripes = `repeating-linear-gradient(135deg, #000a 0 2px, ${colour} 2px 5px)`;
-    const swatch = element("span", { className: "swatch", ariaHidden: "true" });
+    const swatch = element("span", { className: "swatch" });
     swatch.style.background = unseen(word) ? stripes : colour;
     return element("li", {}, swatch, called(word) + (shares ? ` ${percent(shares[c])}` : ""));
   }));

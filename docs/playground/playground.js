@@ -175,6 +175,7 @@ function onKey(event, thing) {
 function drag(event, thing, resize) {
   const { button } = thing, unit = WORLD.side / $("scene").clientWidth;
   const start = { x: event.clientX, y: event.clientY, left: thing.left, top: thing.top, side: thing.side };
+  choose(thing);
   button.setPointerCapture(event.pointerId);
   button.onpointermove = ({ clientX, clientY }) => {
     const across = (clientX - start.x) * unit, down = (clientY - start.y) * unit;
@@ -310,12 +311,12 @@ function weigh(weights, said) {
   refresh();
 }
 
-/* For tests: what the page computes of any picture (P, P, 4), a list of 0..255: the best words' numbers (P, P). */
+/* For tests: what the page computes of any picture (P, P, 4) of 0..255: numbers of the best words (P, P). */
 async function segment(pixels, wanted, { weights = cascade.weights, on = cascade.on, offset = cascade.offset } = {}) {
   await engine.ready;
   const logits = await ask(++pictures, pixels, wanted, weights);
   picture.number = ++pictures; // the model has forgotten the scene
-  const found = (masks) => masks && [...best(upsampled(masks), wanted, offset)];
+  const found = (masks) => masks && best(upsampled(masks), wanted, offset);
   return { stages: logits.map(found), sum: found(summed(logits, on)) };
 }
 
