@@ -27,6 +27,7 @@ extensions = [
     "mathml",
     "messages",
     "slides",
+    "playground",
 ]
 exclude_patterns = ["_build", "slides/*.md"]  # slides are pages of their own (`_ext/slides.py`)
 

@@ -5,6 +5,7 @@ import importlib
 import json
 import re
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def tools():
     pytest.importorskip("sphinx", reason="the extra `docs` is not installed")
     sys.path.insert(0, str(DOCS / "_ext"))
     try:
-        yield {name: importlib.import_module(name) for name in ("messages", "pages")}
+        yield {name: importlib.import_module(name) for name in ("messages", "pages", "playground")}
     finally:
         sys.path.remove(str(DOCS / "_ext"))
 
@@ -123,6 +124,38 @@ def test_own_data_in_ten_minutes_runs_as_written(run, tmp_path):
     assert len(list((tmp_path / "mydata" / "own-check").iterdir())) == 5
     assert "bus (unseen)" in printed[1]
     assert (tmp_path / "runs" / "try" / "model.safetensors").exists()
+
+
+# --- the playground ---------------------------------------------------------------------------------------------------
+
+
+def test_without_npm_the_playground_says_what_to_do(tools, tmp_path, monkeypatch):
+    playground = tools["playground"]
+    monkeypatch.setattr(playground.shutil, "which", lambda name: None)
+    with pytest.raises(playground.NoRuntime, match=r"there is no npm here: install npm, or put \S+tgz"):
+        playground.runtime(tmp_path)
+    name = f"{playground.RUNTIME}-{playground.VERSION}.tgz"
+    (tmp_path / name).write_bytes(b"something else")
+    with pytest.raises(playground.NoRuntime, match=f"{name} is not the archive that is meant: remove it"):
+        playground.runtime(tmp_path)
+
+
+def test_what_npm_says_is_told(tools, tmp_path, monkeypatch):
+    playground = tools["playground"]
+    refusal = subprocess.CompletedProcess([], 1, "", "no such package")
+    monkeypatch.setattr(playground.shutil, "which", lambda name: "npm")
+    monkeypatch.setattr(playground.subprocess, "run", lambda *arguments, **options: refusal)
+    with pytest.raises(playground.NoRuntime, match=r"npm does not give it: install npm, or put \S+tgz .*\n.*package"):
+        playground.runtime(tmp_path)
+
+
+def test_the_scripts_of_the_playground_find_what_the_page_has():
+    page = (DOCS / "playground" / "index.html").read_text(encoding="utf-8")
+    scripts = {path.name: path.read_text(encoding="utf-8") for path in (DOCS / "playground").glob("*.js")}
+    wanted = {name for text in scripts.values() for name in re.findall(r'\$\("(\w+)"\)', text)}
+    assert len(wanted) > 15 and wanted <= set(re.findall(r'id="([\w-]+)"', page))
+    assert set(scripts) | {"runtime.js", "model.js", "world.js"} == set(re.findall(r'src="([^"]+)"', page))
+    assert 'href="playground/index.html"' in (DOCS / "index.md").read_text(encoding="utf-8")
 
 
 # --- the project's files ----------------------------------------------------------------------------------------------

@@ -18,23 +18,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-NEEDED = bool(os.environ.get("CASCADECLIP_BROWSER"))  # set where a missing browser is an error, not a reason to skip
-if NEEDED:
-    import playwright.sync_api as sync_api
-else:
-    sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+from tests.support.browser import MARKS, PATIENCE, opened
 
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None and not NEEDED, reason="no Chromium found: install the package `chromium`"),
-]
+pytestmark = MARKS
 
 ROOT = Path(__file__).resolve().parents[2]
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
-PATIENCE = 240_000  # ms, for everything; machines that run tests may be busy
 HARMLESS = ("favicon", "Permissions-Policy", "ResizeObserver loop")
 
 
@@ -85,20 +73,9 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(lab, tmp_path_factory):
-    """The notebook, run to its end; what the console says of errors is kept in `page.errors`."""
-    assert CHROMIUM, "no Chromium found, and CASCADECLIP_BROWSER demands one: install the package `chromium`"
-    with sync_api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"), executable_path=CHROMIUM, args=list(FLAGS),
-            viewport={"width": 1500, "height": 1100},
-        )  # fmt: skip
-        context.set_default_timeout(PATIENCE)
-        page = context.pages[0]
-        page.errors, page.elsewhere = [], []
-        page.on("console", lambda message: page.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        here = (lab.address, lab.address.replace("http", "ws"), "blob:", "data:")
-        page.on("request", lambda asked: None if asked.url.startswith(here) else page.elsewhere.append(asked.url))
+    """The notebook, run to its end."""
+    here = (lab.address, lab.address.replace("http", "ws"))
+    with opened(tmp_path_factory.mktemp("profile"), 1500, 1100, here) as page:
         page.goto(f"{lab.address}/lab/tree/explorer.ipynb")
         page.locator(".jp-Notebook .jp-Cell").first.wait_for()
         page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()
@@ -111,7 +88,6 @@ def page(lab, tmp_path_factory):
         else:
             raise AssertionError(f"the notebook stopped at {prompts(page)}")
         yield page
-        context.close()
 
 
 def prompts(page):
