@@ -169,7 +169,10 @@ def _packed(content: bytes) -> str:
 
 def _with_pages(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
-        build(Path(app.outdir) / "playground")
+        try:
+            build(Path(app.outdir) / "playground")
+        except NoRuntime as reason:
+            print(f"The playground is left out: {reason}", file=sys.stderr)  # the other pages are whole
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:
