@@ -4,8 +4,8 @@
     python data_scripts/study_why.py --out runs/why --only "mini preset, cascade"
 
 Truly unseen classes are neither words nor scored here: every fifth seen class is held out and plays the unseen one
-(which of the five depends on the seed), so that settings may be chosen by it. All rows train on the same 9600 scenes of
-a frozen Mini-CLIP without prompt tokens, 1200 steps of 8, and are scored on the 300 validation scenes at 24 x 24 px.
+(which of the five depends on the seed), so that settings may be chosen by it. All rows train on the same scenes, each
+seen once, with the schedule of preset `mini-frozen`, and are scored on the 300 validation scenes at 24 x 24 px.
 Beside mean IoU a row tells that of every stage alone, and how far the best word that is not in the picture stays below
 the best that is. Writes one JSON file a row, and `why.json` of all.
 """
@@ -30,7 +30,7 @@ from cascadeclip.presets import FROZEN
 from cascadeclip.training import adamw, on_tower_of, open_clip_of, reduce_labels
 from cascadeclip.training.recall import recalling
 
-SCENES, SIDE, IGNORED = 9600, 24, 255
+SIDE, IGNORED = 24, 255
 MODELS = {
     "last layer": {"stages": LAST},
     "sum": {"stages": FUSED, "aggregation": "sum"},
@@ -69,7 +69,7 @@ def train(model, text, known, seed, steps):
     settings, data, table = FROZEN.training, EmojiScenes(1_000_000, 0), table_of(known)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = adamw(parameters, settings)
-    order = np.random.default_rng(seed + 5).permutation(SCENES)
+    order = np.random.default_rng(seed + 5).permutation(8 * steps)
     for step in tqdm(range(steps), mininterval=10):
         for group in optimiser.param_groups:
             group["lr"] = replace(settings, steps=steps).learning_rate_at(step)
