@@ -302,7 +302,7 @@ def plot_leads(report: dict[str, Any]) -> Figure:
     first, *others = report["rows"]
     (steps, base), found = _together(first), {row["name"]: _together(row) for row in others}
     if apart := [name for name, (own, _) in found.items() if own != steps]:
-        raise InputError(f"no leads over {first['name']!r} for {apart}: scored at other steps")
+        raise InputError(f"trainings of {apart} were scored at other steps than those of {first['name']!r}")
     figure = Figure(figsize=(10.5, 4.2), layout="constrained")
     axes = figure.subplots(1, 2, sharey=True)
     for axis, group in zip(axes, ("seen", "unseen"), strict=True):

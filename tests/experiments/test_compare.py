@@ -228,7 +228,7 @@ def test_leads_are_drawn_against_the_first_row_with_the_same_seed(rows, tmp_path
     assert list(seen.lines[0].get_ydata()) == pytest.approx([0.0] * 12)
     shorter = tuple(replace(curve, steps=tuple(step // 2 for step in curve.steps)) for curve in second.curves)
     path = write_report(TWO, [first, replace(second, curves=shorter)], MINI, tmp_path, command="c", limit=None)
-    with pytest.raises(InputError, match=r"no leads over 'first' for \['second'\]: scored at other steps"):
+    with pytest.raises(InputError, match=r"trainings of \['second'\] were scored at other steps"):
         plot_leads(read_report(path.with_suffix(".json")))
 
 
