@@ -37,7 +37,7 @@ POSIX_METHODS = {"symlink_to", "hardlink_to", "owner", "group", "is_mount"}  # o
 POSIX_PATHS = ("/proc", "/dev/", "/tmp", "/bin/", "/usr/", "/etc/", "/sys/")
 
 GUARDED = {  # each with what stands in its way elsewhere
-    ("cascadeclip/files.py", "fcntl"),  # except ImportError; `fcntl is None` is asked before every use
+    ("cascadeclip/locks.py", "fcntl"),  # except ImportError; `fcntl is None` is asked before every use
     ("cascadeclip/files.py", "os.kill"),  # after `os.name == "nt"`
     ("cascadeclip/processes.py", "os.register_at_fork"),  # hasattr
     ("cascadeclip/processes.py", "os.sysconf"),  # except AttributeError
