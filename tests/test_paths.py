@@ -210,7 +210,6 @@ COMMANDS = (
     "train --from-checkpoint",
     "train --out",
     "evaluate --checkpoint",
-    "evaluate --preset voc12 --clip mini --clip-weights random --method maskclip --data-root",
     "evaluate --out",
     "experiments fusion --smoke --out",
     "bench --preset mini --out",

@@ -68,9 +68,10 @@ def init(
     from cascadeclip.data.look import describe_folder
     from cascadeclip.files import exists, write_json
 
-    described, path = describe_folder(folder), out or folder / "own.json"
+    path = out or folder / "own.json"
     if exists(path):
         raise InputError(f"{path} is there already: give another name with --out, or remove it")
+    described = describe_folder(folder)
     if path.parent.resolve() != folder.resolve():
         described = {key: _from(path, folder, key, value) for key, value in described.items()}
     write_json(path, described)
