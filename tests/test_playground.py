@@ -178,20 +178,20 @@ def test_words_are_taken_and_unknown_ones_told(page):
     field = page.locator("#words")
     field.fill("Tiger, zeppelin, sand")
     field.press("Enter")
-    assert "“zeppelin”" in page.get_by_role("alert").inner_text()
+    assert "“zeppelin”" in page.locator("#problem").inner_text()
     assert field.get_attribute("aria-invalid") == "true"
     page.wait_for_function("shown.words.join() === 'tiger,sand'")
     assert page.locator("#legend li").all_inner_texts()[0].startswith("tiger (unseen)")
     field.fill("zeppelin")
     field.press("Enter")
-    assert "at least one word" in page.get_by_role("alert").inner_text()
+    assert "at least one word" in page.locator("#problem").inner_text()
     field.fill("tiger, s")
     offered = page.locator("#known option").evaluate_all("options => options.map(option => option.value)")
     assert "tiger, sand" in offered and "tiger, tiger" not in offered and len(offered) == 71
     field.fill("tiger, sky, grass, balloon")
     field.press("Enter")
     page.wait_for_function("shown.words.length === 4")
-    assert page.get_by_role("alert").inner_text() == "" and field.get_attribute("aria-invalid") == "false"
+    assert page.locator("#problem").inner_text() == "" and field.get_attribute("aria-invalid") == "false"
 
 
 def test_stages_weights_and_offset_change_the_sum(page):

@@ -3,6 +3,7 @@
 One graph is the tower; each stage has one that takes NGA's weights as an input. Their sum is the page's to make.
 """
 
+import base64
 import hashlib
 import json
 from importlib import metadata
@@ -49,8 +50,8 @@ class Stage(nn.Module):
         return self.decode(self.describe(text, image_embedding), tokens)
 
 
-def export(model: CascadeCLIP) -> dict[str, dict[str, bytes]]:
-    """The model as ONNX, `graph` and `weights` each: `tower`, and `stage_1` and so on."""
+def export(model: CascadeCLIP) -> dict[str, dict[str, str]]:
+    """The model as ONNX, `graph` and `weights` each in base64: `tower`, and `stage_1` and so on."""
     tower, stages = model.config.tower, model.config.stages
     names = [f"blocks_{number}" for number in range(1, len(stages) + 1)]
     image = torch.zeros(1, 3, tower.image_size, tower.image_size)
@@ -67,7 +68,7 @@ def export(model: CascadeCLIP) -> dict[str, dict[str, bytes]]:
     return found
 
 
-def _graph(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> dict[str, bytes]:
+def _graph(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> dict[str, str]:
     """One module as ONNX, for any number of classes in `text`."""
     shapes = {name: {0: torch.export.Dim("classes")} if name == "text" else {} for name in inputs}
     given = tuple(inputs.values())
@@ -80,7 +81,7 @@ def _graph(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str]) -> 
     return _split(exported.model_proto)
 
 
-def _split(proto: onnx.ModelProto) -> dict[str, bytes]:
+def _split(proto: onnx.ModelProto) -> dict[str, str]:
     """The graph without what the exporter tells of its making, and its weights: float16, as shipped, so half the bytes.
 
     The page makes float32 of them, which is what the graph expects at the places that it names.
@@ -101,7 +102,12 @@ def _split(proto: onnx.ModelProto) -> dict[str, bytes]:
             tensor.external_data.add(key=key, value=str(value))
         weights.append(half.tobytes())
         end += values.nbytes
-    return {"graph": proto.SerializeToString(), "weights": b"".join(weights)}
+    return {"graph": text(proto.SerializeToString()), "weights": text(b"".join(weights))}
+
+
+def text(content: bytes) -> str:
+    """base64."""
+    return base64.b64encode(content).decode()
 
 
 def key() -> str:

@@ -1,7 +1,7 @@
 """The playground: a page that runs the shipped segmenter in the browser, put together at every build of the pages.
 
 A page that is opened from a folder on disk may fetch nothing, so all it needs stands in scripts beside it: pictures as
-data addresses, the model's graphs and onnxruntime-web's machine code as base64 of gzip.
+data addresses, the model's graphs and onnxruntime-web's machine code (which gzip makes four times smaller) as base64.
 """
 
 import base64
@@ -56,14 +56,14 @@ def world(segmenter: Segmenter) -> dict[str, object]:
     """Words with their embeddings, settings and pictures."""
     model = segmenter.model
     text = model.centred(segmenter.clip.class_embeddings(CLASSES, segmenter.templates))
-    sprites = json.loads((ASSETS / "sprites.json").read_text(encoding="utf-8"))
+    sprites = json.loads((ASSETS / "sprites.json").readgraphs.text(encoding="utf-8"))
     weights = trained_weights(model)
     return {
         "words": CLASSES,
         "things": THINGS,
         "stuff": STUFF,
         "seen": segmenter.seen,
-        "embeddings": base64.b64encode(text.numpy().astype("<f4").tobytes()).decode(),
+        "embeddings": graphs.text(text.numpy().astype("<f4").tobytes()),
         "stages": [
             {"blocks": blocks, "weights": weights.get(stage, [1.0] * len(blocks)), "nga": stage in weights}
             for stage, blocks in enumerate(model.config.stages)
@@ -89,7 +89,7 @@ def _sheets(side: int) -> bytes:
 
 
 def _address(png: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f"data:image/png;base64,{graphs.text(png)}"
 
 
 # --- onnxruntime-web --------------------------------------------------------------------------------------------------
@@ -145,26 +145,21 @@ def build(target: Path, made: Path = MADE) -> None:
     shutil.copytree(PAGE, target)
     shutil.copytree(ASSETS / "licenses", target / "licenses")
     code = {name: content.decode() for name, content in parts.items() if name != "machine"}
-    _write(target / "runtime.js", code | {"machine": _packed(parts["machine"])})
+    _write(target / "runtime.js", code | {"machine": graphs.text(gzip.compress(parts["machine"], 9, mtime=0))})
     _write(target / "world.js", world(segmenter))
     kept = made / f"model-{graphs.key()}.js"
     if not kept.exists():
-        packed = {name: {k: _packed(v) for k, v in one.items()} for name, one in graphs.export(segmenter.model).items()}
         for old in made.glob("model-*.js"):
             old.unlink(missing_ok=True)
-        _write(kept, packed, "model")
+        _write(kept, graphs.export(segmenter.model), "model")
     shutil.copy(kept, target / "model.js")
 
 
 def _write(path: Path, content: dict[str, object], name: str = "") -> None:
     """A script that defines one constant; in one step, for others may build at the same time."""
     scratch = path.with_suffix(f".{os.getpid()}")
-    scratch.write_text(f"const {(name or path.stem).upper()} = {json.dumps(content)};\n", encoding="utf-8")
+    scratch.writegraphs.text(f"const {(name or path.stem).upper()} = {json.dumps(content)};\n", encoding="utf-8")
     scratch.replace(path)
-
-
-def _packed(content: bytes) -> str:
-    return base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
 
 
 def _with_pages(app: Sphinx, exception: Exception | None) -> None:

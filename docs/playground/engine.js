@@ -6,39 +6,34 @@
 
 /* Runs in the worker: makes sessions of the graphs, then answers each request with the mask logits of every stage. */
 function worker() {
-  let sessions, last, read; // `read`: what the tower gave for the `last` picture
+  const sessions = {};
+  let last, read; // `read`: what the tower gave for the `last` picture
 
-  async function unpacked(text) {
-    const packed = atob(text), bytes = new Uint8Array(packed.length);
-    for (let i = 0; i < bytes.length; i++) bytes[i] = packed.charCodeAt(i);
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    return new Uint8Array(await new Response(stream).arrayBuffer());
+  async function start({ glue, machine }) {
+    const { wasm } = ort.env, stream = new Blob([machine]).stream().pipeThrough(new DecompressionStream("gzip"));
+    wasm.numThreads = 1; // more would need a server that sends the headers of an isolated page
+    wasm.wasmBinary = new Uint8Array(await new Response(stream).arrayBuffer());
+    wasm.wasmPaths = { mjs: URL.createObjectURL(new Blob([glue], { type: "text/javascript" })) };
   }
 
-  /* float16, as bytes, -> float32, as bytes: through a table of all numbers that there are. */
+  const float16 = Float32Array.from({ length: 2 ** 16 }, (_, half) => { // all that there are
+    const sign = half >> 15 ? -1 : 1, exponent = (half >> 10) & 31, fraction = (half & 1023) / 1024;
+    return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction);
+  });
+
+  /* float16 -> float32, both as bytes. */
   function widened(bytes) {
-    const table = Float32Array.from({ length: 2 ** 16 }, (_, half) => {
-      const sign = half >> 15 ? -1 : 1, exponent = (half >> 10) & 31, fraction = (half & 1023) / 1024;
-      return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction);
-    });
     const halves = new Uint16Array(bytes.buffer), values = new Float32Array(halves.length);
-    for (let i = 0; i < values.length; i++) values[i] = table[halves[i]];
+    for (let i = 0; i < values.length; i++) values[i] = float16[halves[i]];
     return new Uint8Array(values.buffer);
   }
 
-  async function load({ glue, machine, model }) {
-    const { wasm } = ort.env;
-    wasm.numThreads = 1; // more would need a server that sends the headers of an isolated page
-    wasm.wasmBinary = await unpacked(machine);
-    wasm.wasmPaths = { mjs: URL.createObjectURL(new Blob([glue], { type: "text/javascript" })) };
-    sessions = {};
-    for (const [name, { graph, weights }] of Object.entries(model)) {
-      sessions[name] = await ort.InferenceSession.create(await unpacked(graph), {
-        executionProviders: ["wasm"],
-        externalData: [{ path: "weights", data: widened(await unpacked(weights)) }],
-        graphOptimizationLevel: "disabled", // it would take a second at the start, and save nothing that one notices
-      });
-    }
+  async function load({ name, graph, weights }) {
+    sessions[name] = await ort.InferenceSession.create(graph, {
+      executionProviders: ["wasm"],
+      externalData: [{ path: "weights", data: widened(weights) }],
+      graphOptimizationLevel: "disabled", // it would take a second at the start, and save nothing that one notices
+    });
   }
 
   async function segment({ picture, image, side, text, width, weights }) {
@@ -54,7 +49,7 @@ function worker() {
     return found;
   }
 
-  const tasks = { load, segment };
+  const tasks = { start, load, segment };
   let line = Promise.resolve(); // one request after the other
   onmessage = ({ data: { id, task, request } }) => {
     line = line.then(async () => {
@@ -65,6 +60,14 @@ function worker() {
       }
     });
   };
+}
+
+/* base64 -> bytes. */
+function bytes(text) {
+  if (Uint8Array.fromBase64) return Uint8Array.fromBase64(text);
+  const packed = atob(text), found = new Uint8Array(packed.length);
+  for (let i = 0; i < found.length; i++) found[i] = packed.charCodeAt(i);
+  return found;
 }
 
 const engine = (() => {
@@ -79,17 +82,22 @@ const engine = (() => {
   };
   thread.onerror = (event) => waiting.forEach(({ reject }) => reject(new Error(event.message)));
 
-  const ask = (task, request) => new Promise((resolve, reject) => {
+  const ask = (task, request, given = []) => new Promise((resolve, reject) => {
     const id = crypto.getRandomValues(new Uint32Array(1))[0];
     waiting.set(id, { resolve, reject });
-    thread.postMessage({ id, task, request });
+    thread.postMessage({ id, task, request }, given);
   });
-  const { glue, machine } = RUNTIME;
-  return { ready: ask("load", { glue, machine, model: MODEL }), segment: (request) => ask("segment", request) };
+
+  const machine = bytes(RUNTIME.machine), started = ask("start", { glue: RUNTIME.glue, machine }, [machine.buffer]);
+  /* Take the model's graphs, once their script is there: the machine code is being compiled meanwhile. */
+  const load = (model) => Promise.all([started, ...Object.entries(model).map(([name, part]) => {
+    const graph = bytes(part.graph), weights = bytes(part.weights);
+    return ask("load", { name, graph, weights }, [graph.buffer, weights.buffer]);
+  })]);
+  return { load, segment: (request) => ask("segment", request) };
 })();
 
-
-const EMBEDDINGS = new Float32Array(Uint8Array.from(atob(WORLD.embeddings), (one) => one.charCodeAt(0)).buffer);
+const EMBEDDINGS = new Float32Array(bytes(WORLD.embeddings).buffer);
 const WIDTH = EMBEDDINGS.length / WORLD.words.length; // E
 
 /* Embeddings (C, E) of known words. */

@@ -15,6 +15,7 @@ let told = ""; // what was just done, for the status line
 
 // --- the model is asked for what has changed ------------------------------------------------------------------------
 
+const ready = engine.load(MODEL);
 let pictures = 0, picture = null, shown = null, due = false, busy = false;
 
 /* Mask logits of every stage for a picture and words; pictures of the same number are the same. */
@@ -34,10 +35,10 @@ async function redraw() {
 /* Segment anew; while the model is busy, only the last wish counts. */
 async function refresh() {
   due = true;
-  if (busy) return;
+  if (busy || !picture) return;
   busy = true;
   try {
-    await engine.ready;
+    await ready;
     while (due) {
       due = false;
       const began = performance.now(), { number, pixels, truth } = picture, wanted = [...words];
@@ -50,14 +51,13 @@ async function refresh() {
   busy = false;
 }
 
-/* Draw the last answer and say so; `took` in milliseconds, if the model was asked. */
+/* Draw the last answer, and say so unless the next one is on its way; `took` in milliseconds, if the model was asked. */
 function report(took = null) {
-  const right = drawMasks(shown, cascade), parts = told ? [told] : [];
+  const right = drawMasks(shown, cascade), parts = told ? [told] : [], first = playground.first === null;
+  if (first) playground.first = performance.now();
+  if (due) return;
   if (took !== null) parts.push(`${shown.words.length} words in ${Math.round(took)} ms.`);
-  if (playground.first === null) {
-    playground.first = performance.now();
-    parts.push(`First result after ${(playground.first / 1000).toFixed(1)} s.`);
-  }
+  if (first) parts.push(`First result after ${(playground.first / 1000).toFixed(1)} s.`);
   if (right !== null) parts.push(`The sum is right at ${percent(right)} of the pixels of these words.`);
   $("status").textContent = parts.join(" ");
   told = "";
@@ -313,7 +313,7 @@ function weigh(weights, said) {
 
 /* For tests: what the page computes of any picture (P, P, 4) of 0..255: numbers of the best words (P, P). */
 async function segment(pixels, wanted, { weights = cascade.weights, on = cascade.on, offset = cascade.offset } = {}) {
-  await engine.ready;
+  await ready;
   const logits = await ask(++pictures, pixels, wanted, weights);
   picture.number = ++pictures; // the model has forgotten the scene
   const found = (masks) => masks && best(upsampled(masks), wanted, offset);
