@@ -10,6 +10,7 @@ the four models of the comparison `fusion`, trained with seed 0, as `mini/last-l
 
 import argparse
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def store_reports(runs):
         budget = FROZEN.training.steps, FROZEN.training.batch_size
         if (report["steps"], report["batch_size"]) != budget or report["limit"] is not None:
             raise SystemExit(f"{path} is not of the preset's whole budget: it is no result")
+        report["command"] = re.sub(r" --out \S+", "", report["command"])  # a folder of one machine
         text = json.dumps(report, indent=1) + "\n"
         (ASSETS / "results" / path.name).write_text(text, encoding="utf-8")
         for shown in (path.with_suffix(".md"), path.with_suffix(".png"), path.with_name(f"{path.stem}-curves.png")):
