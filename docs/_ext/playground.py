@@ -56,7 +56,7 @@ def world(segmenter: Segmenter) -> dict[str, object]:
     """Words with their embeddings, settings and pictures."""
     model = segmenter.model
     text = model.centred(segmenter.clip.class_embeddings(CLASSES, segmenter.templates))
-    sprites = json.loads((ASSETS / "sprites.json").readgraphs.text(encoding="utf-8"))
+    sprites = json.loads((ASSETS / "sprites.json").read_text(encoding="utf-8"))
     weights = trained_weights(model)
     return {
         "words": CLASSES,
@@ -158,7 +158,7 @@ def build(target: Path, made: Path = MADE) -> None:
 def _write(path: Path, content: dict[str, object], name: str = "") -> None:
     """A script that defines one constant; in one step, for others may build at the same time."""
     scratch = path.with_suffix(f".{os.getpid()}")
-    scratch.writegraphs.text(f"const {(name or path.stem).upper()} = {json.dumps(content)};\n", encoding="utf-8")
+    scratch.write_text(f"const {(name or path.stem).upper()} = {json.dumps(content)};\n", encoding="utf-8")
     scratch.replace(path)
 
 

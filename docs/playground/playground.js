@@ -51,7 +51,7 @@ async function refresh() {
   busy = false;
 }
 
-/* Draw the last answer, and say so unless the next one is on its way; `took` in milliseconds, if the model was asked. */
+/* Draw the last answer, and say so unless the next is on its way; `took` in milliseconds, if the model was asked. */
 function report(took = null) {
   const right = drawMasks(shown, cascade), parts = told ? [told] : [], first = playground.first === null;
   if (first) playground.first = performance.now();
