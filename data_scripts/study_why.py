@@ -4,10 +4,12 @@
     python data_scripts/study_why.py --out runs/why --only "mini preset, cascade"
 
 Truly unseen classes are neither words nor scored here: every fifth seen class is held out and plays the unseen one
-(which of the five depends on the seed), so that settings may be chosen by it. All rows train on the same scenes, each
-seen once, with the schedule of preset `mini-frozen`, and are scored on the 300 validation scenes at 24 x 24 px.
-Beside mean IoU a row tells that of every stage alone, and how far the best word that is not in the picture stays below
-the best that is. Writes one JSON file a row, and `why.json` of all.
+(which of the five depends on the seed), so that settings may be chosen by it. All rows of a seed train on the scenes
+that preset `mini-frozen` trains on, with its schedule, and are scored on the 300 validation scenes at 24 x 24 px, six
+times. Beside mean IoU a row tells, for the sum and for every stage alone, where the pixels of
+held-out words go: `lost`, the share that a word with masks takes, and `named`, the share that is right where only
+held-out words are on offer; and `margin`, the logit by which the best word that is not in a picture stays below the
+best that is. Writes one JSON file a row, and `why.json` of all.
 """
 
 import argparse
@@ -15,12 +17,12 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
 from cascadeclip.data.emojiscenes import EmojiScenes
+from cascadeclip.data.streams import Endless
 from cascadeclip.data.transforms import normalise
 from cascadeclip.evaluation.scores import ConfusionMatrix
 from cascadeclip.experiments.comparisons import CASCADE, FUSED, LAST
@@ -41,10 +43,15 @@ PAPER = {"train_taps": False, "centre_text": False, "aligned_start": False}
 FACTORS = {
     "mini preset": {},
     "random start": {"aligned_start": False},
+    "untrained taps": {"train_taps": False},
+    "raw text": {"centre_text": False},
     "dropout 0.1": {"dropout": 0.1},
     "one decoder layer": {"decoder_layers": 1},
     "paper": {**PAPER, "dropout": 0.1},
     "paper, no dropout": PAPER,
+    "paper, trained taps": {**PAPER, "dropout": 0.1, "train_taps": True},
+    "paper, centred text": {**PAPER, "dropout": 0.1, "centre_text": True},
+    "paper, aligned start": {**PAPER, "dropout": 0.1, "aligned_start": True},
 }
 
 
@@ -54,7 +61,7 @@ def classes_of(seed):
 
 
 def batch_of(data, indices, table):
-    images, labels = FROZEN.collate([data[int(index)] for index in indices])
+    images, labels = FROZEN.collate([data[index] for index in indices])
     return normalise(images), table[reduce_labels(labels.long(), SIDE)]
 
 
@@ -65,47 +72,59 @@ def table_of(names):
     return table
 
 
-def train(model, text, known, seed, steps):
-    settings, data, table = FROZEN.training, EmojiScenes(1_000_000, 0), table_of(known)
+def train(model, text, known, seed, steps, look):
+    """The loop of `training.loop`, without what a run needs besides; `look(step)` five times on the way."""
+    settings = replace(FROZEN.training, steps=steps)
+    data, table = Endless(FROZEN.training_data(seed), seed), table_of(known)
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimiser = adamw(parameters, settings)
-    order = np.random.default_rng(seed + 5).permutation(8 * steps)
     for step in tqdm(range(steps), mininterval=10):
         for group in optimiser.param_groups:
-            group["lr"] = replace(settings, steps=steps).learning_rate_at(step)
-        images, labels = batch_of(data, np.sort(order[step * 8 : step * 8 + 8]), table)
+            group["lr"] = settings.learning_rate_at(step)
+        images, labels = batch_of(data, range(step * 8, step * 8 + 8), table)
         loss = segmentation_loss(model(images, text).mask_logits, labels, focal_weight=settings.focal_weight)["total"]
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
         optimiser.step()
         optimiser.zero_grad()
+        if (step + 1) % (steps // 6) == 0 and step + 1 < steps:
+            look(step + 1)
 
 
 @torch.no_grad()
 def judge(model, text, names, hidden):
-    """Scores of the sum and of each stage alone, and per stage the mean logit by which absent words stay below."""
+    """What the module's text says a row tells, for "all" stages in sum and for stages "1", "2" ... alone."""
+    model.eval()
     data, table = EmojiScenes.split("val"), table_of(names)
     offset = torch.full((len(names), 1, 1), FROZEN.seen_offset)
     offset[hidden] = 0
-    held = [names[position] for position in hidden]
-    counts, below = {}, []
+    counts, pixels, margins = {}, {}, {}
     for first in range(0, len(data), 50):
         images, labels = batch_of(data, range(first, first + 50), table)
-        found = model(images, text)
+        held = torch.isin(labels, torch.tensor(hidden))
         present = (labels.flatten(1)[..., None] == torch.arange(len(names))).any(1)[:, :, None]
+        found = model(images, text)
         for name, logits in {"all": found.mask_logits, **dict(enumerate(found.stage_logits, 1))}.items():
             scores = F.interpolate(logits, (SIDE, SIDE), mode="bilinear").sigmoid() - offset
-            counts.setdefault(name, ConfusionMatrix(len(names))).update(scores.argmax(1), labels)
-        for logits in (found.mask_logits, *found.stage_logits):
+            best, of_held = scores.argmax(1), torch.tensor(hidden)[scores[:, hidden].argmax(1)]
+            counts.setdefault(name, ConfusionMatrix(len(names))).update(best, labels)
+            lost = ~torch.isin(best[held], torch.tensor(hidden))
+            pixels.setdefault(name, []).append(torch.stack([lost, of_held[held] == labels[held]]).float().T)
             flat = logits.flatten(2)
-            there = flat.masked_fill(~present, -torch.inf).amax(1)
-            absent = flat.masked_fill(present, -torch.inf).amax(1)
-            margins = there - absent
-            below.append(margins[margins.isfinite()].mean().item())
-    scores = {str(name): confusion.scores(names, held) for name, confusion in counts.items()}
-    parts = {name: {"seen": s.mIoU_seen, "unseen": s.mIoU_unseen, "hIoU": s.hIoU} for name, s in scores.items()}
-    margins = np.array(below).reshape(-1, len(scores)).mean(0)
-    return {name: part | {"margin": float(margin)} for (name, part), margin in zip(parts.items(), margins, strict=True)}
+            there, absent = (flat.masked_fill(mask, -torch.inf).amax(1) for mask in (~present, present))
+            margins.setdefault(name, []).append((there - absent)[(there - absent).isfinite()])
+    scores = {}
+    for name, confusion in counts.items():
+        found, (lost, named) = (
+            confusion.scores(names, [names[position] for position in hidden]),
+            torch.cat(pixels[name]).mean(0),
+        )
+        scores[str(name)] = {
+            "seen": found.mIoU_seen, "unseen": found.mIoU_unseen, "hIoU": found.hIoU,
+            "lost": lost, "named": named, "margin": torch.cat(margins[name]).mean().item(),
+        }  # fmt: skip
+    model.train()
+    return scores
 
 
 def run(factor, kind, seed, out, steps):
@@ -118,10 +137,15 @@ def run(factor, kind, seed, out, steps):
     model = CascadeCLIP(on_tower_of(clip, settings), clip.visual)
     if model.text_mean is not None:
         model.centre_on(text[known])
+    curve = {}
+
+    def look(step):
+        curve[step] = judge(model, text, names, hidden)
+
     with recalling(model, out / "tokens"):
-        train(model.train(), text[known], [names[position] for position in known], seed, steps)
-        found = judge(model.eval(), text, names, hidden)
-    return {"factor": factor, "model": kind, "seed": seed, "steps": steps, "scores": found}
+        train(model.train(), text[known], [names[position] for position in known], seed, steps, look)
+        look(steps)
+    return {"factor": factor, "model": kind, "seed": seed, "steps": steps, "curve": curve, "scores": curve[steps]}
 
 
 if __name__ == "__main__":
