@@ -199,7 +199,9 @@ def test_word_explorer_takes_words_and_switches_stages(page, tmp_path):
 
 def test_cascade_explorer_moves_weights_and_offset(page, tmp_path):
     box = open_explorer(page, "CascadeExplorer")
-    start = picture(box)
+    before = picture(box)  # without the offset
+    box.get_by_role("button", name="as trained").click()
+    start = changed(page, box, before)
     move(box, "offset", "ArrowRight", 20)
     before = changed(page, box, start)
     move(box, "sigma", "End")
@@ -212,16 +214,16 @@ def test_cascade_explorer_moves_weights_and_offset(page, tmp_path):
             break
         page.wait_for_timeout(200)
     else:
-        raise AssertionError("'as trained' did not bring the first picture back")
+        raise AssertionError("'as trained' did not bring its picture back")
 
 
 def test_surgery_bench_cuts(page, tmp_path):
     box = open_explorer(page, "SurgeryBench")
     before = picture(box)
-    box.get_by_role("button", name="itself").click()
+    box.get_by_role("button", name="key-key").click()
     before = changed(page, box, before)
-    for cut in ("residual", "feed-forward"):
-        box.get_by_label(cut).uncheck()
+    for part in ("residual", "feed-forward"):  # cut already
+        box.get_by_label(part).check()
         before = changed(page, box, before)
     box.screenshot(path=tmp_path / "surgery.png")
 
