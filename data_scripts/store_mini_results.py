@@ -3,7 +3,7 @@
     cascadeclip experiments all --jobs 2 --out runs/experiments
     python data_scripts/store_mini_results.py --runs runs/experiments
 
-Copies the reports to `cascadeclip/assets/results/`, their tables and figures to `notebooks/results/full/`, and ships
+Copies the reports to `cascadeclip/assets/results/`, their tables and figures to `notebooks/results/`, and ships
 the four models of the comparison `fusion`, trained with seed 0, as `mini/last-layer`, `mini/sum`, `mini/concat` and
 `mini/cascade` (float16, without the frozen tower). Then `python data_scripts/fill_in_results.py` rewrites the texts.
 """
@@ -20,7 +20,7 @@ from cascadeclip.presets import FROZEN
 from cascadeclip.segmenter import load
 
 ROOT = Path(__file__).resolve().parents[1]
-ASSETS, SHOWN = ROOT / "cascadeclip" / "assets", ROOT / "notebooks" / "results" / "full"
+ASSETS, SHOWN = ROOT / "cascadeclip" / "assets", ROOT / "notebooks" / "results"
 
 
 def store_reports(runs):

@@ -29,8 +29,7 @@ def write(docs: Path) -> None:
     }
     linked = [*ROOT.glob("notebooks/**/*.png"), *ROOT.glob("notebooks/solutions/*.py")]
     made |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in linked}
-    tables = (ROOT / "notebooks" / "results").rglob("README.md")
-    texts = {path.relative_to(ROOT).as_posix(): _with_figures(path) for path in tables}
+    texts = {"notebooks/results/README.md": _with_figures(ROOT / "notebooks" / "results" / "README.md")}
     texts |= {"reference/commands.md": _commands()} | _api()
     made |= {name: text.encode() for name, text in texts.items()}
     for folder in ("notebooks", "reference"):
@@ -48,15 +47,13 @@ def write(docs: Path) -> None:
 
 
 def _with_figures(path: Path) -> str:
-    """The index of a folder of result tables, each with its figures below."""
+    """The index of a folder of result tables, each with its figure below."""
     parts = path.read_text(encoding="utf-8").split("\n## ")
     for number, part in enumerate(parts[1:], start=1):
         name = part.splitlines()[0]
-        figures = sorted(figure.name for figure in path.parent.glob(f"{name}*.png"))
-        drawn = [f"![{name}]({figure})" for figure in figures if figure in (f"{name}.png", f"{name}-curves.png")]
-        parts[number] = "\n\n".join([part.rstrip(), *drawn]) + "\n"
-    text = "\n## ".join(parts)
-    return text if path.parent.name == "results" else text.replace("# Comparisons", "# Comparisons, full trainings", 1)
+        drawn = f"![{name}]({name}.png)"
+        parts[number] = f"{part.rstrip()}\n\n{drawn}\n" if drawn[2:] not in part else part
+    return "\n## ".join(parts)
 
 
 # --- commands ---------------------------------------------------------------------------------------------------------
