@@ -166,7 +166,7 @@ class Scores:
         """Mean IoU over those of `names` that have ground truth, NaN if none has; an `InputError` for no class."""
         own = [self.iou[place] for place in positions_of(tuple(names), self.names, "names")]
         values = [value for value in own if not math.isnan(value)]
-        return sum(values) / len(values) if values else math.nan
+        return math.fsum(values) / len(values) if values else math.nan  # the same to the last digit in any order
 
     @property
     def without_ground_truth(self) -> tuple[str, ...]:

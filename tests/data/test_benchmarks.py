@@ -1,13 +1,7 @@
 """The benchmarks' presets, from a VOC tree on disk to a table, at the full depth and width of ViT-B/16."""
 
-import contextlib
 import json
 import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -46,18 +40,6 @@ def cli(*arguments):
     done = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.output
-
-
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads of several processes would wait for each other
-
-
-def process(*arguments, launch=(sys.executable, "-m")):
-    """The command line in a process of its own, or in several."""
-    command = [*launch, "cascadeclip", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, env=ONE_THREAD)
-    if done.returncode:  # a launcher's own traceback comes after that of the process that failed
-        pytest.fail(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout[-500:]}\n{done.stderr[:3000]}")
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -257,66 +239,3 @@ def test_a_deeper_tower_gets_scaled_stages():
         tower = deeper
 
     assert on_tower_of(Deep, get_preset("voc12").model).stages == ((12, 14, 16), (18, 20, 22), (24,))
-
-
-def finished(path):
-    return load_file(path / "model.safetensors")
-
-
-@pytest.mark.slow
-def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
-    """SIGKILL at five random moments of a real run, which then goes on with the same command."""
-    arguments = ("train", "--steps", 40, "--batch-size", 2, "--checkpoint-every", 1, "--precision", "fp32")
-    straight, killed = tmp_path / "straight", tmp_path / "killed"
-    process(*arguments, "--out", straight)
-    moments, state = random.Random(3), killed / "state.pt"
-
-    def written():
-        with contextlib.suppress(FileNotFoundError):  # for a moment, while the last one becomes the last but one
-            return state.stat().st_mtime_ns
-        return None
-
-    for _ in range(5):  # after one to five steps each, so that no machine is too fast
-        running = subprocess.Popen(
-            [sys.executable, "-m", "cascadeclip", *map(str, arguments), "--out", str(killed)],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=ONE_THREAD,
-        )  # fmt: skip
-        for _ in range(moments.randint(1, 5)):
-            before = written()
-            while written() in (None, before):
-                assert running.poll() is None, "the run ended before it could be killed"
-                time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.05))
-        assert running.poll() is None, "the run ended before it could be killed"
-        running.send_signal(signal.SIGKILL)
-        running.wait()
-    assert not (killed / "model.safetensors").exists()
-    process(*arguments, "--out", killed)
-    one, other = finished(straight), finished(killed)
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    assert (straight / "log.jsonl").read_text() == (killed / "log.jsonl").read_text()
-
-
-@pytest.mark.slow
-def test_two_processes_give_the_weights_and_scores_of_one(tmp_path):
-    """Two processes on the CPU (gloo) against one with the same pictures per step."""
-    arguments = ("train", "--steps", 6, "--batch-size", 4, "--precision", "fp32")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
-    launch += ["--rdzv-endpoint", "localhost:0", "-m"]
-    assert "in 2 processes" not in process(*arguments, "--out", tmp_path / "one")
-    assert process(*arguments, "--out", tmp_path / "two", launch=launch).count("in 2 processes") == 1
-    one, two = finished(tmp_path / "one"), finished(tmp_path / "two")
-    for name in one:
-        if not name.endswith("key.bias"):  # drops out of the softmax: its gradient is rounding noise, Adam's unit
-            torch.testing.assert_close(two[name], one[name], rtol=0, atol=1e-5, msg=name)
-    logs = [
-        [json.loads(line) for line in (tmp_path / run / "log.jsonl").read_text().splitlines()] for run in ("one", "two")
-    ]
-    for key in ("focal", "dice", "total", "learning_rate"):
-        assert logs[1][-1][key] == pytest.approx(logs[0][-1][key], rel=1e-5)
-    arguments = ("evaluate", "--limit", 41, "--precision", "fp32")
-    process(*arguments, "--out", tmp_path / "scored by one")
-    process(*arguments, "--out", tmp_path / "scored by two", launch=launch)
-    scores = [json.loads((tmp_path / f"scored by {run}" / "scores.json").read_text()) for run in ("one", "two")]
-    assert scores[1]["per_class"] == pytest.approx(scores[0]["per_class"], abs=1e-3)
-    assert scores[1]["pAcc"] == pytest.approx(scores[0]["pAcc"], abs=1e-4) and scores[0]["pAcc"] > 0.5

@@ -15,7 +15,7 @@ from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import bands
 from cascadeclip.evaluation import scores as evaluation
-from cascadeclip.evaluation.scores import ConfusionMatrix, evaluate, harmonic_mean, predict, window_starts
+from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, evaluate, harmonic_mean, predict, window_starts
 from cascadeclip.model.cascade import CascadeCLIP
 
 TOWER = TowerConfig(image_size=32, patch_size=8, width=16, layers=3, heads=2, embed_dim=8)
@@ -238,3 +238,12 @@ def test_scores_that_are_no_numbers_are_refused(make_model, make_inputs, what):
         text[0, 0] = float("inf")
     with pytest.raises(InputError, match=r"NaN or infinite|must be a finite number"):
         predict(model, images, text, [0], float("nan") if what == "offset" else 0.1)
+
+
+def test_a_mean_does_not_depend_on_the_order_of_its_words():
+    """To the last digit: the order of a set changes from process to process."""
+    names = tuple(f"word {number}" for number in range(60))
+    iou = tuple(np.random.default_rng(0).random(60).tolist())
+    found = Scores(names, names[:10], iou, 0.5)
+    orders = [np.random.default_rng(seed).permutation(names).tolist() for seed in range(20)]
+    assert len({found.mean_iou(order) for order in orders}) == 1
