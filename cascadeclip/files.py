@@ -82,11 +82,11 @@ def check_writable(folder: str | Path, *names: str) -> None:
     for path in (Path(folder) / name for name in names):
         if is_folder(path):
             raise InputError(f"cannot write {path}: that is a folder; choose another output folder")
-    probe = Path(folder) / ".can-be-written"
+    probe = _scratch_name(Path(folder) / "can-be-written")  # of its own: several processes may ask at the same time
     try:
         for _ in range(2):
             replace_file(probe, lambda scratch: scratch.write_bytes(b"yes"))
-        probe.unlink()
+        probe.unlink(missing_ok=True)
     except (InputError, OSError) as error:
         raise InputError(
             f"cannot write into {folder}: {error.__cause__ or error}; choose another output folder"
@@ -116,12 +116,15 @@ def without_nan(value: object) -> object:
     return None if isinstance(value, float) and not abs(value) < float("inf") else value
 
 
+def _scratch_name(path: Path) -> Path:
+    check_name(path)
+    return path.with_name(f".{path.name[:40]}.{os.getpid()}.{_HOST}.{secrets.token_hex(3)}.tmp")  # 255 bytes at most
+
+
 @contextmanager
 def _scratch_for(path: Path) -> Iterator[Path]:
     """A path beside `path` that nobody else uses and that is gone afterwards."""
-    check_name(path)
-    name = f".{path.name[:40]}.{os.getpid()}.{_HOST}.{secrets.token_hex(3)}.tmp"  # file systems take 255 bytes
-    scratch = path.with_name(name)
+    scratch = _scratch_name(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _sweeping:  # another thread's first file of this folder must not be taken for an old one

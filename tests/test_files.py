@@ -111,6 +111,23 @@ def test_threads_that_write_a_folders_first_files_leave_each_other_alone(tmp_pat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
+def test_processes_that_ask_at_the_same_time_whether_a_folder_can_be_written_leave_each_other_alone(
+    tmp_path, monkeypatch
+):
+    """As those of `accelerate launch` do."""
+    together = threading.Barrier(2)
+
+    def slow_replace(path, write, replace=files.replace_file):
+        replace(path, write)
+        together.wait(10)  # both have written, none has cleaned up
+
+    monkeypatch.setattr(files, "replace_file", slow_replace)
+    with ThreadPoolExecutor(2) as pool:
+        for done in [pool.submit(files.check_writable, tmp_path) for _ in range(2)]:
+            done.result()
+    assert not list(tmp_path.iterdir())
+
+
 def test_json_has_no_nan(tmp_path):
     write_json(tmp_path / "a.json", {"a": float("nan"), "b": [float("inf"), (1.5, {"c": -float("inf")})]})
     assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [None, [1.5, {"c": None}]]}
