@@ -115,10 +115,8 @@ def judge(model, text, names, hidden):
             margins.setdefault(name, []).append((there - absent)[(there - absent).isfinite()])
     scores = {}
     for name, confusion in counts.items():
-        found, (lost, named) = (
-            confusion.scores(names, [names[position] for position in hidden]),
-            torch.cat(pixels[name]).mean(0),
-        )
+        found = confusion.scores(names, [names[position] for position in hidden])
+        lost, named = torch.cat(pixels[name]).mean(0).tolist()
         scores[str(name)] = {
             "seen": found.mIoU_seen, "unseen": found.mIoU_unseen, "hIoU": found.hIoU,
             "lost": lost, "named": named, "margin": torch.cat(margins[name]).mean().item(),
