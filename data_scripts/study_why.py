@@ -6,10 +6,10 @@
 Truly unseen classes are neither words nor scored here: every fifth seen class is held out and plays the unseen one
 (which of the five depends on the seed), so that settings may be chosen by it. All rows of a seed train on the scenes
 that preset `mini-frozen` trains on, with its schedule, and are scored on the 300 validation scenes at 24 x 24 px, six
-times. Beside mean IoU a row tells, for the sum and for every stage alone, where the pixels of
-held-out words go: `lost`, the share that a word with masks takes, and `named`, the share that is right where only
-held-out words are on offer; and `margin`, the logit by which the best word that is not in a picture stays below the
-best that is. Writes one JSON file a row, and `why.json` of all.
+times. Beside mean IoU a row tells, for the sum and for every stage alone, where the pixels of held-out words go:
+`lost`, the share that a word with masks takes, and `named`, the share that is right where only held-out words are on
+offer; and `margin`, the logit by which the best word that is not in a picture stays below the best that is. Writes one
+JSON file a row, and `why.json` of all.
 """
 
 import argparse

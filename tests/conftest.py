@@ -1,8 +1,5 @@
 """Fixtures shared by the tests: the reference values, small models, and our tensors under the authors' names."""
 
-import contextlib
-import ctypes
-import gc
 import os
 import re
 import shutil
@@ -41,15 +38,6 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(key=lambda item: (item.path.name != "test_notebooks.py", item.path not in slow))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def memory_given_back():
-    """What a file's models leave behind is not held beside the processes that later tests start."""
-    yield
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):  # not every C library has it
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 @pytest.fixture(scope="session")
