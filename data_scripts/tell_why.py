@@ -116,8 +116,8 @@ may be used to choose settings. `data_scripts/study_why.py` makes the rows, `dat
 numbers on it are from `notebooks/results/why.json`.
 
 {steps} steps of 8 scenes, {told_seeds}; scored on the 300 validation scenes at 24 x 24 px, in per cent. *Lost*: share
-of the pixels of held-out words that go to a word with masks. *Named*: share that is right where only held-out words are on
-offer. *Stages alone*: mIoU held out of each stage's masks by themselves. *Rise*: of mIoU seen over the last third.
+of the pixels of held-out words that go to a word with masks. *Named*: share that is right where only held-out words are
+on offer. *Stages alone*: mIoU held out of each stage's masks by themselves. *Rise*: of mIoU seen over the last third.
 
 {table(groups, factors)}
 ![Held-out against seen mIoU on the way, for every setting](why.png)
