@@ -22,7 +22,7 @@ from cascadeclip.data.identity import data_identity, digest_of, tensor_digest
 from cascadeclip.data.labels import IGNORE
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, count, predict_batches, warn_of_nonsense
-from cascadeclip.files import exists, is_file, replace_file
+from cascadeclip.files import check_no_folder, exists, is_file, replace_file
 from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
@@ -169,6 +169,7 @@ class _Kept:
             pictures: of this process.
             predicted: where the prediction of a picture has to be; None if none were asked for.
         """
+        check_no_folder(self.path)  # now, and not when there is something to save
         if not exists(self.path):
             return 0
         try:
