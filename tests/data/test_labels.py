@@ -119,7 +119,7 @@ def test_presets_of_so_many_classes_are_made_in_seconds():
         own_preset("images", "masks", [*names[1:], "class 0", "Class 0"])
     with pytest.raises(InputError, match="stand for two classes at once"):
         LabelMap(65_535, numbers=(0, *range(65_534)))
-    assert time.process_time() - start < 30
+    assert time.process_time() - start < 100  # several minutes where each is compared with each
 
 
 def test_class_255_is_learnt_and_counted_like_any_other(tmp_path):
