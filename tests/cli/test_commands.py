@@ -175,6 +175,26 @@ def test_unseen_words_of_an_option():
         chosen("tiger,tiger")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("train --clip-weights random", "'mini' comes with its weights"),
+        ("evaluate --clip-weights nowhere.pt", "'mini' comes with its weights"),
+        ("evaluate --method naclip --clip mini --clip-weights openai", "'mini' comes with its weights"),
+        ("segment picture.png cat --method naclip --clip mini --clip-weights random", "'mini' comes with its weights"),
+        ("train --clip ViT-B-32", "--clip ViT-B-32: which weights"),
+    ],
+)
+def test_weights_are_not_passed_over(arguments, said):
+    with pytest.raises(InputError, match=said):
+        CliRunner().invoke(app, arguments.split(), catch_exceptions=False)
+
+
+def test_mini_clip_takes_the_place_of_another_with_its_own_weights():
+    chosen = chosen_preset("voc12", None, None, 64, "mini", None, None)
+    assert chosen.clip == {"name": "mini", "pretrained": None}
+
+
 def test_another_clip_is_not_passed_over_in_evaluate():
     with pytest.raises(InputError, match="was trained on CLIP 'mini', not on 'nope'"):
         CliRunner().invoke(app, ["evaluate", "--clip", "nope"], catch_exceptions=False)
