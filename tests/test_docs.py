@@ -55,6 +55,16 @@ def test_every_family_has_messages_and_words(tools):
         assert re.search(rf"## {re.escape(heading)}\n\n\w", page), heading
 
 
+def test_results_show_each_figure_once(tools, tmp_path):
+    folder = tmp_path / "full"
+    folder.mkdir()
+    for name in ("loss.png", "loss-curves.png", "loss-other.png"):
+        (folder / name).write_bytes(b"")
+    (folder / "README.md").write_text("# Comparisons\n\n## loss\n\ntable\n\n![Curves](loss-curves.png)\n")
+    shown = tools["pages"]._with_figures(folder / "README.md")
+    assert re.findall(r"\]\((.+?)\)", shown) == ["loss-curves.png", "loss.png"]
+
+
 def test_messages_are_read_however_they_are_raised(tools, tmp_path):
     (tmp_path / "some.py").write_text(
         "def _require(holds, message):\n    if not holds:\n        raise InputError(message)\n"
@@ -78,6 +88,13 @@ def test_every_public_name_has_one_entry_and_a_docstring(tools):
         value = getattr(importlib.import_module(room), name)
         if getattr(value, "__module__", "").startswith("cascadeclip") and callable(value):
             assert value.__doc__, f"{room}.{name}"
+
+
+def test_no_letter_stands_alone_where_sphinx_would_begin_a_list_with_it():
+    """`width: E.` in a docstring would be shown as point E of a list."""
+    lines = {path.name: path.read_text(encoding="utf-8").splitlines() for path in PACKAGE.rglob("*.py")}
+    found = [(name, line.strip()) for name, some in lines.items() for line in some if re.match(r" +\w+: \w\.$", line)]
+    assert not found
 
 
 @pytest.mark.parametrize(
