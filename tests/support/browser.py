@@ -4,13 +4,14 @@ import os
 import shutil
 from contextlib import contextmanager, suppress
 
-import psutil
 import pytest
 
 NEEDED = bool(os.environ.get("CASCADECLIP_BROWSER"))  # set where a missing browser is an error, not a reason to skip
 if NEEDED:
     import playwright.sync_api as sync_api
+    import psutil
 else:
+    psutil = pytest.importorskip("psutil", reason="no psutil: pip install psutil")
     sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
