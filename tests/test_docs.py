@@ -216,6 +216,16 @@ def test_the_repository_has_one_name():
     assert len(names) == 1, names
 
 
+def test_the_slowest_tests_that_are_named_exist_and_are_marked():
+    named = re.findall(r"^\| `(test_\w+)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M)
+    assert len(named) == 10
+    files = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    for name in named:
+        (text,) = [text for text in files if f"\ndef {name}(" in text and "pytest.mark.slow" in text]
+        above = text[: text.index(f"\ndef {name}(")].rpartition("\n\n")[2]
+        assert "pytest.mark.slow" in above or re.search(r"^pytestmark = .*?pytest\.mark\.slow", text, re.M | re.S), name
+
+
 def test_hooks_are_what_make_lint_checks():
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     lint = re.search(r"^lint:.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text(), re.M)[1]
