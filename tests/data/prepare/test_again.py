@@ -36,7 +36,6 @@ class Stopped(KeyboardInterrupt):
     pass
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stopped_run_goes_on(prepared, script, built, monkeypatch, kind, tmp_path):
     whole = prepared(kind, tmp_path / "whole")
