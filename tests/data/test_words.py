@@ -36,24 +36,28 @@ BAD_TEMPLATES = [
 ]
 
 
+@pytest.fixture(scope="module")
+def segmenter():
+    return cascadeclip.load("mini")
+
+
 @pytest.mark.parametrize(("names", "message"), BAD_WORDS)
-def test_segment_and_own_preset_refuse_the_same_words(names, message):
+def test_segment_and_own_preset_refuse_the_same_words(names, message, segmenter):
     with pytest.raises(InputError, match=message):
         check_names(names)
     if isinstance(names, list | str):
         with pytest.raises(InputError, match=message):
             own_preset(**FOLDERS, names=names)
     with pytest.raises(InputError, match=message):
-        load_clip("mini").class_embeddings(names)
+        segmenter.clip.class_embeddings(names)
 
 
 @pytest.mark.parametrize(("templates", "message"), BAD_TEMPLATES)
-def test_every_taker_of_templates_refuses_the_same_ones(templates, message):
-    segmenter = cascadeclip.load("mini")
+def test_every_taker_of_templates_refuses_the_same_ones(templates, message, segmenter):
     for take in (
         check_templates,
         lambda some: own_preset(**FOLDERS, names=["cat", "dog"], templates=some),
-        lambda some: load_clip("mini").class_embeddings(["cat"], some),
+        lambda some: segmenter.clip.class_embeddings(["cat"], some),
         lambda some: cascadeclip.Segmenter(segmenter.model, segmenter.clip, ("cat",), templates=some),
     ):
         with pytest.raises(InputError, match=message):
