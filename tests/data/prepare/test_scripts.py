@@ -156,6 +156,7 @@ def test_the_study_hides_seen_classes_and_scores_every_stage(tmp_path):
     assert not set(names) & set(FROZEN.unseen) and len(hidden) == 11 and 3 in hidden
 
 
+@pytest.mark.slow
 def test_mini_cascade_is_trained_and_shipped(tmp_path):
     report = json.loads(run("train_mini_cascade.py", "--steps", 1, "--limit", 20, "--out", tmp_path))
     assert report == json.loads((tmp_path / "report.json").read_text())
