@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import cascadeclip
 from cascadeclip.cli.commands import app, main
 from cascadeclip.cli.options import chosen_preset
-from cascadeclip.data.emojiscenes import EmojiScenes
+from cascadeclip.data.emojiscenes import SPLITS, EmojiScenes
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import table
 from cascadeclip.presets import MINI
@@ -27,8 +27,10 @@ def run(*arguments):
     return result.output
 
 
-def test_demo_from_the_command_line(tmp_path):
-    printed = run("demo", "--out", tmp_path, "--steps", 2, "--limit", 60, "--model", "last layer")
+@pytest.mark.slow
+def test_demo_from_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 20))  # the live curve's scores
+    printed = run("demo", "--out", tmp_path, "--steps", 2, "--limit", 20, "--model", "last layer")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["model"] == "last layer" and report["live"]["steps"] == [2]
     for name in ("last layer", "sum", "concat", "cascade"):
@@ -43,7 +45,7 @@ def test_demo_from_the_command_line(tmp_path):
 def test_train_then_evaluate_what_it_wrote(tmp_path):
     printed = run(
         "train", "--out", tmp_path, "--steps", 2, "--batch-size", 2, "--stages", "11,12", "--aggregation", "sum",
-        "--prompt-tokens", 3,
+        "--prompt-tokens", 3, "--validate-limit", 10,
     )  # fmt: skip
     checkpoint = tmp_path / "model.safetensors"
     assert str(checkpoint) in printed
