@@ -5,7 +5,7 @@ random inputs, prints what holds and what is wrong, and returns the points. Copi
 matter to it.
 
 The assignments' checkers: `layers` with `similarity` (assignment 1), `pieces` with `decoding` (2), `budget` with
-`contest` (3), all on `checking`. `build` makes the assignments' notebooks.
+`contest` (3), all on `checking`. `build` makes the assignments' notebooks, `otter` the same for otter-grader.
 
 The notebooks' checkers: `notebook_00`, `notebook_01`, `notebook_02`, `notebook_03`, `notebook_03b`, `notebook_04`,
 `notebook_04b` and `notebook_06`, on `checking` as well; `notebooks` knows them all.
@@ -17,6 +17,7 @@ it was.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from cascadeclip.exercises import budget, layers, pieces
 from cascadeclip.exercises.answering import Here
@@ -30,7 +31,7 @@ ASSIGNMENTS: dict[str, tuple[Exercise, ...]] = {
 }
 EXERCISES: dict[str, Exercise] = {one.name: one for exercises in ASSIGNMENTS.values() for one in exercises}
 
-__all__ = ["ASSIGNMENTS", "EXERCISES", "NOTEBOOK_EXERCISES", "Exercise", "Wrong", "check", "grade"]
+__all__ = ["ASSIGNMENTS", "EXERCISES", "NOTEBOOK_EXERCISES", "Exercise", "Wrong", "check", "grade", "grade_part"]
 
 
 def grade(name: str, namespace: Mapping[str, object], seed: int | None = None) -> float:
@@ -49,3 +50,19 @@ def grade(name: str, namespace: Mapping[str, object], seed: int | None = None) -
         raise found.wrong
     print("\n".join(found.lines))
     return found.points
+
+
+def grade_part(name: str, number: int, namespace: Mapping[str, object], seed: int | None = None) -> None:
+    """Nothing, if one part of an exercise holds: the test of graders that count parts, such as otter-grader.
+
+    Args:
+        name, namespace, seed: as in `grade`.
+        number: of the part, from 0.
+
+    Raises:
+        Wrong: it does not hold; the message tells a student why.
+    """
+    exercise = EXERCISES[name]
+    found = verdict(replace(exercise, parts=(exercise.parts[number],)), Here(namespace), seed)
+    if found.wrong is not None:
+        raise found.wrong
