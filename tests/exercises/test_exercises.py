@@ -127,16 +127,17 @@ def test_new_inputs_every_time_and_the_same_ones_for_a_seed(exercise):
     first = seen_by_a_student(None)
     if exercise.name != "auroc_by_block":  # printed tensors of whole scenes and addresses of modules say too little
         assert first != seen_by_a_student(None)
-    if exercise.name not in ("auroc_by_block", "decoder_layer", "mask_logits"):
+    if exercise.name not in ("auroc_by_block", "run_prompted", "train_steps"):
         assert seen_by_a_student(7) == seen_by_a_student(7)
 
 
 @pytest.mark.parametrize(
     "name,answer,points",
     [("auroc", "ties_won", 2), ("mean_over_classes", "mean_of_rows", 0), ("debiased_cka", "naive_cka", 1),
-     ("debiased_cka", "no_root", 0), ("nga_weights", "nga_any_sigma", 1), ("aggregate", "weighted_mean", 1),
-     ("describe", "first_picture_only", 1), ("attend", "merges_wrongly", 1), ("mask_logits", "sum_of_heads", 1),
-     ("cascade", "mean_of_stages", 1), ("segment", "ignores_offset", 1), ("harmonic_mean", "division_by_zero", 1),
+     ("debiased_cka", "no_root", 0), ("run_prompted", "first_set_for_all", 1), ("attend", "merges_wrongly", 1),
+     ("attend", "forgets_padding", 3), ("learning_rate", "no_warmup", 1), ("mask_loss", "weights_swapped", 2),
+     ("mask_loss", "ignored_as_negatives", 4), ("train_steps", "never_clips", 3),
+     ("harmonic_mean", "division_by_zero", 1),
      ("seen_unseen_scores", "plain_hiou", 3), ("training_labels", "old_numbers", 2)],
 )  # fmt: skip
 def test_partial_answers_get_partial_points(name, answer, points, capsys):
@@ -173,7 +174,7 @@ def test_whatever_an_answer_raises_is_told(ends):
         raise ends
 
     with pytest.raises(Wrong, match="stopped with"):
-        grade("nga_weights", {"nga_weights": answer}, 1)
+        grade("learning_rate", {"learning_rate": answer}, 1)
 
 
 @pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
@@ -203,23 +204,23 @@ def test_an_interrupt_by_a_person_is_not_taken_for_an_endless_loop():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        EXERCISES["nga_weights"].judge(Here({"nga_weights": interrupted}), 1)
+        EXERCISES["learning_rate"].judge(Here({"learning_rate": interrupted}), 1)
 
 
 def test_what_answers_print_and_warn_is_swallowed(solved, capfd):
-    def noisy(blocks, sigma):
+    def noisy(*arguments):
         print("x" * 10_000_000)
         warnings.warn("careful", stacklevel=1)
-        return solved["a2_pieces_of_the_cascade"]["nga_weights"](blocks, sigma)
+        return solved["a2_pieces_of_the_cascade"]["learning_rate"](*arguments)
 
-    assert grade("nga_weights", {"nga_weights": noisy}, 1) == 2
+    assert grade("learning_rate", {"learning_rate": noisy}, 1) == 3
     captured = capfd.readouterr()
     assert len(captured.out) < 200 and not captured.err  # a cell with text on stderr gets no points from nbgrader
 
 
 @pytest.mark.parametrize(
     "name,function",
-    [("nga_weights", cascadeclip.model.nga_weights), ("harmonic_mean", cascadeclip.evaluation.harmonic_mean)],
+    [("mask_loss", cascadeclip.model.segmentation_loss), ("harmonic_mean", cascadeclip.evaluation.harmonic_mean)],
 )
 def test_the_packages_own_functions_are_no_answers(name, function):
     with pytest.raises(Wrong, match="the package's own"):
@@ -266,6 +267,10 @@ REFUSED = [
     ({**SETTINGS, "aggregation": "gauss"}, "choose from nga"),
     ({**SETTINGS, "seen_offset": True}, "must be a number"),
     ({**SETTINGS, "learning_rate": float("nan")}, "must lie between"),
+    ({**SETTINGS, "things": 4}, "must lie between 1 and 3"),
+    ({**SETTINGS, "styles": "noto"}, "must be a list of some of noto, twemoji, fluent"),
+    ({**SETTINGS, "styles": ["oils"]}, "must be a list of some of"),
+    ({**SETTINGS, "colours": 1}, "True or False"),
 ]
 
 
@@ -288,24 +293,24 @@ def test_numbers_of_any_kind_are_settings_and_huge_ones_are_refused(monkeypatch)
 
 
 def test_points_of_settings_come_from_a_comparison_on_new_scenes(monkeypatch):
-    baseline, asked, reached = contest.plain_clip("test")["hIoU"], [], []
+    baseline, asked, reached = 0.3, [], []
 
     def scores(choices, seed, split):
         asked.append((json.loads(choices), seed, split))
-        return (("hIoU", reached[-1]),)
+        return (("hIoU", baseline if asked[-1][0] == contest.BASELINE else reached[-1]),)
 
     monkeypatch.setattr(contest, "_competed", scores)
-    for times, points in ((0.9, 1), (1.0, 1), (1.1, 5), (1.3, 7)):
+    for times, points in ((0.9, 1), (1.0, 1), (1.05, 5), (1.2, 7)):
         reached.append(times * baseline)
         assert grade("my_settings", {"my_settings": SETTINGS}, 3) == points
-    assert all(settings == SETTINGS and split == "test" for settings, _, split in asked)
+    assert all(settings in (SETTINGS, contest.BASELINE) and split == "test" for settings, _, split in asked)
     assert len({seed for _, seed, _ in asked}) == 1
     grade("my_settings", {"my_settings": SETTINGS}, 4)
     assert len({seed for _, seed, _ in asked}) == 2
 
 
 def test_plain_clip_is_scored_as_it_is_read():
-    world, scores = contest.small_world(), contest.plain_clip("val")
+    world, scores = contest.small_world("val"), contest.plain_clip("val")
     scenes = [world.eval_data("val")[i] for i in range(contest.SCORED)]
     images, labels = world.collate(scenes)
     clip = cascadeclip.clip.load_clip()
@@ -313,7 +318,8 @@ def test_plain_clip_is_scored_as_it_is_read():
         tokens = raw_lens(clip.visual, block_tokens(clip.visual, normalise(images))[-1][:, 1:])
         maps = (tokens @ clip.class_embeddings(world.names).T).transpose(1, 2).unflatten(2, (12, 12))
         found = torch.nn.functional.interpolate(maps, (96, 96), mode="bilinear").argmax(1)
-    assert scores["pAcc"] == pytest.approx((found == labels).double().mean().item(), abs=1e-4)
+    right = (found == labels)[labels != 255]
+    assert scores["pAcc"] == pytest.approx(right.double().mean().item(), abs=1e-4)
     assert contest.plain_clip("val", value_path=True)["hIoU"] > scores["hIoU"] > 0.05
 
 
@@ -324,6 +330,43 @@ def test_small_world_labels_its_classes_and_hides_the_unseen():
     scene = world.train_data(5)[7]
     assert {world.names[i] for i in labels[7].unique().tolist()} == {*scene.things, *scene.stuff}
     assert 4 <= len(world.unseen) < len(world.seen)
+
+
+def test_settings_are_chosen_without_a_look_at_the_unseen_classes():
+    final, choosing = contest.small_world("test"), contest.small_world("val")
+    assert set(choosing.names) == set(final.seen) and not set(choosing.names) & set(final.unseen)
+    assert choosing.unseen == contest.HELD_OUT and set(contest.HELD_OUT) < set(final.seen)
+    scenes = [choosing.eval_data("val")[i] for i in range(40)]
+    _, labels = choosing.collate(scenes)
+    _, all_labels = final.collate(scenes)
+    hidden = torch.isin(all_labels, torch.tensor([final.names.index(name) for name in final.unseen]))
+    assert hidden.any() and (labels[hidden] == 255).all() and (labels[~hidden] != 255).all()
+
+
+def test_training_scenes_are_those_chosen_and_scored_ones_stay():
+    world = contest.small_world("test")
+    shown = contest._with_data(world, {"things": 3, "styles": ["fluent", "noto"], "colours": True})
+    scenes = [shown.train_data(3)[i] for i in range(30)]
+    assert {scene.style for scene in scenes} == {"fluent", "noto"} and {len(s.things) for s in scenes} == {1, 2, 3}
+    images, _, changes = shown.collate(scenes)
+    assert changes.shape == (len(images), 6)
+    assert {(scene.style, len(scene.things)) for scene in (shown.eval_data("test")[i] for i in range(9))} == {
+        ("twemoji", 1)
+    }
+    plain = contest._with_data(world, {})
+    assert plain.collate is world.collate and (plain.train_data(3)[1].image == world.train_data(3)[1].image).all()
+
+
+def test_the_baseline_keeps_to_the_rules_and_a_wrong_settings_message_names_both_scores(monkeypatch):
+    assert contest.checked(contest.BASELINE).model.stages == ((12,),)
+    monkeypatch.setattr(
+        contest,
+        "_competed",
+        lambda choices, *more: (("hIoU", 0.3 if json.loads(choices) == contest.BASELINE else 0.2),),
+    )
+    _, beaten, tenth = judged("my_settings", SETTINGS, 1)
+    assert "hIoU 20.0; the baseline, trained with the same seed, reaches 30.0" in str(beaten)
+    assert "1.1 times as much, 33.0, is asked for" in str(tenth) and "another seed" in str(tenth)
 
 
 @pytest.mark.slow
