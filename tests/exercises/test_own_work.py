@@ -149,8 +149,8 @@ def test_an_answer_may_use_threads(capsys):
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda q, k, v, heads: partial(F.scaled_dot_product_attention)(q, k, v),
-        lambda q, k, v, heads: torch.nn.MultiheadAttention(q.shape[-1], heads, batch_first=True)(q, k, v)[0],
+        lambda q, k, v, heads, is_patch: partial(F.scaled_dot_product_attention)(q, k, v),
+        lambda q, k, v, heads, is_patch: torch.nn.MultiheadAttention(q.shape[-1], heads, batch_first=True)(q, k, v)[0],
     ],
 )
 def test_lent_answers_of_pytorch_are_found(answer):
@@ -159,10 +159,10 @@ def test_lent_answers_of_pytorch_are_found(answer):
 
 
 def test_other_functions_of_the_package_may_help(capsys):
-    def nga_weights(blocks, sigma):
-        cascadeclip.model.cascade.Aggregation  # noqa: B018  named, not called
-        return [2.718281828 ** (-((blocks - 1 - i) ** 2) / (2 * sigma**2)) for i in range(blocks)]
+    def learning_rate(step, steps, peak, warmup):
+        cascadeclip.config.TrainConfig.learning_rate_at  # noqa: B018  named, not called
+        return peak * (1 - step / steps) ** 0.9 * (min(step / warmup, 1) if warmup else 1)
 
     before = sys.getprofile()
-    assert grade("nga_weights", {"nga_weights": nga_weights}, 1) == 2
+    assert grade("learning_rate", {"learning_rate": learning_rate}, 1) == 3
     assert sys.getprofile() is before
