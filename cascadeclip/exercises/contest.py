@@ -43,10 +43,11 @@ THINGS = (
 STUFF = ("grass", "water", "brick", "night", "sand", "snow")
 HELD_OUT = ("elephant", "strawberry", "truck", "clock", "water")  # seen classes that stand in for unseen ones
 
-# What is to be beaten: one decoder on the last block, as in ZegCLIP, trained within the budget.
+# What is to be beaten: the paper's cascade, trained within the budget. In so small a world it learns the seen classes
+# by heart: one training of it reached S 78 and U 23 on the test scenes, one of the last block alone S 66 and U 43.
 BASELINE: dict[str, Any] = {
-    "stages": [[12]], "prompt_tokens": 0, "centre_text": True, "aligned_start": True, "steps": 120, "batch_size": 4,
-    "warmup": 15,
+    "stages": [[6, 7, 8], [9, 10, 11], [12]], "prompt_tokens": 0, "centre_text": True, "aligned_start": True,
+    "steps": 120, "batch_size": 4, "warmup": 15,
 }  # fmt: skip
 
 # What may be chosen, and between which ends; None where the model's own settings say what is allowed.
