@@ -183,7 +183,7 @@ def evaluate(
     from cascadeclip.cli.scoring import SCORES, score_checkpoint, score_method, show_scores
     from cascadeclip.files import check_writable
 
-    chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
+    chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen, trained=method is None)
     how = changed(chosen.training, precision=precision, compile=compile, workers=workers)
     chosen = replace(chosen, training=how)
     origins: tuple[str, ...] = ()

@@ -61,8 +61,10 @@ def chosen_preset(
     clip: str | None,
     clip_weights: str | None,
     unseen: str | None,
+    *,
+    trained: bool = False,
 ) -> "Preset":
-    """The preset that the options describe."""
+    """The preset that the options describe. A `trained` model knows its CLIP's weights: they may be left unsaid."""
     from cascadeclip.presets import get_preset, read_own_preset
 
     if own is not None:
@@ -71,7 +73,8 @@ def chosen_preset(
         chosen = get_preset(name, data_root, image_size=image_size)
     if clip is not None or clip_weights is not None:
         of = clip or chosen.clip["name"]
-        weights = weights_of(of, clip_weights, chosen.clip["pretrained"])
+        otherwise = chosen.clip["pretrained"]
+        weights = None if trained and clip_weights is otherwise is None else weights_of(of, clip_weights, otherwise)
         chosen = replace(chosen, clip={"name": of, "pretrained": weights})
     if unseen is not None:
         chosen = chosen.with_unseen([word.strip() for word in unseen.split(",") if word.strip()])
