@@ -128,6 +128,7 @@ def test_finished_runs_are_kept_and_shared(tmp_path, monkeypatch):
     assert len(trained) == 5
 
 
+@pytest.mark.slow
 def test_self_training_starts_from_the_inductive_run_half_way(tmp_path):
     rows = run_comparison(
         COMPARISONS["setting"], budgeted("mini", None, 2, None), tmp_path, seeds=(0,), limit=10, progress=False
@@ -140,6 +141,7 @@ def test_self_training_starts_from_the_inductive_run_half_way(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_styles_are_the_mini_world_s_alone(tmp_path):
     comparison = COMPARISONS["styles"]
     rows = run_comparison(
