@@ -87,7 +87,7 @@ def train(model, text, known, seed, steps, look):
         torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm)
         optimiser.step()
         optimiser.zero_grad()
-        if (step + 1) % (steps // 6) == 0 and step + 1 < steps:
+        if (step + 1) % max(steps // 6, 1) == 0 and step + 1 < steps:
             look(step + 1)
 
 

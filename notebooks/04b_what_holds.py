@@ -418,7 +418,8 @@ for other in ("last layer", "sum"):
 #
 # Such a table belongs into every report. An explanation that only sounds right is no finding. And whoever *chooses*
 # settings by such tests may not look at unseen classes: `data_scripts/study_why.py` lets some seen ones play their
-# part.
+# part. It has begun with the fourth row: with the settings of the paper, the paper's order is there
+# ([why](results/why.md)).
 #
 # ## 6. Self-training
 #

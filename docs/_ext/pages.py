@@ -30,6 +30,7 @@ def write(docs: Path) -> None:
     linked = [*ROOT.glob("notebooks/**/*.png"), *ROOT.glob("notebooks/solutions/*.py")]
     made |= {path.relative_to(ROOT).as_posix(): path.read_bytes() for path in linked}
     texts = {"notebooks/results/README.md": _with_figures(ROOT / "notebooks" / "results" / "README.md")}
+    texts["notebooks/results/why.md"] = (ROOT / "notebooks" / "results" / "why.md").read_text(encoding="utf-8")
     texts |= {"reference/commands.md": _commands()} | _api()
     made |= {name: text.encode() for name, text in texts.items()}
     for folder in ("notebooks", "reference"):

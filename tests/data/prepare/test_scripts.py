@@ -152,6 +152,8 @@ def test_the_study_hides_seen_classes_and_scores_every_stage(tmp_path):
     assert (row["factor"], row["model"], row["seed"]) == ("random start", "cascade", 0)
     assert set(row["scores"]) == {"all", "1", "2", "3"}
     assert all(math.isfinite(part[key]) for part in row["scores"].values() for key in ("seen", "unseen", "margin"))
+    assert all(0 <= part[key] <= 1 for part in row["scores"].values() for key in ("lost", "named"))
+    assert row["curve"] == {"1": row["scores"]}
     names, hidden = load_script("study_why").classes_of(1)
     assert not set(names) & set(FROZEN.unseen) and len(hidden) == 11 and 3 in hidden
 

@@ -1,0 +1,47 @@
+"""The page that tells why the order turns round: made by code from its rows, and true of them."""
+
+import importlib.util
+import json
+
+import pytest
+
+from tests.conftest import ROOT
+
+SPEC = importlib.util.spec_from_file_location("tell_why", ROOT / "data_scripts" / "tell_why.py")
+tell_why = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(tell_why)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return json.loads((tell_why.SHOWN / "why.json").read_text(encoding="utf-8"))["rows"]
+
+
+def test_the_page_shows_what_is_stored(rows):
+    assert (tell_why.SHOWN / "why.md").read_text(encoding="utf-8") == tell_why.text(rows)
+
+
+def test_the_page_says_what_its_rows_say(rows):
+    """What stands on it in words: the paper's order with the paper's settings, and no lead with the preset's."""
+
+    def held_out(factor, model):
+        found = [row["scores"]["all"]["unseen"] for row in rows if (row["factor"], row["model"]) == (factor, model)]
+        return sum(found) / len(found)
+
+    assert held_out("paper", "sum") < held_out("paper", "last layer") < held_out("paper", "cascade")
+    assert held_out("mini preset", "cascade") < held_out("mini preset", "sum")
+    alone = [row["scores"][stage]["unseen"] for row in rows for stage in "123"
+             if (row["factor"], row["model"]) == ("paper", "cascade")]  # fmt: skip
+    assert max(alone) < held_out("paper", "cascade") / 2
+
+
+def test_rows_of_a_model_are_told_with_their_spread(rows):
+    first = next(row for row in rows if row["model"] == "cascade")
+    other = {**first, "seed": 1, "scores": {**first["scores"], "all": {**first["scores"]["all"], "unseen": 0.5}}}
+    groups = tell_why.grouped([other, first])
+    line = tell_why.table(groups, [first["factor"]]).splitlines()[-1]
+    assert (
+        line.endswith("| 2 |")
+        and " ± " in line
+        and [row["seed"] for row in groups[first["factor"], "cascade"]] == [0, 1]
+    )
