@@ -100,11 +100,13 @@ In the mini world trained to the end, the cascade is behind naive fusion and beh
 it ahead. This study changes one setting at a time between the preset `mini-frozen` and the settings of the paper (tap
 projections that stay random, dropout, text as it is, a random start; no row has prompt tokens), and never looks at the
 unseen classes: every fifth *seen* class is held out of training and plays the unseen one, so that what is found here
-may be used to choose settings. `data_scripts/study_why.py` makes the rows, `data_scripts/tell_why.py` this page; all numbers on it are from `notebooks/results/why.json`.
+may be used to choose settings. `data_scripts/study_why.py` makes the rows, `data_scripts/tell_why.py` this page; all
+numbers on it are from `notebooks/results/why.json`.
 
-Seeds {", ".join(map(str, seeds))}; {rows[0]["steps"]} steps of 8 scenes; scored on the 300 validation scenes at
-24 x 24 px, per cent. *Lost*: share of the pixels of held-out words that go to a word with masks. *Named*: share that is
-right where only held-out words are on offer. *Stages alone*: mIoU held out of each stage's masks by themselves.
+Trained for {rows[0]["steps"]} steps of 8 scenes with seed {", ".join(map(str, seeds))}; scored on the 300 validation scenes
+at 24 x 24 px, in per cent.
+*Lost*: share of the pixels of held-out words that go to a word with masks. *Named*: share that is right where only
+held-out words are on offer. *Stages alone*: mIoU held out of each stage's masks by themselves.
 
 {table(groups, factors)}
 ![Held-out against seen mIoU on the way, for every setting](why.png)
