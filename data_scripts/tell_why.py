@@ -87,7 +87,7 @@ def ranked(groups, factor, score):
 def text(rows):
     groups = grouped(rows)
     factors = list(dict.fromkeys(row["factor"] for row in rows))
-    seeds = sorted({row["seed"] for row in rows})
+    seeds, steps = sorted({row["seed"] for row in rows}), rows[0]["steps"]
     corners = [factor for factor in ("mini preset", "paper") if factor in factors]
     orders = "\n".join(
         f"- {factor}: by mIoU seen {ranked(groups, factor, 'seen')}; held out {ranked(groups, factor, 'unseen')}; "
@@ -103,8 +103,8 @@ unseen classes: every fifth *seen* class is held out of training and plays the u
 may be used to choose settings. `data_scripts/study_why.py` makes the rows, `data_scripts/tell_why.py` this page; all
 numbers on it are from `notebooks/results/why.json`.
 
-Trained for {rows[0]["steps"]} steps of 8 scenes with seed {", ".join(map(str, seeds))}; scored on the 300 validation scenes
-at 24 x 24 px, in per cent.
+Trained for {steps} steps of 8 scenes with seed {", ".join(map(str, seeds))}; scored on the 300 validation scenes at
+24 x 24 px, in per cent.
 *Lost*: share of the pixels of held-out words that go to a word with masks. *Named*: share that is right where only
 held-out words are on offer. *Stages alone*: mIoU held out of each stage's masks by themselves.
 
