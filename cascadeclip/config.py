@@ -109,7 +109,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         nested = isinstance(self.stages, list | tuple) and all(isinstance(stage, list | tuple) for stage in self.stages)
-        _require(nested, f"stages={self.stages}: write a list of blocks for every stage, as in [[6, 7, 8], [12]]")
+        _require(nested, f"stages={self.stages!r:.60}: write a list of blocks for every stage, as in [[6, 7, 8], [12]]")
         check_fields(self)
         layers, width = self.tower.layers, self.tower.embed_dim
         _require(self.stages and all(self.stages), f"stages={self.stages}: name at least one block in every stage")

@@ -79,9 +79,8 @@ def check_writable(folder: str | Path, *names: str) -> None:
     Args:
         names: of files to be written there, which must not be folders.
     """
-    for path in (Path(folder) / name for name in names):
-        if is_folder(path):
-            raise InputError(f"cannot write {path}: that is a folder; choose another output folder")
+    for name in names:
+        check_no_folder(Path(folder) / name)
     probe = _scratch_name(Path(folder) / "can-be-written")  # of its own: several processes may ask at the same time
     try:
         for _ in range(2):
@@ -91,6 +90,12 @@ def check_writable(folder: str | Path, *names: str) -> None:
         raise InputError(
             f"cannot write into {folder}: {error.__cause__ or error}; choose another output folder"
         ) from error
+
+
+def check_no_folder(path: str | Path) -> None:
+    """An `InputError` if a folder lies where a file is going to be written."""
+    if is_folder(path):
+        raise InputError(f"cannot write {path}: that is a folder; choose another output folder")
 
 
 def move(path: str | Path, target: str | Path) -> None:

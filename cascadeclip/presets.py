@@ -75,7 +75,8 @@ class Preset:
 
     def __post_init__(self) -> None:
         check_templates(self.templates, check_names(self.names))
-        unknown = [name for name in self.unseen if name not in self.names]
+        known = set(self.names)
+        unknown = [name for name in self.unseen if name not in known]
         if unknown or not self.seen:
             raise InputError(
                 f"{self.name}: unseen words must be among the class words and leave some seen; "
@@ -85,7 +86,8 @@ class Preset:
 
     @property
     def seen(self) -> tuple[str, ...]:
-        return tuple(name for name in self.names if name not in self.unseen)
+        hidden = set(self.unseen)
+        return tuple(name for name in self.names if name not in hidden)
 
     def training_data(self, seed: int) -> Dataset[Any]:
         """The pictures to train on, with the whole of their label maps.
@@ -96,7 +98,7 @@ class Preset:
         data = self.train_data(seed)
         if not self.strict:
             return data
-        return cast(Sortable, data).without([self.names.index(name) for name in self.unseen])
+        return cast(Sortable, data).without(positions_of(self.unseen, self.names))
 
     def with_unseen(self, unseen: Sequence[str]) -> "Preset":
         """The same with another split of the classes."""

@@ -46,9 +46,11 @@ def check_value(value: Any, hint: Any, name: str) -> Any:
     """The value as the type hint wants it; an `InputError` if it is another kind of thing or out of range."""
     if get_origin(hint) is Annotated:
         hint, *extra = get_args(hint)
+        ranges = [one for one in extra if isinstance(one, Range)]
+        if get_origin(hint) is tuple and isinstance(value, list | tuple):  # before a look at items that may be many
+            _check_ranges(tuple(value), ranges, name)
         value = check_value(value, hint, name)
-        for bounds in (one for one in extra if isinstance(one, Range)):
-            _check_range(value, bounds, name)
+        _check_ranges(value, ranges, name)
         return value
     if get_origin(hint) in (Union, UnionType):
         return _check_union(value, get_args(hint), name)
@@ -99,12 +101,13 @@ def _check_items(value: Any, hint: Any, name: str) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) and items == value else items
 
 
-def _check_range(value: Any, bounds: Range, name: str) -> None:
+def _check_ranges(value: Any, ranges: Sequence[Range], name: str) -> None:
     if value is None:
         return
     size, what = (len(value), "items") if isinstance(value, tuple | str) else (value, "")
-    _require(size <= bounds.high, name, value, f"at most {bounds.high:g} {what}".strip())
-    _require(size >= bounds.low, name, value, f"at least {bounds.low:g} {what}".strip())
+    for bounds in ranges:
+        _require(size <= bounds.high, name, value, f"at most {bounds.high:g} {what}".strip())
+        _require(size >= bounds.low, name, value, f"at least {bounds.low:g} {what}".strip())
 
 
 def _require(condition: bool, name: str, value: Any, wanted: str) -> None:

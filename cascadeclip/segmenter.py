@@ -244,7 +244,8 @@ def load(
             the seen classes. For every checkpoint: templates and offset; those it was trained with by default.
         device: where the model computes.
         clip: name of the CLIP that the checkpoint must have been trained on; of whatever it names by default.
-        clip_weights: weights of that CLIP, where they lie elsewhere here: a file, or a tag of open_clip.
+        clip_weights: weights of that CLIP, where they lie elsewhere here: a file, or a tag of open_clip; "random" if it
+            was trained on such.
 
     Raises:
         InputError: neither of them, or a checkpoint that is damaged, does not fit its CLIP, or needs a preset.

@@ -48,13 +48,14 @@ def read_pth(path: str | Path, what: str = "checkpoint") -> object:
 
     Raises:
         InputError: no such file, or one whose unpickling would run code.
-        DamagedFile: one that is cut short, of another kind, or in which a bit has changed.
+        DamagedFile: one that is cut short, of another kind, or in which a bit has changed; tensors without values, or
+            that are sparse or quantised.
     """
     path = check_file(path, what)
     _check_sums(path)
     try:
         with torch.serialization.safe_globals([(_Unread, name) for name in _NUMPY]):
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # PyTorch's own words tell how to run the code
         if "nsupported operand" in str(error) or "nsupported" not in str(error):
             raise DamagedFile(f"{path} is cut short or no PyTorch checkpoint") from error
@@ -63,6 +64,26 @@ def read_pth(path: str | Path, what: str = "checkpoint") -> object:
         raise DamagedFile(f"{path} holds more than tensors{found}; it was not opened, for safety") from error
     except Exception as error:  # a file of other content makes the unpickler raise anything
         raise DamagedFile(f"{path} is cut short or no PyTorch checkpoint ({_in_short(error)})") from error
+    _check_plain(path, content)
+    return content
+
+
+def _check_plain(path: Path, content: object) -> None:
+    """Tensors of other kinds answer to few of the questions that follow."""
+    left, known = [content], set[int]()  # a file may hold a list that holds itself
+    while left:
+        part = left.pop()
+        if id(part) in known:
+            continue
+        known.add(id(part))
+        if isinstance(part, Tensor) and (
+            part.layout != torch.strided or part.is_meta or part.is_quantized or part.is_nested
+        ):
+            raise DamagedFile(f"{path} holds a tensor without values, or one that is sparse, nested or quantised")
+        if isinstance(part, Mapping):
+            left += part.values()
+        elif isinstance(part, list | tuple):
+            left += part
 
 
 def _check_sums(path: Path) -> None:
@@ -103,6 +124,8 @@ def load_strictly(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def matched(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """`given`, in the dtypes of `wanted`; an `InputError` unless names and sizes are the same and values finite."""
+    if strange := sorted(f"{name!r:.60}" for name, tensor in given.items() if not _is_named_tensor(name, tensor)):
+        raise InputError(f"the checkpoint does not fit the model: no tensors by name: {shorten(strange)}")
     missing, unknown = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     both = sorted(wanted.keys() & given.keys())
     misshapen = [
@@ -128,6 +151,10 @@ def matched(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[s
     fitting = {name: given[name].to(wanted[name].dtype) for name in wanted}
     check_finite(fitting, "the checkpoint is damaged or of a training that failed")
     return fitting
+
+
+def _is_named_tensor(name: object, tensor: object) -> bool:
+    return isinstance(name, str) and isinstance(tensor, Tensor)
 
 
 def check_finite(tensors: Mapping[str, Tensor], blame: str) -> None:

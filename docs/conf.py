@@ -66,6 +66,7 @@ html_theme = "furo"
 html_title = f"cascadeclip {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["subscripts.js"]
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1f5f8b", "color-brand-content": "#1f5f8b"},

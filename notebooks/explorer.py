@@ -131,13 +131,16 @@ for stage, weights in compute.trained_weights(model).items():
 
 # %% [markdown]
 # The curves below the masks are measured on eight scenes, every second pixel: enough to see a trend, far too few for a
-# table (notebook 04 does that). Dotted: with the weights as they were trained.
+# table (notebook 04 does that). Dotted: with the weights as they were trained. It starts without the offset; *as
+# trained* brings that back.
 
 # %%
-CascadeExplorer(segmenter, pictures)
+cascade = CascadeExplorer(segmenter, pictures)
+cascade.offset.value = 0.0
+cascade
 
 # %% [markdown]
-# Things to try: offset 0, then 0.5, with an eye on the unseen classes (outlined in black); sigma 4, which makes all
+# Things to try: offset 0.1, then 0.5, with an eye on the unseen classes (outlined in black); sigma 4, which makes all
 # blocks count alike; a single block at 0. The decoders were trained with *their* weights, so that any change is a
 # disturbance; small ones are forgiven.
 #
@@ -173,13 +176,15 @@ for name in ("as CLIP is", "MaskCLIP's cuts"):
 # attention alone gains some, and the cuts together do most.
 
 # %%
-SurgeryBench(clip, pictures)
+surgeon = SurgeryBench(clip, pictures)
+surgeon.attention.value, surgeon.residual.value, surgeon.feed_forward.value = "itself", False, False  # MaskCLIP's cuts
+surgeon
 
 # %% [markdown]
-# Things to try: `itself` with residual and feed-forward off (MaskCLIP); `query-query` with both off (ClearCLIP); then
-# put the residual back. Repair helps little here: it looks for tokens that are far *longer* than the others, and
-# Mini-CLIP has none (its longest are about 1.4 times the median; in large CLIPs they are many times as long). Attention
-# is another matter: also in Mini-CLIP it can gather on a few patches, many times an even look, as the scrubber above
+# Things to try: one cut at a time taken back; `query-query` with residual and feed-forward off (ClearCLIP); then put
+# the residual back. Repair helps little here: it looks for tokens that are far *longer* than the others, and Mini-CLIP
+# has none (its longest are about 1.4 times the median; in large CLIPs they are many times as long). Attention is
+# another matter: also in Mini-CLIP it can gather on a few patches, many times an even look, as the scrubber above
 # shows.
 #
 # ### Exercise 1: the worst stage

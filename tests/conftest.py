@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import open_clip
 import pytest
 import torch
 from hypothesis import settings
@@ -23,6 +24,7 @@ settings.load_profile("suite")
 ROOT = Path(__file__).resolve().parents[1]
 REFERENCE = Path(__file__).parent / "fixtures" / "reference_tiny.safetensors"
 TINY_TOWER = dict(image_size=32, patch_size=8, width=32, layers=4, heads=2, embed_dim=16)
+SMALL_VISION = dict(image_size=32, patch_size=8, width=64, layers=4, head_width=32)
 TINY_MODEL = dict(stages=((1, 2), (3,), (4,)), prompt_tokens=3, decoder_heads=2)
 
 
@@ -87,6 +89,19 @@ def reference() -> SimpleNamespace:
     groups["inputs"] = groups.pop("in")
     classes = {name: [int(digit) for digit in re.findall(r"\d+", metadata[name])] for name in ("seen", "unseen")}
     return SimpleNamespace(**groups, **classes)
+
+
+@pytest.fixture
+def register(monkeypatch):
+    """Gives open_clip a small architecture, with other settings if asked: real ones take seconds to build."""
+
+    def add(name: str, quick_gelu: bool = False, **vision) -> str:
+        text = dict(context_length=77, vocab_size=49408, width=16, heads=2, layers=1)
+        config = dict(embed_dim=16, vision_cfg={**SMALL_VISION, **vision}, text_cfg=text)
+        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config | {"quick_gelu": quick_gelu})
+        return name
+
+    return add
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ BAD_MODELS = [
     (dict(stages=((6, 7, 6), (12,))), r"a block stands twice in \(6, 7, 6\)"),
     (dict(stages=()), "at least one block in every stage"),
     (dict(stages=((12,), ())), "at least one block in every stage"),
+    (dict(stages=[[object()]] * 2000), "must be at most 1000 items"),  # and nothing about one of them
+    (dict(stages=((object(),),) * 2000), "must be at most 1000 items"),
     (dict(aggregation="max"), "aggregation='max': choose from nga, sum, mean, concat, attention"),
     (dict(sigma=0.0), "sigma=0.0 must be positive"),
     (dict(prompt_tokens=-1), "prompt_tokens=-1 must not be negative"),

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 DECKS = sorted((ROOT / "docs" / "slides").glob("*.md"))
 COURSE = (NOTEBOOKS / "TEACHING.md").read_text(encoding="utf-8")
-CHECKERS = {"a1": ("layers", "similarity"), "a2": ("pieces", "decoding"), "a3": ("budget", "contest")}
+CHECKERS = {"a1": ("layers", "similarity"), "a2": ("pieces", "learning"), "a3": ("budget", "contest")}
 
 
 def part(title: str) -> str:

@@ -8,13 +8,16 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from typer.testing import CliRunner
 
 import cascadeclip
+from cascadeclip.cli.commands import app
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -52,14 +55,23 @@ def test_every_family_has_messages_and_words(tools):
         assert re.search(rf"## {re.escape(heading)}\n\n\w", page), heading
 
 
-def test_messages_are_read_however_they_are_raised(tools, tmp_path, monkeypatch):
+def test_results_show_each_figure_once(tools, tmp_path):
+    folder = tmp_path / "full"
+    folder.mkdir()
+    for name in ("loss.png", "loss-curves.png", "loss-other.png"):
+        (folder / name).write_bytes(b"")
+    (folder / "README.md").write_text("# Comparisons\n\n## loss\n\ntable\n\n![Curves](loss-curves.png)\n")
+    shown = tools["pages"]._with_figures(folder / "README.md")
+    assert re.findall(r"\]\((.+?)\)", shown) == ["loss-curves.png", "loss.png"]
+
+
+def test_messages_are_read_however_they_are_raised(tools, tmp_path):
     (tmp_path / "some.py").write_text(
         "def _require(holds, message):\n    if not holds:\n        raise InputError(message)\n"
         'def some(path):\n    _require(path, f"{path} must be\\n there")\n'
         '    raise errors.DamagedFile(f"{path} " "is torn") from None\n'
     )
-    monkeypatch.setattr(tools["messages"], "PACKAGE", tmp_path)
-    assert tools["messages"].messages() == ["… is torn", "… must be there"]
+    assert tools["messages"].messages(tmp_path) == ("… is torn", "… must be there")
 
 
 # --- reference --------------------------------------------------------------------------------------------------------
@@ -76,6 +88,13 @@ def test_every_public_name_has_one_entry_and_a_docstring(tools):
         value = getattr(importlib.import_module(room), name)
         if getattr(value, "__module__", "").startswith("cascadeclip") and callable(value):
             assert value.__doc__, f"{room}.{name}"
+
+
+def test_no_letter_stands_alone_where_sphinx_would_begin_a_list_with_it():
+    """`width: E.` in a docstring would be shown as point E of a list."""
+    lines = {path.name: path.read_text(encoding="utf-8").splitlines() for path in PACKAGE.rglob("*.py")}
+    found = [(name, line.strip()) for name, some in lines.items() for line in some if re.match(r" +\w+: \w\.$", line)]
+    assert not found
 
 
 @pytest.mark.parametrize(
@@ -106,17 +125,20 @@ def draw_own_data(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_own_data_in_ten_minutes_runs_as_written(run, tmp_path):
+def test_own_data_in_ten_minutes_runs_as_written(tmp_path, monkeypatch):
     page = (DOCS / "own_data.md").read_text(encoding="utf-8")
     commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.S) for line in block.splitlines()]
     (described,) = re.findall(r"```json\n(.*?)```", page, re.S)
     assert [shlex.split(command)[1] for command in commands] == ["data", "data", "train", "evaluate"]
     draw_own_data(tmp_path / "mydata")
+    monkeypatch.chdir(tmp_path)
     printed = []
     for command in commands:
         program, *arguments = shlex.split(command)
         assert program == "cascadeclip"
-        printed.append(run(sys.executable, "-m", "cascadeclip", *arguments, cwd=tmp_path, PYTHONPATH=str(ROOT)))
+        done = CliRunner().invoke(app, arguments, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        printed.append(done.output)
         if arguments[1] == "init":
             found = json.loads((tmp_path / "mydata" / "own.json").read_text())
             assert {key: found[key] for key in ("images", "masks")} == {"images": "pictures", "masks": "masks"}
@@ -138,6 +160,22 @@ def test_without_npm_the_playground_says_what_to_do(tools, tmp_path, monkeypatch
     (tmp_path / name).write_bytes(b"something else")
     with pytest.raises(playground.NoRuntime, match=f"{name} is not the archive that is meant: remove it"):
         playground.runtime(tmp_path)
+
+
+def test_a_build_without_the_playground_has_a_page_in_its_place(tools, tmp_path, monkeypatch, capsys):
+    playground = tools["playground"]
+
+    def missing(made):
+        raise playground.NoRuntime("there is no npm here: put <it> there")
+
+    monkeypatch.setattr(playground, "runtime", missing)
+    (tmp_path / "playground").mkdir()
+    (tmp_path / "playground" / "model.js").write_text("of an earlier build")
+    playground._with_pages(SimpleNamespace(outdir=tmp_path, builder=SimpleNamespace(format="html")), None)
+    made = {path.name: path.read_text(encoding="utf-8") for path in (tmp_path / "playground").iterdir()}
+    assert set(made) == {"index.html", "playground.css"} and 'href="playground.css"' in made["index.html"]
+    assert "no npm here: put &lt;it&gt; there" in made["index.html"] and 'href="../index.html"' in made["index.html"]
+    assert "left out: there is no npm here" in capsys.readouterr().err
 
 
 def test_what_npm_says_is_told(tools, tmp_path, monkeypatch):
@@ -176,6 +214,16 @@ def test_the_repository_has_one_name():
             for name in re.findall(r"github\.com/([\w-]+)/cascadeclip", path.read_text(encoding="utf-8")):
                 names.setdefault(name, []).append(path.name)
     assert len(names) == 1, names
+
+
+def test_the_slowest_tests_that_are_named_exist_and_are_marked():
+    named = re.findall(r"^\| `(test_\w+)`", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.M)
+    assert len(named) == 10
+    files = [path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")]
+    for name in named:
+        (text,) = [text for text in files if f"\ndef {name}(" in text and "pytest.mark.slow" in text]
+        above = text[: text.index(f"\ndef {name}(")].rpartition("\n\n")[2]
+        assert "pytest.mark.slow" in above or re.search(r"^pytestmark = .*?pytest\.mark\.slow", text, re.M | re.S), name
 
 
 def test_hooks_are_what_make_lint_checks():

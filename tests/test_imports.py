@@ -118,6 +118,7 @@ def command(*arguments: str) -> str:
     )
 
 
+@pytest.mark.slow
 def test_what_is_heavy_is_seen_by_the_test():
     assert imported_by("import cascadeclip; cascadeclip.load") >= {"torch", "open_clip", "numpy"}
 

@@ -34,6 +34,7 @@ def test_environment_installs_what_pyproject_says(project):
     assert by_pip == {"pip": ["-e .[all]"]}
 
 
+@pytest.mark.slow
 def test_an_editable_install_by_any_client_is_found_one_folder_above_the_checkout(run, tmp_path):
     """There, the checkout's own folder looks like an empty package of the same name, and is seen before any finder."""
     checkout, wheel, site = tmp_path / "cascadeclip", tmp_path / "wheel", tmp_path / "site"
@@ -74,18 +75,7 @@ def test_licences_cover_every_style():
         assert len((PACKAGE / "assets" / target).read_text()) > 1000
 
 
-@pytest.fixture(scope="module")
-def elsewhere(run, installed, tmp_path_factory):
-    """Runs Python code in an empty folder against the installed wheel; returns the last line it printed."""
-    folder = tmp_path_factory.mktemp("elsewhere")
-
-    def python(code):
-        code = f"import cascadeclip; assert cascadeclip.__file__.startswith({str(installed)!r}), cascadeclip\n{code}"
-        return run(sys.executable, "-c", code, cwd=folder, PYTHONPATH=str(installed)).splitlines()[-1]
-
-    return python
-
-
+@pytest.mark.slow
 def test_wheel_holds_every_module_and_asset(wheel):
     files = {
         path.relative_to(ROOT).as_posix()
@@ -99,22 +89,20 @@ def test_wheel_holds_every_module_and_asset(wheel):
     assert wheel.name == f"cascadeclip-{cascadeclip.__version__}-py3-none-any.whl"
 
 
-def test_installed_wheel_draws_scenes(elsewhere):
-    shape = elsewhere(
+@pytest.mark.slow
+def test_installed_wheel_draws_scenes_and_segments(run, installed, tmp_path):
+    """In an empty folder, where no checkout is."""
+    code = (
+        f"import cascadeclip; assert cascadeclip.__file__.startswith({str(installed)!r}), cascadeclip\n"
+        "import numpy as np\n"
         "from cascadeclip.data.emojiscenes import EmojiScenes\n"
         "scene = EmojiScenes.split('test')[0]\n"
-        "print(scene.image.shape, len(scene.things) > 0)"
-    )
-    assert shape == "(96, 96, 3) True"
-
-
-def test_installed_wheel_segments(elsewhere):
-    shape = elsewhere(
-        "import numpy as np\n"
+        "print(scene.image.shape, len(scene.things) > 0)\n"
         "image = np.random.default_rng(0).integers(0, 256, (80, 100, 3), dtype=np.uint8)\n"
         "print(tuple(cascadeclip.load('mini').segment(image, ['cat', 'grass']).labels.shape))"
     )
-    assert shape == "(80, 100)"
+    printed = run(sys.executable, "-c", code, cwd=tmp_path, PYTHONPATH=str(installed)).splitlines()
+    assert printed[-2:] == ["(96, 96, 3) True", "(80, 100)"]
 
 
 def test_no_file_names_a_path_of_one_machine(run):

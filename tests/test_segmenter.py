@@ -193,6 +193,7 @@ def test_scores_that_no_memory_holds_say_how_to_read_them(segmenter, scene, monk
         _ = result.scores
 
 
+@pytest.mark.slow
 def test_a_large_picture_and_many_words_need_little_memory(run, tmp_path):
     """4000 x 3000 px and 60 words: scores of 2.7 GiB, which nobody asked for."""
     script = """

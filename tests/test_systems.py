@@ -135,6 +135,7 @@ print("went through")
 """
 
 
+@pytest.mark.slow
 def test_without_what_only_posix_has_pictures_are_segmented_and_files_written(tmp_path):
     code = ELSEWHERE.format(
         modules=POSIX_MODULES, names={name: POSIX_NAMES[name] - {"kill"} for name in ("os", "signal")}

@@ -10,8 +10,13 @@ from cascadeclip.data.words import check_names, positions_of, seen_positions
 from cascadeclip.errors import InputError
 
 
-def test_capitals_and_spaces_change_nothing():
-    segmenter, scene = cascadeclip.load("mini"), EmojiScenes.split("test")[0]
+@pytest.fixture(scope="module")
+def segmenter():
+    return cascadeclip.load("mini")
+
+
+def test_capitals_and_spaces_change_nothing(segmenter):
+    scene = EmojiScenes.split("test")[0]
     plain = segmenter.segment(scene.image, ["balloon", "sand"])
     written = segmenter.segment(scene.image, ["  Balloon ", "SAND"])
     assert np.array_equal(plain.labels, written.labels)
@@ -40,8 +45,7 @@ def test_words_in_one_text_are_refused_with_the_list_that_was_meant():
         check_names("balloon, sand")
 
 
-def test_a_folder_that_training_wrote_is_a_checkpoint(tmp_path):
-    segmenter = cascadeclip.load("mini")
+def test_a_folder_that_training_wrote_is_a_checkpoint(tmp_path, segmenter):
     cascadeclip.checkpoints.save_checkpoint(
         tmp_path / "model.safetensors", segmenter.model, clip={"name": "mini", "pretrained": None}, seen=("cat",),
         templates=("{}",), seen_offset=0.25,
@@ -53,8 +57,7 @@ def test_a_folder_that_training_wrote_is_a_checkpoint(tmp_path):
         cascadeclip.load(tmp_path)
 
 
-def test_checkpoints_may_be_read_by_others(tmp_path):
-    segmenter = cascadeclip.load("mini")
+def test_checkpoints_may_be_read_by_others(tmp_path, segmenter):
     path = tmp_path / "model.safetensors"
     cascadeclip.checkpoints.save_checkpoint(path, segmenter.model, clip={}, seen=())
     ordinary = tmp_path / "ordinary"
@@ -62,10 +65,10 @@ def test_checkpoints_may_be_read_by_others(tmp_path):
     assert path.stat().st_mode == ordinary.stat().st_mode
 
 
-def test_a_picture_too_large_to_be_meant_says_so(tmp_path, monkeypatch):
+def test_a_picture_too_large_to_be_meant_says_so(tmp_path, monkeypatch, segmenter):
     Image.fromarray(np.zeros((20, 20, 3), dtype=np.uint8)).save(tmp_path / "large.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(InputError, match="is too large"):
-        cascadeclip.load("mini").segment(tmp_path / "large.png", ["cat"])
+        segmenter.segment(tmp_path / "large.png", ["cat"])
     with pytest.raises(InputError, match="that is a folder"):
-        cascadeclip.load("mini").segment(tmp_path, ["cat"])
+        segmenter.segment(tmp_path, ["cat"])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cascadeclip._version import __version__
 from cascadeclip.checkpoints.authors import read_authors
-from cascadeclip.clip.load import Clip, load_clip
+from cascadeclip.clip.load import MINI, RANDOM, Clip, load_clip
 from cascadeclip.config import ModelConfig
 from cascadeclip.data.words import check_templates
 from cascadeclip.errors import DamagedFile, InputError
@@ -194,14 +194,21 @@ def clip_of(info: CheckpointInfo, name: str | None = None, weights: str | None =
 
     Args:
         name: what it is said to be; None believes the checkpoint.
-        weights: where they lie here, a file or a tag of open_clip; None: where the checkpoint says.
+        weights: where they lie here, a file or a tag of open_clip, or "random"; None: where the checkpoint says.
 
     Raises:
-        InputError: a checkpoint on another CLIP, or weights that cannot be had.
+        InputError: a checkpoint on another CLIP or on other weights, or weights that cannot be had.
     """
     if name is not None and name != info.clip["name"]:
         raise InputError(f"the checkpoint was trained on CLIP {info.clip['name']!r}, not on {name!r}: leave --clip out")
-    pretrained = weights or info.clip.get("pretrained")
+    known = info.clip.get("pretrained")
+    if weights is not None and (info.clip["name"] == MINI or (weights == RANDOM and known is not None)):
+        its = "its own weights" if known is None else f"the weights {known!r}"
+        raise InputError(
+            f"the checkpoint was trained on CLIP {info.clip['name']!r} with {its}, not on {weights!r}: leave "
+            "--clip-weights out"
+        )
+    pretrained = known if weights in (None, RANDOM) else weights
     try:
         return load_clip(str(info.clip["name"]), pretrained, image_size=info.model.tower.image_size)
     except InputError as error:

@@ -183,7 +183,7 @@ def evaluate(
     from cascadeclip.cli.scoring import SCORES, score_checkpoint, score_method, show_scores
     from cascadeclip.files import check_writable
 
-    chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
+    chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen, trained=method is None)
     how = changed(chosen.training, precision=precision, compile=compile, workers=workers)
     chosen = replace(chosen, training=how)
     origins: tuple[str, ...] = ()
@@ -194,7 +194,7 @@ def evaluate(
         name, scores = method, score_method(chosen, method, checkpoint, cross, blocks, pamr, run)
     else:
         name = checkpoint or chosen.name
-        built_on = dict(clip=clip, clip_weights=None if clip_weights == "random" else clip_weights)
+        built_on = dict(clip=clip, clip_weights=clip_weights)
         chosen, scores, origins = score_checkpoint(chosen, name, built_on, cross, blocks, pamr, run)
     title, all_alike = Path(name).stem[:12], method is not None
     show_scores(chosen, scores, title, origins, per_class=per_class, out=out, all_alike=all_alike)

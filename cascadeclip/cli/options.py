@@ -61,8 +61,10 @@ def chosen_preset(
     clip: str | None,
     clip_weights: str | None,
     unseen: str | None,
+    *,
+    trained: bool = False,
 ) -> "Preset":
-    """The preset that the options describe."""
+    """The preset that the options describe. A `trained` model knows its CLIP's weights: they may be left unsaid."""
     from cascadeclip.presets import get_preset, read_own_preset
 
     if own is not None:
@@ -70,13 +72,33 @@ def chosen_preset(
     else:
         chosen = get_preset(name, data_root, image_size=image_size)
     if clip is not None or clip_weights is not None:
-        weights = chosen.clip["pretrained"] if clip_weights is None else clip_weights
-        chosen = replace(
-            chosen, clip={"name": clip or chosen.clip["name"], "pretrained": None if weights == "random" else weights}
-        )
+        of = clip or chosen.clip["name"]
+        otherwise = chosen.clip["pretrained"]
+        weights = None if trained and clip_weights is otherwise is None else weights_of(of, clip_weights, otherwise)
+        chosen = replace(chosen, clip={"name": of, "pretrained": weights})
     if unseen is not None:
         chosen = chosen.with_unseen([word.strip() for word in unseen.split(",") if word.strip()])
     return chosen
+
+
+def weights_of(clip: str, given: str | None, otherwise: str | None) -> str | None:
+    """`--clip-weights` of a `--clip` as `load_clip` takes them; an `InputError` if it has none, or had some already.
+
+    Args:
+        clip: its name.
+        given: the option.
+        otherwise: weights to take without it.
+    """
+    from cascadeclip.clip.load import MINI, RANDOM
+
+    if clip == MINI:
+        if given is not None:
+            raise InputError(f"--clip-weights {given}: {MINI!r} comes with its weights; which other CLIP? --clip")
+        return None
+    weights = otherwise if given is None else given
+    if weights is None:
+        raise InputError(f"--clip {clip}: which weights? --clip-weights, 'random' to try things out")
+    return None if weights == RANDOM else weights
 
 
 def blocks_of(text: str | None) -> tuple[int, ...] | None:

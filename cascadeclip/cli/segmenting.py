@@ -6,6 +6,7 @@ from typing import Any
 
 from cascadeclip.analysis.dense.registry import METHODS, get_method
 from cascadeclip.analysis.dense.segment import segment_by_methods
+from cascadeclip.cli.options import weights_of
 from cascadeclip.clip.load import MINI, load_clip
 from cascadeclip.plots.dense import plot_methods
 from cascadeclip.plots.figure import Figure
@@ -26,8 +27,7 @@ def segment_by_method(
     for one in methods:
         get_method(one)
     name = clip or (MINI if weights is None else OPENAI[0])
-    tag = None if name == MINI else OPENAI[1] if weights is None else weights
-    loaded = load_clip(name, None if tag == "random" else tag)
+    loaded = load_clip(name, weights_of(name, weights, OPENAI[1]))
     loaded.visual.to(this_process().device)
     found = segment_by_methods(loaded, image, words, methods, **how)
     if method == "all":

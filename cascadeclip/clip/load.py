@@ -30,6 +30,7 @@ from cascadeclip.processes import device, own_draws, plain_torch
 logger = logging.getLogger(__name__)
 
 MINI = "mini"
+RANDOM = "random"  # weights that are asked for by this word; `load_clip` itself takes None for them
 _PAPER_STAGES = ((6, 7, 8), (9, 10, 11), (12,))
 _ANY_VALUE = {  # settings of open_clip's image tower that may have any value
     *("layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "ls_init_value", "patch_dropout"),
@@ -159,9 +160,9 @@ def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: in
 
     Args:
         name: `mini`, or an architecture that `open_clip.list_models()` names.
-        pretrained: open_clip's tag (`openai`) or a weights file, OpenAI's own (`ViT-B-16.pt`) included; None gives
-            random weights. Tags and OpenAI's files bring their activation along. Of another file nothing tells whether
-            it was trained with quick-GELU: the name has to, as `ViT-B-16-quickgelu` does.
+        pretrained: for others than `mini`: open_clip's tag (`openai`) or a weights file, OpenAI's own (`ViT-B-16.pt`)
+            included; None gives random weights. Tags and OpenAI's files bring their activation along. Of another file
+            nothing tells whether it was trained with quick-GELU: the name has to, as `ViT-B-16-quickgelu` does.
         image_size: px; bring the position embedding to this size, bilinearly as the authors do.
 
     Raises:
@@ -169,6 +170,8 @@ def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: in
     """
     tokenize: Tokenizer
     if name == MINI:
+        if pretrained is not None:
+            raise InputError(f"CLIP {MINI!r} comes with its weights: leave out {pretrained!r}")
         model, tokenize = build_mini_clip(), MiniTokenizer()
         with as_file(files("cascadeclip") / "assets" / "mini_clip.safetensors") as path:
             model.load_state_dict({key: tensor.float() for key, tensor in load_file(path).items()})

@@ -87,9 +87,10 @@ def decoded(shape: Any, height: int, width: int, path: Path) -> np.ndarray:
     try:
         if isinstance(shape, list):
             polygons = [polygon for polygon in shape if len(polygon) >= 6]
+            if not polygons:
+                return np.zeros((height, width), bool)
             _check_polygons(polygons, height, width)
-            coded = mask.frPyObjects(polygons, height, width)
-            return mask.decode(mask.merge(coded)).astype(bool) if coded else np.zeros((height, width), bool)
+            return mask.decode(mask.merge(mask.frPyObjects(polygons, height, width))).astype(bool)
         _check_runs(shape, height, width)
         coded = mask.frPyObjects(shape, height, width) if isinstance(shape["counts"], list) else shape
         return mask.decode(coded).astype(bool)

@@ -1,5 +1,6 @@
 """Label maps: how the numbers or colours of a mask on disk become class indices. The one place where this happens."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -56,7 +57,7 @@ class LabelMap:
         if outside:
             raise InputError(f"label numbers {_few(outside)} do not fit: a label map holds numbers from 0 to 65,535")
         if len(set(values)) < len(values):
-            twice = sorted({value for value in values if values.count(value) > 1})
+            twice = sorted(value for value, times in Counter(values).items() if times > 1)
             raise InputError(f"label values {self._said(twice)} stand for two classes at once")
         both = sorted(set(self.without_class) & set(values))
         if both:

@@ -1,6 +1,7 @@
 """Class words and the sentences that they are put into: one check for everything that takes them."""
 
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence, Sized
 
 from cascadeclip.errors import InputError
@@ -110,4 +111,4 @@ def _listed(values: str | Sequence[str], what: str) -> tuple[str, ...]:
 
 
 def _repeated(texts: Sequence[str]) -> list[str]:
-    return sorted({text for text in texts if texts.count(text) > 1})
+    return sorted(text for text, times in Counter(texts).items() if times > 1)

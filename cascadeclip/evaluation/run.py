@@ -20,9 +20,10 @@ from cascadeclip.clip.load import Clip
 from cascadeclip.colours import class_colours
 from cascadeclip.data.identity import data_identity, digest_of, tensor_digest
 from cascadeclip.data.labels import IGNORE
+from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, count, predict_batches, warn_of_nonsense
-from cascadeclip.files import exists, is_file, replace_file
+from cascadeclip.files import check_no_folder, exists, is_file, replace_file
 from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
@@ -58,7 +59,7 @@ def score(
 ) -> Scores:
     """Scores of a model on one of the preset's fixed sets, see `score_with` for the arguments."""
     text, how = clip.class_embeddings(preset.names, preset.templates), preset.training
-    seen = [preset.names.index(name) for name in preset.seen]
+    seen = seen_positions(preset.names, preset.unseen)
     run = cast(CascadeCLIP, torch.compile(model)) if how.compile else model
 
     def predict_all(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -169,6 +170,7 @@ class _Kept:
             pictures: of this process.
             predicted: where the prediction of a picture has to be; None if none were asked for.
         """
+        check_no_folder(self.path)  # now, and not when there is something to save
         if not exists(self.path):
             return 0
         try:

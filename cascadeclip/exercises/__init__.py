@@ -4,8 +4,8 @@ A test cell of an assignment ends with `grade("nga_weights", globals(), seed)`: 
 random inputs, prints what holds and what is wrong, and returns the points. Copied, moved and deleted cells do not
 matter to it.
 
-The assignments' checkers: `layers` with `similarity` (assignment 1), `pieces` with `decoding` (2), `budget` with
-`contest` (3), all on `checking`. `build` makes the assignments' notebooks.
+The assignments' checkers: `layers` with `similarity` (assignment 1), `pieces` with `learning` (2), `budget` with
+`contest` (3), all on `checking`. `build` makes the assignments' notebooks, `otter` the same for otter-grader.
 
 The notebooks' checkers: `notebook_00`, `notebook_01`, `notebook_02`, `notebook_03`, `notebook_03b`, `notebook_04`,
 `notebook_04b` and `notebook_06`, on `checking` as well; `notebooks` knows them all.
@@ -17,8 +17,9 @@ it was.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-from cascadeclip.exercises import budget, layers, pieces
+from cascadeclip.exercises import budget, layers, pieces, wire
 from cascadeclip.exercises.answering import Here
 from cascadeclip.exercises.checking import Exercise, Wrong, verdict
 from cascadeclip.exercises.notebooks import NOTEBOOK_EXERCISES, check
@@ -30,7 +31,7 @@ ASSIGNMENTS: dict[str, tuple[Exercise, ...]] = {
 }
 EXERCISES: dict[str, Exercise] = {one.name: one for exercises in ASSIGNMENTS.values() for one in exercises}
 
-__all__ = ["ASSIGNMENTS", "EXERCISES", "NOTEBOOK_EXERCISES", "Exercise", "Wrong", "check", "grade"]
+__all__ = ["ASSIGNMENTS", "EXERCISES", "NOTEBOOK_EXERCISES", "Exercise", "Wrong", "check", "grade", "grade_part"]
 
 
 def grade(name: str, namespace: Mapping[str, object], seed: int | None = None) -> float:
@@ -44,8 +45,41 @@ def grade(name: str, namespace: Mapping[str, object], seed: int | None = None) -
     Raises:
         Wrong: not one part holds; the message tells a student why.
     """
-    found = verdict(EXERCISES[name], Here(namespace), seed)
+    found = verdict(EXERCISES[name], _AsGraded(namespace), seed)
     if found.wrong is not None:
         raise found.wrong
     print("\n".join(found.lines))
     return found.points
+
+
+def grade_part(name: str, number: int, namespace: Mapping[str, object], seed: int | None = None) -> None:
+    """Nothing, if one part of an exercise holds: the test of graders that count parts, such as otter-grader.
+
+    Args:
+        name, namespace, seed: as in `grade`.
+        number: of the part, from 0.
+
+    Raises:
+        Wrong: it does not hold; the message tells a student why.
+    """
+    exercise = EXERCISES[name]
+    found = verdict(replace(exercise, parts=(exercise.parts[number],)), _AsGraded(namespace), seed)
+    if found.wrong is not None:
+        raise found.wrong
+
+
+class _AsGraded(Here):
+    """Answers as a judge outside the notebook's process reads them: what would not arrive there does not pass here."""
+
+    def find(self, exercise: Exercise) -> object:
+        return _arrived(super().find(exercise))
+
+    def call(self, exercise: Exercise, arguments: tuple[object, ...]) -> object:
+        return _arrived(super().call(exercise, arguments))
+
+
+def _arrived(answer: object) -> object:
+    try:
+        return wire.unpack(wire.pack(answer))
+    except Exception as error:
+        raise Wrong(f"what it returns cannot be read: {error}") from error

@@ -1,5 +1,6 @@
 """Asking a student's function in the process it lives in: quietly, for a limited time, and seeing what it calls."""
 
+import _thread
 import copy
 import inspect
 import io
@@ -27,6 +28,14 @@ LIBRARIES = (
     str(Path(__file__).resolve().parents[1]),
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
 )
+# What CPython tells its audit hooks before code starts to run where no watch sees it.
+PROCESSES = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system"}
+ESCAPES = {"sys.setprofile", "subprocess.Popen", *PROCESSES}
+THREADS = {"_thread.start_new_thread", "_thread.start_joinable_thread"}  # not before Python 3.12
+STARTERS = {getattr(_thread, name.split(".")[1]) for name in THREADS if hasattr(_thread, name.split(".")[1])}
+# As they were before a notebook could put others in their place.
+_getprofile, _setprofile = sys.getprofile, sys.setprofile
+_profile_of_threads, _bootstrap = threading.getprofile, threading.Thread._bootstrap  # type: ignore[attr-defined]
 
 
 class Here:
@@ -62,7 +71,7 @@ class Here:
         """`call` without a limit on time."""
         name, function = exercise.name, cast(Ask, self.namespace[exercise.name])
         given = copy.deepcopy(arguments)
-        with torch.no_grad(), quiet():
+        with torch.set_grad_enabled(exercise.trains), quiet():
             try:
                 answer = watched(function, given, exercise)
             except Wrong:
@@ -96,18 +105,20 @@ def watched(function: Ask, arguments: tuple[object, ...], exercise: Exercise) ->
     """What the function returns; a `Wrong` if it lets a library do what the exercise asks for.
 
     It is the calls that are seen, not the names in the student's code: an alias, a partial, a default argument, an
-    attribute or a method all end in the same call. Catching the `Wrong` inside the function does not help.
+    attribute or a method all end in the same call. Catching the `Wrong` inside the function does not help. Nor does it
+    help to switch the watch off, or to go where it does not see, another process or a thread of `_thread`.
     """
     watch = _Watch(exercise)
-    before, before_in_threads = sys.getprofile(), threading.getprofile()
+    before, before_in_threads = _getprofile(), _profile_of_threads()
     try:
         with _TorchWatch(watch):
             threading.setprofile(watch)
-            sys.setprofile(watch)
+            _setprofile(watch)
             try:
                 return function(*arguments)
             finally:
-                sys.setprofile(before)
+                watch.is_over = True
+                _setprofile(before)
                 threading.setprofile(before_in_threads)
     finally:
         if watch.caught is not None:
@@ -115,14 +126,17 @@ def watched(function: Ask, arguments: tuple[object, ...], exercise: Exercise) ->
 
 
 class _Watch:
-    """A profile function: sees every Python function that is called."""
+    """A profile function: sees every Python function that is called, in this thread and in those that it starts."""
 
     def __init__(self, exercise: Exercise) -> None:
         self.exercise = exercise
         self.caught: Wrong | None = None
+        self.is_over = False
         self._first = True
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
+        if event == "c_call" and argument in STARTERS:
+            self.hear("_thread.start_new_thread", (frame.f_locals["self"]._bootstrap if _is_start(frame) else None,))
         if event != "call" or not frame.f_code.co_filename.startswith(LIBRARIES):
             self._first = self._first and event != "call"
             return
@@ -137,12 +151,39 @@ class _Watch:
 
     def look(self, names: list[str]) -> None:
         """Stops the student's function if one of these names is withheld."""
+        if "spawnv_passfds" in names:  # how multiprocessing starts a process; no audit hook is told of it
+            self.hear("subprocess.Popen", ())
         for name in self.exercise.withheld.intersection(names):
             self.stop(f"your function uses `{name}`, which does this exercise's work: write it yourself")
+
+    def hear(self, event: str, arguments: tuple[object, ...]) -> None:
+        """Stops the student's function if code would now run that the watch does not see."""
+        # threads of `threading` are watched, unless it was told otherwise
+        ours = event in THREADS and getattr(arguments[0], "__func__", None) is _bootstrap
+        if not (self.is_over or self.caught is not None or (ours and _profile_of_threads() is self)):
+            self.stop(
+                f"your `{self.exercise.name}` lets code run where it is not seen ({event}): compute the answer in the "
+                "function itself"
+            )
 
     def stop(self, message: str) -> None:
         self.caught = Wrong(message)
         raise self.caught
+
+
+def _is_start(frame: FrameType) -> bool:
+    return frame.f_code is threading.Thread.start.__code__
+
+
+def _audit(event: str, arguments: tuple[object, ...]) -> None:
+    """An audit hook, which nothing can take away again. It acts in threads that are watched, and only there."""
+    if event in ESCAPES or event in THREADS:
+        watch = _getprofile()
+        if isinstance(watch, _Watch):
+            watch.hear(event, arguments)
+
+
+sys.addaudithook(_audit)
 
 
 class _TorchWatch(TorchFunctionMode):

@@ -61,12 +61,14 @@ class Exercise:
         parts: what is tested; their points add up to the exercise's.
         withheld: names of libraries that would answer it; the student's own code may not call them.
         seconds: that one call may take.
+        trains: the function is called with gradients on; all others are called without.
     """
 
     call: str
     parts: tuple[Part, ...]
     withheld: frozenset[str] = field(default_factory=frozenset)
     seconds: float = SECONDS
+    trains: bool = False
 
     @property
     def name(self) -> str:

@@ -1,6 +1,7 @@
-"""The open exercise of assignment 3: train a model of one's own choice within a budget, against a baseline.
+"""The open exercise of assignment 3: train a model of one's own choice within a budget, against a trained baseline.
 
-It plays in a part of the mini world, so small that a training takes less than half a minute on two CPU cores.
+It plays in a part of the mini world, so small that a training takes less than half a minute on two CPU cores. Settings
+are chosen with classes held out of the *seen* ones, and judged on the unseen ones: no mask of these chooses anything.
 """
 
 import json
@@ -17,7 +18,8 @@ from cascadeclip.analysis.lenses import last_layer_tokens, value_path_tokens
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data import emojiscenes
-from cascadeclip.data.emojiscenes import CLASSES, EmojiScenes
+from cascadeclip.data.distortion import draw_change
+from cascadeclip.data.emojiscenes import CLASSES, STYLES, EmojiScenes
 from cascadeclip.data.transforms import normalise
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.bands import argmax_at
@@ -39,6 +41,14 @@ THINGS = (
     "sunflower", "mushroom", "balloon", "house", "rabbit", "banana", "bus", "umbrella",
 )  # fmt: skip
 STUFF = ("grass", "water", "brick", "night", "sand", "snow")
+HELD_OUT = ("elephant", "strawberry", "truck", "clock", "water")  # seen classes that stand in for unseen ones
+
+# What is to be beaten: the paper's cascade, trained within the budget. In so small a world it learns the seen classes
+# by heart: one training of it reached S 78 and U 23 on the test scenes, one of the last block alone S 66 and U 43.
+BASELINE: dict[str, Any] = {
+    "stages": [[6, 7, 8], [9, 10, 11], [12]], "prompt_tokens": 0, "centre_text": True, "aligned_start": True,
+    "steps": 120, "batch_size": 4, "warmup": 15,
+}  # fmt: skip
 
 # What may be chosen, and between which ends; None where the model's own settings say what is allowed.
 MODEL_CHOICES: dict[str, tuple[float, float] | None] = {
@@ -63,11 +73,17 @@ TRAIN_CHOICES: dict[str, tuple[float, float] | None] = {
     "learning_rate": (0, 1),
     "weight_decay": None,
     "warmup": None,
+    "power": (0, 10),
     "clip_norm": None,
     "focal_weight": (0, 1000),
     "dice_weight": (0, 1000),
     "ignored_are_negatives": None,
     "loss_size": (12, 48),
+}
+DATA_CHOICES: dict[str, tuple[float, float] | None] = {
+    "things": (1, 3),
+    "styles": None,
+    "colours": None,
 }
 OFFSET = "seen_offset"
 STAGES = 4  # at most, for each has a decoder that takes time
@@ -79,14 +95,19 @@ class Settings:
 
     model: ModelConfig
     training: TrainConfig
+    data: dict[str, Any]
     seen_offset: float
 
 
-@lru_cache(maxsize=1)
-def small_world() -> Preset:
-    """Preset `mini` with a third of its classes, one drawing style and one thing per scene."""
-    names = THINGS + STUFF
-    options: dict[str, Any] = dict(things=THINGS, stuff=STUFF, styles=(STYLE,), objects=(1, 1))
+@lru_cache(maxsize=2)
+def small_world(split: str = "test") -> Preset:
+    """Preset `mini` with a third of its classes, one drawing style and one thing per scene.
+
+    Args:
+        split: `val`, to choose settings: `HELD_OUT` play the unseen classes, and pixels of the real ones are ignored;
+            `test`, to be judged on the real ones.
+    """
+    names = tuple(name for name in THINGS + STUFF if split == "test" or name not in emojiscenes.UNSEEN)
     table = torch.full((256,), 255, dtype=torch.uint8)
     table[[CLASSES.index(name) for name in names]] = torch.arange(len(names), dtype=torch.uint8)
 
@@ -96,21 +117,39 @@ def small_world() -> Preset:
 
     return replace(
         MINI,
-        name="small-world",
-        # two helps of preset `mini` are left for students to find
-        model=replace(MINI.model, centre_text=False, aligned_start=False),
+        name=f"small-world-{split}",
         names=names,
-        unseen=tuple(name for name in names if name in emojiscenes.UNSEEN),
+        unseen=tuple(name for name in names if name in (emojiscenes.UNSEEN if split == "test" else HELD_OUT)),
         unseen_groups={},
-        train_data=lambda seed: EmojiScenes(1_000_000, seed, **options),
-        eval_data=lambda split: EmojiScenes.split(split, **options),
+        train_data=lambda seed: EmojiScenes(1_000_000, seed, **_options()),
+        eval_data=lambda part: EmojiScenes.split(part, **_options()),
         collate=collate,
+    )
+
+
+def _options(things: int = 1, styles: Sequence[str] = (STYLE,)) -> dict[str, Any]:
+    """What the scenes show; by default what models are scored on."""
+    return dict(things=THINGS, stuff=STUFF, styles=tuple(styles), objects=(1, things))
+
+
+def _with_data(world: Preset, data: Mapping[str, Any]) -> Preset:
+    """The world with training scenes of a student's choice."""
+    options = _options(**{name: data[name] for name in ("things", "styles") if name in data})
+
+    def collate(scenes: Sequence[emojiscenes.Scene]) -> tuple[Tensor, ...]:
+        images, labels = world.collate(scenes)
+        return images, labels, torch.stack([draw_change(*image.shape[1:]) for image in images])
+
+    return replace(
+        world,
+        train_data=lambda seed: EmojiScenes(1_000_000, seed, **options),
+        collate=collate if data.get("colours") else world.collate,
     )
 
 
 @lru_cache(maxsize=1)
 def _clip() -> Clip:
-    return open_clip_of(small_world())
+    return open_clip_of(small_world("test"))
 
 
 def checked(choices: object) -> Settings:
@@ -120,10 +159,11 @@ def checked(choices: object) -> Settings:
         raise Wrong(f"the settings must be {wanted}, not of type {type(choices).__name__}")
     for name in choices:
         _allowed_name(name)
-    for name, ends in (MODEL_CHOICES | TRAIN_CHOICES | {OFFSET: (-1, 1)}).items():
+    for name, ends in (MODEL_CHOICES | TRAIN_CHOICES | DATA_CHOICES | {OFFSET: (-1, 1)}).items():
         if name in choices and ends is not None:
             _between(name, choices[name], *ends)
-    world = small_world()
+    data = _checked_data(choices)
+    world = small_world("test")
     try:
         model = replace(world.model, **{name: choices[name] for name in MODEL_CHOICES if name in choices})
         training = replace(world.training, **{name: choices[name] for name in TRAIN_CHOICES if name in choices})
@@ -137,7 +177,18 @@ def checked(choices: object) -> Settings:
         )
     if len(model.stages) > STAGES:
         raise Wrong(f"{len(model.stages)} stages: at most {STAGES} are allowed, for each has a decoder that costs time")
-    return Settings(model, training, float(choices.get(OFFSET, world.seen_offset)))
+    return Settings(model, training, data, float(choices.get(OFFSET, world.seen_offset)))
+
+
+def _checked_data(choices: Mapping[Any, Any]) -> dict[str, Any]:
+    """The choices of training scenes."""
+    data = {name: choices[name] for name in DATA_CHOICES if name in choices}
+    styles, colours = data.get("styles", [STYLE]), data.get("colours", False)
+    if not isinstance(styles, list | tuple) or not styles or not set(map(str, styles)) <= set(STYLES):
+        raise Wrong(f"`styles` is {styles!r:.60}; it must be a list of some of {', '.join(STYLES)}")
+    if not isinstance(colours, bool):
+        raise Wrong(f"`colours` is {colours!r:.60}; it must be True or False")
+    return data
 
 
 def _allowed_name(name: object) -> None:
@@ -153,7 +204,7 @@ def _allowed_name(name: object) -> None:
         )
     if name == "seed":
         raise Wrong("`seed` is not yours to choose: settings that win with one lucky seed only are not good settings")
-    known = [*MODEL_CHOICES, *TRAIN_CHOICES, OFFSET]
+    known = [*MODEL_CHOICES, *TRAIN_CHOICES, *DATA_CHOICES, OFFSET]
     if name not in known:
         raise Wrong(f"there is no setting `{name}` to choose; there are {', '.join(known)}")
 
@@ -165,7 +216,7 @@ def _between(name: str, value: object, low: float, high: float) -> None:
         raise Wrong(f"`{name}` is {value!r}; it must be a number from {low:g} to {high:g}")
     if not low <= value <= high:
         raise Wrong(f"`{name}` is {value!r:.20}; it must lie between {low:g} and {high:g}")
-    if name not in ("learning_rate", "focal_weight", "dice_weight", OFFSET) and not isinstance(value, int):
+    if name not in ("learning_rate", "power", "focal_weight", "dice_weight", OFFSET) and not isinstance(value, int):
         raise Wrong(f"`{name}` is {value!r:.20}; it must be a whole number")
 
 
@@ -173,9 +224,9 @@ def compete(choices: object, seed: int = 0, split: str = "val") -> dict[str, flo
     """Train with these settings and score the model.
 
     Args:
-        choices: see `MODEL_CHOICES` and `TRAIN_CHOICES`; what is left out is as in `small_world`.
+        choices: see `MODEL_CHOICES`, `TRAIN_CHOICES` and `DATA_CHOICES`; what is left out is as in `small_world`.
         seed: of initial weights, training scenes and dropout.
-        split: `val`, to choose settings by, or `test`, to grade them on.
+        split: `val`, to choose settings by, or `test`, to grade them on; see `small_world`.
 
     Returns:
         pAcc, mIoU_seen, mIoU_unseen and hIoU as fractions.
@@ -192,15 +243,16 @@ def compete(choices: object, seed: int = 0, split: str = "val") -> dict[str, flo
 @lru_cache(maxsize=16)
 def _competed(choices: str, seed: int, split: str) -> tuple[tuple[str, float], ...]:
     """`compete`, remembered as long as the kernel lives: a test and a plot may ask for the same training."""
-    settings, world, clip = checked(json.loads(choices)), small_world(), _clip()
-    world = replace(world, seen_offset=settings.seen_offset)
+    settings, clip = checked(json.loads(choices)), _clip()
+    world = replace(small_world(split), seen_offset=settings.seen_offset)
+    shown = _with_data(world, settings.data)
     text = clip.class_embeddings(world.names, world.templates)
     with own_draws(seed), quiet():
         model = CascadeCLIP(on_tower_of(clip, settings.model), clip.visual).to(device())
         training = replace(settings.training, seed=seed, checkpoint_every=0)
         try:
             train(
-                model, world.train_data(seed), text, world.names, world.unseen, training, collate=world.collate,
+                model, shown.train_data(seed), text, world.names, world.unseen, training, collate=shown.collate,
                 progress=False,
             )  # fmt: skip
         except InputError as error:
@@ -210,7 +262,7 @@ def _competed(choices: str, seed: int, split: str) -> tuple[tuple[str, float], .
 
 @lru_cache(maxsize=4)
 def _plain_clip(split: str, value_path: bool) -> tuple[tuple[str, float], ...]:
-    world, clip = small_world(), _clip()
+    world, clip = small_world(split), _clip()
     data = world.eval_data(split)
     images, labels = world.collate([data[i] for i in range(SCORED)])
     text = clip.class_embeddings(world.names, world.templates)
@@ -223,7 +275,7 @@ def _plain_clip(split: str, value_path: bool) -> tuple[tuple[str, float], ...]:
 
 
 def plain_clip(split: str = "val", *, value_path: bool = False) -> dict[str, float]:
-    """The baseline: scores of CLIP without any training, on the same scenes as in `compete`.
+    """Scores of CLIP without any training, on the same scenes as in `compete`.
 
     Args:
         value_path: read the value path of the last attention (MaskCLIP) instead of the last block as it is.

@@ -1,174 +1,195 @@
-"""Assignment 2, the pieces of the cascade: what is tested, and which mistakes are known.
+"""Assignment 2, the pieces of the cascade: prompt tokens and attention; the assignment's other checkers: `learning`.
 
 Every expected value is computed here from its formula, apart from the package's own modules.
-Symbols: B images, C classes, N = h * w patches, E joint width, d blocks in a stage.
+Symbols: B pictures, C classes, N patches, P prompt tokens of a block, D width of the tower, E joint width.
 """
 
 import math
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
+from torch import Tensor, nn
 
-from cascadeclip.exercises.checking import CASES, Ask, Exercise, Part, Test, expect, integer, uniform
-from cascadeclip.exercises.decoding import attend_test, cascade_test, layer_test, mask_test, segment_test
+from cascadeclip.exercises.checking import CASES, Ask, Exercise, Part, Test, expect, integer
+from cascadeclip.exercises.learning import clipping_test, decay_test, loss_test, steps_test, warmup_test
 
-# --- nga_weights ---------------------------------------------------------------------------------------------------
+# --- run_prompted --------------------------------------------------------------------------------------------------
 
 
-def _nga(any_sigma: bool) -> Test:
+def _blocks(count: int, width: int, random: torch.Generator) -> list[nn.TransformerEncoderLayer]:
+    """Transformer blocks with weights that make a difference; modules that the student's process gets as they are."""
+    blocks = []
+    for _ in range(count):
+        block = nn.TransformerEncoderLayer(width, 2, 2 * width, dropout=0.0, batch_first=True, norm_first=True).eval()
+        for parameter in block.parameters():
+            parameter.data = torch.randn(parameter.shape, generator=random) / math.sqrt(width)
+        blocks.append(block.requires_grad_(False))
+    return blocks
+
+
+def _prompted(blocks: list[nn.TransformerEncoderLayer], tokens: Tensor, prompts: Tensor, mistake: str = "") -> Tensor:
+    """Tokens after every block (L, B, 1 + N, D), right or with one mistake."""
+    found, given, length = [], tokens, tokens.shape[1]
+    for number, block in enumerate(blocks):
+        own = prompts[0 if mistake == "first" else number].expand(len(tokens), -1, -1)
+        if mistake == "kept" and number:
+            tokens = block(tokens)
+            found.append(tokens[:, own.shape[1] :])
+            continue
+        out = block(tokens if mistake == "none" else torch.cat([own, tokens], dim=1))
+        kept = out[:, :length] if mistake == "end" else out[:, -length:]
+        tokens = {"kept": out, "start": given}.get(mistake, kept)
+        found.append(out if mistake == "whole" else kept)
+    return torch.stack(found)
+
+
+def _prompts_test(several: bool) -> Test:
+    mistakes = {
+        "the prompt tokens make no difference in yours: put them beside the tokens before each block": "none",
+        "you cut off the wrong end: what you return has prompt tokens in it, and some patches are gone": "end",
+        "the prompt tokens are still in what you return: throw them away behind each block": "whole",
+    }
+    if several:
+        mistakes |= {
+            "all your blocks get the prompt tokens of the first one: each has a set of its own, prompts[l]": "first",
+            "the first block's prompt tokens go on through all blocks in yours: behind each block they are thrown "
+            "away, and the next one gets its own": "kept",
+            "all your blocks read the tokens from the start; each reads what the block before it made": "start",
+        }
+
     def test(ask: Ask, random: torch.Generator) -> None:
         for _ in range(CASES):
-            blocks = integer(random, 3, 6)
-            sigma = uniform(random, 1.3, 3.0) if any_sigma else 1.0
-            away = torch.arange(blocks - 1, -1, -1).double()  # d - l
-            right = torch.exp(-(away**2) / (2 * sigma**2))
-            mistakes = {
-                "your weights grow with distance; NGA's shrink: the deepest block, l = d, has weight 1": right.flip(0),
-                "your weights grow with distance, for the minus in the exponent is missing": 1 / right,
-                "yours add up to one. NGA's weights are not normalised: the deepest one is 1": right / right.sum(),
-                "(d - l + 1)^2 is what the paper prints; its code, and this exercise, take (d - l)^2, so that the "
-                "deepest block has weight 1": torch.exp(-((away + 1) ** 2) / (2 * sigma**2)),
-                "the 2 below the fraction is missing: it is 2 sigma^2": torch.exp(-(away**2) / sigma**2),
-                "the distance is not squared in yours": torch.exp(-away / (2 * sigma**2)),
-                "sigma is not squared in yours": torch.exp(-(away**2) / (2 * sigma)),
-                "your sigma makes no difference: a large one should bring all weights near 1": torch.exp(
-                    -(away**2) / 2
-                ),
-                "all of yours are one: that is the plain sum, without the Gaussian": torch.ones(blocks),
-                "this is the Gaussian's density, with its factor in front; NGA goes without": right
-                / (sigma * math.sqrt(2 * math.pi)),
-            }
-            expect(ask(blocks, sigma), right, mistakes, "the list of weights")
+            count, width = (integer(random, 2, 3) if several else 1), 2 * integer(random, 3, 4)
+            blocks = _blocks(count, width, random)
+            tokens = torch.randn(2, 1 + integer(random, 5, 7), width, generator=random)
+            prompts = torch.randn(count, integer(random, 2, 3), width, generator=random)
+            with torch.no_grad():
+                right = _prompted(blocks, tokens, prompts)
+                told = {message: _prompted(blocks, tokens, prompts, kind) for message, kind in mistakes.items()}
+            told["these are the tokens of the last block alone: return those of every block, as a list"] = right[-1]
+            answer = ask(blocks, tokens, prompts)
+            if isinstance(answer, list | tuple) and answer and isinstance(answer[0], Tensor):
+                same = {part.shape for part in answer if isinstance(part, Tensor)}
+                answer = torch.stack(list(answer)) if len(same) == 1 else answer
+            expect(answer, right, told, "the list of tokens")
 
     return test
 
 
-# --- aggregate -----------------------------------------------------------------------------------------------------
+# --- attend --------------------------------------------------------------------------------------------------------
 
 
-def _aggregate(sum_to_one: bool) -> Test:
+def _split(tokens: Tensor, heads: int) -> Tensor:
+    """(B, T, E) -> (B, heads, T, E / heads)."""
+    return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float, real: Tensor, dim: int = -1) -> Tensor:
+    scores = _split(q, heads) @ _split(k, heads).transpose(2, 3) * scale
+    weights = scores.masked_fill(~real[:, None, None], -math.inf).softmax(dim).nan_to_num(0)
+    return (weights @ _split(v, heads)).transpose(1, 2).flatten(2)
+
+
+def _padding_mistakes(q: Tensor, k: Tensor, v: Tensor, heads: int, scale: float, real: Tensor) -> dict[str, Tensor]:
+    scores, values = _split(q, heads) @ _split(k, heads).transpose(2, 3) * scale, _split(v, heads)
+    there = real[:, None, None]
+
+    def merged(weights: Tensor) -> Tensor:
+        return (weights @ values).transpose(1, 2).flatten(2)
+
+    return {
+        "padding takes part in yours: where `is_patch` is False, a score must not count": merged(scores.softmax(-1)),
+        "you set the scores of padding to 0, and exp(0) is 1: only minus infinity gets no weight": merged(
+            (scores * there).softmax(-1)
+        ),
+        "you took padding's weights away behind the softmax, and what is left no longer adds up to 1: mask the scores "
+        "before it": merged(scores.softmax(-1) * there),
+        "yours looks at padding alone: `is_patch` is True where there is a patch": merged(
+            scores.masked_fill(there, -math.inf).softmax(-1).nan_to_num(0)
+        ),
+    }
+
+
+def _attend_test(one_head: bool = False, padded: bool = False) -> Test:
     def test(ask: Ask, random: torch.Generator) -> None:
         for _ in range(CASES):
-            blocks, shape = integer(random, 2, 4), [integer(random, 2, 5) for _ in range(3)]
-            features = [torch.randn(shape, generator=random) for _ in range(blocks)]
-            weights = 0.3 + torch.rand(blocks, generator=random)
-            if sum_to_one:
-                weights = weights / weights.sum()
-            stacked = torch.stack(features)
-            right = torch.einsum("l,lbne->bne", weights, stacked)
+            heads = 1 if one_head else integer(random, 2, 4)
+            images, classes, patches, size = (integer(random, *ends) for ends in ((2, 3), (3, 5), (6, 9), (4, 6)))
+            width = heads * size
+            q = 1.5 * torch.randn(images, classes, width, generator=random)
+            k, v = (torch.randn(images, patches, width, generator=random) for _ in range(2))
+            real = torch.ones(images, patches, dtype=torch.bool)
+            if padded:
+                real[0, -2:], real[1, :1] = False, False
+            scale = size**-0.5
+            unmerged = (_split(q, heads) @ _split(k, heads).transpose(2, 3) * scale).masked_fill(
+                ~real[:, None, None], -math.inf
+            ).softmax(-1) @ _split(v, heads)
             mistakes = {
-                "the weights are turned round: the first weight belongs to the first block": torch.einsum(
-                    "l,lbne->bne", weights.flip(0), stacked
+                "the scores are not scaled: divide them by sqrt(E / heads)": _attention(q, k, v, heads, 1.0, real),
+                "you scaled by sqrt(E); with several heads each has only E / heads numbers": _attention(
+                    q, k, v, heads, width**-0.5, real
                 ),
-                "your weights make no difference: this is the plain sum": stacked.sum(0),
-                "your weights make no difference: this is the mean": stacked.mean(0),
-                "you divided by the number of blocks; NGA is a sum": right / blocks,
-                "you divided by the sum of the weights; NGA's are not normalised": right / weights.sum(),
-                "the weighted blocks are still apart: add them up": stacked * weights[:, None, None, None],
-                "only the deepest block is left: the shallower ones count, too": stacked[-1] * weights[-1],
+                "you scaled by E / heads; its square root is meant": _attention(q, k, v, heads, 1 / size, real),
+                "your softmax runs over the classes: each query spreads its attention over the patches": _attention(
+                    q, k, v, heads, scale, real, dim=-2
+                ),
+                "one head does all the work in yours: split E into heads before the scores": _attention(
+                    q, k, v, 1, width**-0.5, real
+                ),
+                "heads and rows got mixed up: bring (B, heads, C, E / heads) back to (B, C, heads, E / heads) before "
+                "you flatten": unmerged.reshape(images, classes, width),
+                "you averaged the heads; put their results side by side": unmerged.mean(1),
+                "keys and values are swapped": _attention(q, v, k, heads, scale, real),
             }
-            expect(ask(features, weights), right, mistakes, "the aggregated tokens")
-
-    return test
-
-
-# --- describe ------------------------------------------------------------------------------------------------------
-
-
-def _describe(batch: bool) -> Test:
-    def test(ask: Ask, random: torch.Generator) -> None:
-        for _ in range(CASES):
-            images, classes, width = (
-                (integer(random, 2, 3) if batch else 1),
-                integer(random, 4, 6),
-                integer(random, 5, 8),
-            )
-            text = F.normalize(torch.randn(classes, width, generator=random), dim=-1)
-            g = F.normalize(torch.randn(images, width, generator=random), dim=-1)
-            weight = torch.randn(width, 2 * width, generator=random)
-            bias = torch.randn(width, generator=random)
-            product, words = text * g[:, None], text.expand(images, -1, -1)
-
-            def queries(first: Tensor, second: Tensor, weight: Tensor = weight, bias: Tensor | float = bias) -> Tensor:
-                return torch.cat([first, second], dim=-1) @ weight.T + bias
-
-            mistakes = {
-                "the two halves are swapped: the product [T * g] stands first, T second": queries(words, product),
-                "the bias is missing": queries(product, words, bias=0),
-                "you added g to the words; the descriptor multiplies them, element by element": queries(
-                    words + g[:, None], words
-                ),
-                "you put g itself beside the words; the descriptor takes the product T * g": queries(
-                    g[:, None].expand(-1, classes, -1), words
-                ),
-                "you multiplied by the cosine of word and picture, one number; the descriptor multiplies element by "
-                "element": queries(words * (words @ g[..., None]), words),
-                "all pictures get the queries of the first one: each has an embedding g of its own": queries(
-                    product[:1].expand(images, -1, -1), words
-                ),
-                "this is for one picture only: the result has a row of queries for each of the B pictures": queries(
-                    product, words
-                )[0],
-                "the batch comes first: expected (B, C, E), yours is (C, B, E)": queries(product, words).transpose(
-                    0, 1
-                ),
-            }
-            expect(ask(text, g, weight, bias), queries(product, words), mistakes, "the queries")
+            if padded:
+                mistakes |= _padding_mistakes(q, k, v, heads, scale, real)
+            right = _attention(q, k, v, heads, scale, real)
+            expect(ask(q, k, v, heads, real), right, mistakes, "what the queries collected")
 
     return test
 
 
 EXERCISES = (
     Exercise(
-        "nga_weights(blocks, sigma)",
-        (Part("sigma = 1", 1, _nga(any_sigma=False)), Part("any sigma", 1, _nga(any_sigma=True))),
-        frozenset({"nga_weights", "Aggregation"}),
-    ),
-    Exercise(
-        "aggregate(features, weights)",
+        "run_prompted(blocks, tokens, prompts)",
         (
-            Part("weights that add up to one", 1, _aggregate(sum_to_one=True)),
-            Part("any weights", 1, _aggregate(sum_to_one=False)),
+            Part("one block", 1, _prompts_test(several=False)),
+            Part("several blocks, each with prompt tokens of its own", 2, _prompts_test(several=True)),
         ),
-        frozenset({"Aggregation"}),
+        frozenset({"PromptedEncoder"}),
     ),
     Exercise(
-        "describe(text, image_embedding, weight, bias)",
-        (Part("one picture", 1, _describe(batch=False)), Part("several pictures", 2, _describe(batch=True))),
-        frozenset({"RelationshipDescriptor"}),
-    ),
-    Exercise(
-        "attend(queries, keys, values, heads)",
-        (Part("one head", 1, attend_test(one_head=True)), Part("several heads", 2, attend_test(one_head=False))),
+        "attend(queries, keys, values, heads, is_patch)",
+        (
+            Part("one head", 1, _attend_test(one_head=True)),
+            Part("several heads", 2, _attend_test()),
+            Part("with padding", 1, _attend_test(padded=True)),
+        ),
         frozenset(
             {"DecoderLayer", "scaled_dot_product_attention", "multi_head_attention_forward", "MultiheadAttention"}
         ),
     ),
     Exercise(
-        "decoder_layer(layer, queries, tokens)",
+        "learning_rate(step, steps, peak, warmup)",
+        (Part("the decay", 1, decay_test), Part("the warm-up", 2, warmup_test)),
+        frozenset({"learning_rate_at"}),
+    ),
+    Exercise(
+        "mask_loss(logits, labels)",
         (
-            Part("attention, residual and norm", 1, layer_test(feed_forward=False)),
-            Part("with the feed-forward", 2, layer_test(feed_forward=True)),
+            Part("focal loss", 2, loss_test(which=0)),
+            Part("dice loss", 2, loss_test(which=1)),
+            Part("both, where some pixels are ignored", 1, loss_test(which=None)),
         ),
-        frozenset({"DecoderLayer"}),
+        frozenset({"segmentation_loss"}),
     ),
     Exercise(
-        "mask_logits(mask, queries, tokens, heads)",
-        (Part("one head", 1, mask_test(one_head=True)), Part("several heads", 2, mask_test(one_head=False))),
-        frozenset({"MaskLayer"}),
-    ),
-    Exercise(
-        "cascade(stage_logits, size)",
-        (Part("one stage", 1, cascade_test(one_stage=True)), Part("several stages", 1, cascade_test(one_stage=False))),
-        frozenset({"CascadeCLIP"}),
-    ),
-    Exercise(
-        "segment(probabilities, seen, offset)",
+        "train_steps(model, batches, loss_of, optimiser_of, rates, clip)",
         (
-            Part("without an offset", 1, segment_test(offset_given=False)),
-            Part("with an offset", 1, segment_test(offset_given=True)),
+            Part("steps down the gradient", 2, steps_test(rates_change=False)),
+            Part("each with its learning rate", 1, steps_test(rates_change=True)),
+            Part("gradients of a bounded norm", 2, clipping_test),
         ),
-        frozenset({"predict"}),
+        trains=True,
     ),
 )

@@ -21,8 +21,15 @@ NUMERIC = "biufc"  # kinds of NumPy arrays that are numbers
 
 
 def pack(value: object) -> str:
-    """The value as JSON. What is neither a number nor a text, or a collection of these, keeps only its type's name."""
-    return json.dumps(_plain(value))
+    """The value as JSON. What is neither a number nor a text, or a collection of these, keeps only its type's name.
+
+    Raises:
+        ValueError: it is longer than `LARGEST`.
+    """
+    text = json.dumps(_plain(value))
+    if len(text) > LARGEST:
+        raise ValueError("far too much: what is asked for is small")
+    return text
 
 
 def unpack(text: str) -> object:

@@ -29,7 +29,7 @@ from cascadeclip.presets import Preset, get_preset
 from cascadeclip.processes import autocast, has_bf16, number_format, told_of_compiler
 from cascadeclip.processes import device as this_device
 from cascadeclip.training.labels import pseudo_labels, reduce_labels
-from cascadeclip.training.loop import adamw
+from cascadeclip.training.optimiser import adamw
 
 WORK = ("train", "inference")
 MIB = 2**20

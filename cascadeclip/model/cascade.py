@@ -39,8 +39,8 @@ class Aggregation(nn.Module):
     """The d blocks of a stage become one set of patch tokens; a stage of one block is that block.
 
     Args:
-        blocks: d.
-        width: E.
+        blocks: how many a stage has, d.
+        width: of the patch tokens, E.
         kind: `nga`, `sum`, `mean`, `concat` or `attention`, see `ModelConfig`.
         sigma: of NGA's Gaussian.
     """

@@ -12,7 +12,7 @@ class SpectralPrompt(nn.Module):
     """Adds to the patch tokens what one learned filter lets pass of them, seen in the light of the class token.
 
     Args:
-        width: D.
+        width: of the tower, D.
         grid: (h, w) that the filter is stored for. For another grid it is interpolated over frequency, from -1/2 to
             1/2 cycles per patch, so that it does not depend on the size of the picture.
     """

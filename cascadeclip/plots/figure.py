@@ -67,7 +67,7 @@ def readable(text: str) -> str:
     if lacking:
         logger.warning(
             "no font here has %s; written as numbers. Install one that does, such as Noto Sans CJK",
-            ", ".join(f"{letter} (U+{ord(letter):04X})" for letter in lacking),
+            ", ".join(f"{letter if letter.isprintable() else ''} (U+{ord(letter):04X})".strip() for letter in lacking),
         )
     return "".join(f"[{ord(letter):04X}]" if letter in lacking else letter for letter in text)
 
@@ -80,8 +80,10 @@ def fonts_with(text: str) -> list[str]:
 @lru_cache(maxsize=4096)
 def _font_of(letter: str) -> str | None:
     """A font that has a character: "" for the usual one, a name, or None if none has it."""
-    if not letter.isprintable() or ord(letter) in _characters(_usual_font()):
+    if letter == "\n" or ord(letter) in _characters(_usual_font()):
         return ""
+    if not letter.isprintable():  # a tab or a bell, which no font draws
+        return None
     for font in font_manager.fontManager.ttflist:
         if not font.name.startswith(PLACEHOLDER_FONTS) and ord(letter) in _characters(font.fname):
             return font.name

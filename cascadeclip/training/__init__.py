@@ -1,7 +1,7 @@
-"""Training: the loop over batches (`loop`; its labels come from `labels`, its processes from `launcher`, and it
-resumes from a `state`), the training of a preset in a folder, which goes on where it was stopped (`run`), its scores on
-the way (`validation`), tokens of a frozen tower kept on disk (`recall`), and a seen offset chosen on held-out classes
-(`calibrate`).
+"""Training: the loop over batches (`loop`; its labels come from `labels`, its processes from `launcher`, it moves the
+weights by an `optimiser`, and it resumes from a `state`), the training of a preset in a folder, which goes on where it
+was stopped (`run`), its scores on the way (`validation`), tokens of a frozen tower kept on disk (`recall`), and a seen
+offset chosen on held-out classes (`calibrate`).
 
 It may import all rooms from `model` to `evaluation`.
 """
@@ -13,7 +13,8 @@ from cascadeclip._lazy import on_first_use
 if TYPE_CHECKING:
     from cascadeclip.training.calibrate import calibrated_offset, held_out
     from cascadeclip.training.labels import pseudo_labels, reduce_labels, seen_only
-    from cascadeclip.training.loop import adamw, train
+    from cascadeclip.training.loop import train
+    from cascadeclip.training.optimiser import adamw
     from cascadeclip.training.recall import recallable, recalling
     from cascadeclip.training.run import fit, last_layer_only, on_tower_of, open_clip_of
 else:

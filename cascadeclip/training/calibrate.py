@@ -12,6 +12,7 @@ from cascadeclip.checkpoints.own import TRAINED, load_any
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.labels import positions_among
+from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import read_out, sweep_offsets
 from cascadeclip.files import exists
@@ -80,6 +81,6 @@ def best_offset(offsets: Sequence[float], scores: Sequence[float]) -> float:
 
 def _seen_labels(batches: Iterable[tuple[Tensor, Tensor]], preset: Preset) -> Iterator[tuple[Tensor, Tensor]]:
     """Labels as positions among the seen classes, everything else ignored."""
-    table = torch.from_numpy(positions_among([preset.names.index(name) for name in preset.seen]))
+    table = torch.from_numpy(positions_among(seen_positions(preset.names, preset.unseen)))
     for images, labels in batches:
         yield images, table[labels.long()]

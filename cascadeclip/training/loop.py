@@ -33,7 +33,6 @@ from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import mean_over_ranks, present_pairs, segmentation_loss
 from cascadeclip.processes import (
     autocast,
-    number_format,
     own_draws,
     readers,
     seed_draws,
@@ -42,6 +41,7 @@ from cascadeclip.processes import (
 )
 from cascadeclip.training.labels import pseudo_labels, reduce_labels, seen_only
 from cascadeclip.training.launcher import accelerator_for
+from cascadeclip.training.optimiser import Optimiser
 from cascadeclip.training.state import STATE, Asked, RunState, read_state, save_state
 
 logger = logging.getLogger(__name__)
@@ -155,8 +155,7 @@ class _Run:
             self.wrapped = torch.compile(self.wrapped)
             if self.device.type != "cpu":  # there, its many small chunks are as fast and would take minutes to compile
                 self.loss, self.distort = torch.compile(segmentation_loss), torch.compile(distort)
-        self.optimiser = adamw(self.parameters, config)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._computes_in(torch.float16))
+        self.optimiser = Optimiser(self.parameters, config, self.device)
         self.unread: list[Tensor] = []  # of each step since the last look: LOSSES and the gradient's norm
         self.shown: dict[str, float] = {}  # losses of the last good step
         self.overflows = 0  # how many bad ones came after it
@@ -205,8 +204,7 @@ class _Run:
 
     def _step(self, step: int, batches: list[tuple[Tensor, ...]]) -> None:
         """One optimiser step on this process's micro-batches; what came of it stays on the device in `unread`."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.config.learning_rate_at(step)
+        self.optimiser.set_rate(self.config.learning_rate_at(step))
         ranks, rank = self.accelerator.num_processes, self.accelerator.process_index
         seed_draws((self.config.seed << 40) + step * ranks + rank, self.device)  # dropout
         uploaded = [self._upload(*batch) for batch in batches]
@@ -221,22 +219,9 @@ class _Run:
             last = part == len(uploaded)
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 losses = self._loss(images, labels, pairs)
-                self.scaler.scale(losses["total"] / len(uploaded)).backward()
+                self.optimiser.backward(losses["total"] / len(uploaded))
             total += torch.stack([losses[name].detach() for name in LOSSES]) / len(uploaded)
-        self.unread.append(torch.cat([total, self._update()[None]]))
-
-    def _update(self) -> Tensor:
-        """Move the weights, unless the gradient is no number, which is decided on the device; returns its norm."""
-        self.scaler.unscale_(self.optimiser)
-        norm = torch.nn.utils.get_total_norm([p.grad for p in self.parameters if p.grad is not None])
-        if self.config.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
-        if not self.scaler.is_enabled():  # the scaler does the same
-            self.optimiser.found_inf = 1 - norm.isfinite().float()  # type: ignore[attr-defined]  # PyTorch's scaler sets it
-        self.scaler.step(self.optimiser)
-        self.scaler.update()
-        self.optimiser.zero_grad(set_to_none=True)
-        return norm
+        self.unread.append(torch.cat([total, self.optimiser.step()[None]]))
 
     def _look(self, done: int) -> dict[str, float]:
         """Losses of the last good step, after a look at those since the last look: the host waits for the device here.
@@ -247,8 +232,8 @@ class _Run:
         rows = self.accelerator.reduce(torch.stack(self.unread), "mean").tolist()
         self.unread.clear()
         for step, (*losses, norm) in enumerate(rows, start=done - len(rows)):
-            overflow = self.scaler.is_enabled() and self.overflows < OVERFLOWS
-            if math.isfinite(losses[-1]) and (self.scaler.is_enabled() or math.isfinite(norm)):
+            overflow = self.optimiser.scales and self.overflows < OVERFLOWS
+            if math.isfinite(losses[-1]) and (self.optimiser.scales or math.isfinite(norm)):
                 self.shown, self.overflows = dict(zip(LOSSES, losses, strict=True)), 0
             elif overflow:
                 self.overflows += 1
@@ -267,9 +252,6 @@ class _Run:
         """Class indices as far as the setting allows training to know them."""
         labels = labels.to(self.device, non_blocking=True).long()
         return self.table[reduce_labels(labels, self.config.loss_size)]
-
-    def _computes_in(self, dtype: torch.dtype) -> bool:
-        return number_format(self.device, self.config.precision) == dtype
 
     def _loss(self, images: Tensor, labels: Tensor, pairs: Tensor | None) -> dict[str, Tensor]:
         with autocast(self.device, self.config.precision):
@@ -332,7 +314,8 @@ class _Run:
             write_text(self.out / LOG, "".join(json.dumps(without_nan(entry)) + "\n" for entry in self.log))
 
     def _state(self, step: int) -> RunState:
-        return RunState(step, own_state(self.model), self.optimiser.state_dict(), self.scaler.state_dict(), self.log)
+        moments, scaler = self.optimiser.adamw.state_dict(), self.optimiser.scaler.state_dict()
+        return RunState(step, own_state(self.model), moments, scaler, self.log)
 
     def _resume(self) -> tuple[int, list[dict[str, float]]]:
         """Steps done and log of a run stopped in `out`; (0, []) if there is none."""
@@ -343,16 +326,9 @@ class _Run:
         if state is None:
             return 0, []
         load_own_state(self.model, state.model)
-        self.optimiser.load_state_dict(state.optimiser)
-        if state.scaler:  # empty, where it was computed in a format that needs none
-            self.scaler.load_state_dict(state.scaler)
+        self.optimiser.load(state.optimiser, state.scaler)
         logger.info("resuming %s at step %d", self.out / STATE, state.step)
         return state.step, state.log
-
-
-def adamw(parameters: Sequence[torch.nn.Parameter], config: TrainConfig) -> torch.optim.AdamW:
-    """The optimiser of a training, in one pass over all tensors."""
-    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
 
 
 def _due(step: int, every: int) -> bool:

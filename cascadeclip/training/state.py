@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from cascadeclip._version import __version__
 from cascadeclip.config import AS_BEFORE
 from cascadeclip.errors import DamagedFile, InputError
-from cascadeclip.files import exists, move, parse_json, parse_json_object
+from cascadeclip.files import exists, move, parse_json, parse_json_object, without_nan
 from cascadeclip.tensors import check_finite, matched, read_pth, write_pth
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def save_state(folder: Path, asked: Asked, state: RunState) -> None:
         "format": FORMAT, "version": __version__, "step": state.step, "config": json.dumps(asked.config),
         "settings": json.dumps(asked.model), "tower": asked.tower, "run": json.dumps(asked.run), "text": asked.text,
         "model": dict(state.model), "optimiser": state.optimiser, "moments": len(state.optimiser["state"]),
-        "scaler": state.scaler, "log": json.dumps(state.log),
+        "scaler": state.scaler, "log": json.dumps(without_nan(state.log)),
     }  # fmt: skip
     if exists(path):
         move(path, folder / PREVIOUS)
@@ -147,6 +148,8 @@ def _check_asked(path: Path, content: object, asked: Asked) -> dict[str, Any]:
     }
     wanted = asked.config | asked.model
     unknown = sorted(settings.keys() - wanted.keys())
+    if number < 1:
+        raise DamagedFile(f"{path} is damaged: there is no format {number}")
     if number > FORMAT or unknown:
         about = f"unknown settings {unknown}" if unknown else f"format {number}"
         raise InputError(f"{path} was written by a newer cascadeclip ({about}); this is {__version__}: upgrade it")
@@ -173,6 +176,8 @@ def _other_run(path: Path, content: dict[str, Any], asked: Asked) -> list[str]:
     run = parse_json_object(_get(path, content, "run", str), f"run of {path}")
     changed = [name for name in sorted(run.keys() | asked.run.keys()) if run.get(name) != asked.run.get(name)]
     text = _get(path, content, "text", Tensor)
+    if not text.is_floating_point():
+        raise DamagedFile(f"{path} is damaged: text embeddings of {text.dtype}")
     if text.shape != asked.text.shape or not (text - asked.text).abs().max() < _SAME_TEXT:
         changed.append("text embeddings")
     return changed
@@ -185,13 +190,12 @@ def _checked(
     step = _get(path, content, "step", int)
     if not 0 <= step <= steps:
         raise DamagedFile(f"{path} is damaged: step {step} of a run of {steps}")
+    tensors = _get(path, content, "model", dict)
     try:
-        model = matched(like.model, _get(path, content, "model", dict))
+        model = matched(like.model, tensors)
     except InputError as error:
         raise DamagedFile(f"{path}: {error}") from error
-    log = parse_json(_get(path, content, "log", str), f"log of {path}")
-    if not isinstance(log, list) or not all(isinstance(entry, dict) and "step" in entry for entry in log):
-        raise DamagedFile(f"{path} is damaged: its log is no list of entries")
+    log = _checked_log(path, content, step)
     moments = _checked_moments(path, content, sizes, step)
     scaler = _get(path, content, "scaler", dict)
     numbers = [value for value in scaler.values() if isinstance(value, int | float) and math.isfinite(value)]
@@ -199,6 +203,18 @@ def _checked(
         raise DamagedFile(f"{path} is damaged: the state of the loss scaling")
     optimiser = {"state": moments, "param_groups": like.optimiser["param_groups"]}
     return RunState(step, model, optimiser, scaler if like.scaler else {}, log)
+
+
+def _checked_log(path: Path, content: dict[str, Any], step: int) -> list[dict[str, float]]:
+    """Entries of numbers, or null where a score was none, each with a step that was done."""
+    log = parse_json(_get(path, content, "log", str), f"log of {path}")
+    if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
+        raise DamagedFile(f"{path} is damaged: its log is no list of entries")
+    for entry in log:
+        at, others = entry.get("step"), [value for value in entry.values() if value is not None]
+        if not isinstance(at, int) or not 1 <= at <= step or not all(isinstance(one, int | float) for one in others):
+            raise DamagedFile(f"{path} is damaged: its log has the entry {str(entry)[:80]}")
+    return [{name: math.nan if value is None else value for name, value in entry.items()} for entry in log]
 
 
 def _checked_moments(
@@ -218,6 +234,10 @@ def _checked_moments(
             fits = isinstance(value, Tensor) and value.is_floating_point() and tuple(value.shape) == shape
             if not fits or not value.isfinite().all() or (name != "exp_avg" and value.min() < 0):
                 raise DamagedFile(f"{path} is damaged: {name} of parameter {index} in the optimiser")
+        if entry["step"] > step:
+            raise DamagedFile(f"{path} is damaged: parameter {index} has moved {entry['step']:g} times in {step} steps")
+        for name in _MOMENTS:  # the fused optimiser takes each to lie by itself, and in order
+            entry[name] = entry[name].clone(memory_format=torch.contiguous_format)
     return entries
 
 

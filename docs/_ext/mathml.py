@@ -1,4 +1,4 @@
-"""Equations as MathML, which every browser draws by itself: no script, no font and no network are needed."""
+"""Equations as MathML, which every browser draws by itself, without a network."""
 
 import re
 

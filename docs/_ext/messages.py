@@ -9,6 +9,7 @@ lists the messages that match, and that no family before it on the page has, wit
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 from docutils import nodes
@@ -21,16 +22,17 @@ ERRORS = ("InputError", "DamagedFile")
 FILLED = "…"
 
 
-def messages() -> list[str]:
-    """The messages of the package, each once and in order; those that are put together elsewhere are left out."""
+@cache
+def messages(package: Path = PACKAGE) -> tuple[str, ...]:
+    """The messages of a package, each once and in order; those that are put together elsewhere are left out."""
     found = set()
-    for path in PACKAGE.rglob("*.py"):
+    for path in package.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         told_by = dict.fromkeys(ERRORS, 0) | _passing_on(tree)
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and (place := told_by.get(_name(node.func), 99)) < len(node.args):
                 found.add(re.sub(r"\s+", " ", _text(node.args[place])).strip())
-    return sorted(text for text in found if text.replace(FILLED, "").strip(" :();.") and "\n" not in text)
+    return tuple(sorted(text for text in found if text.replace(FILLED, "").strip(" :();.") and "\n" not in text))
 
 
 def families(page: str) -> dict[str, str]:

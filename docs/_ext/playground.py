@@ -7,6 +7,7 @@ data addresses, the model's graphs and onnxruntime-web's machine code (which gzi
 import base64
 import gzip
 import hashlib
+import html
 import io
 import json
 import os
@@ -162,12 +163,23 @@ def _write(path: Path, content: dict[str, object], name: str = "") -> None:
     scratch.replace(path)
 
 
+def tell_missing(target: Path, reason: NoRuntime) -> None:
+    """Write a page in the playground's place that says why it is not there: links to it lead somewhere."""
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    shutil.copy(PAGE / "playground.css", target)
+    page = Path(__file__).with_name("no_playground.html").read_text(encoding="utf-8")
+    (target / "index.html").write_text(page.replace("REASON", html.escape(str(reason))), encoding="utf-8")
+
+
 def _with_pages(app: Sphinx, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
+        target = Path(app.outdir) / "playground"
         try:
-            build(Path(app.outdir) / "playground")
+            build(target)
         except NoRuntime as reason:
             print(f"The playground is left out: {reason}", file=sys.stderr)  # the other pages are whole
+            tell_missing(target, reason)
 
 
 def setup(app: Sphinx) -> ExtensionMetadata:

@@ -27,8 +27,10 @@
 #
 # **How it is graded.** Write your answer where it says `YOUR CODE HERE` and remove the line below it. The cell after
 # each answer runs your function on random inputs, new ones every time, says what is wrong, and ends with your points.
-# Grading runs the same tests on other inputs. Tests print nothing of what your function prints. Keep the functions'
-# names. scikit-learn and the package have some of these measures: do not call those.
+# Grading runs the same tests on other inputs; nothing else is tested. It runs the notebook from its first cell to its
+# last (do so yourself: *Restart and run all*); a cell of yours may work for 30 seconds there, and one call of a
+# function in a test for 20. Tests print nothing of what your function prints. Keep the functions' names. scikit-learn
+# and the package have some of these measures: do not call those.
 
 # %%
 # On Colab, install the package first: see the README.
@@ -53,7 +55,7 @@ with torch.inference_mode():
 print("blocks, pictures, tokens, width:", tuple(embedded.shape), "| words:", len(text))
 
 # %% [markdown]
-# ### Exercise 1 · `word_map` · 2 points · easy
+# ### Exercise 1 · `word_map` · 2 points · easy · 10 minutes
 #
 # `tokens` (1 + N, E) holds the tokens of one picture, the class token first, then the patches row by row. `word` is one
 # text embedding (E,), `grid` is (h, w) with N = h · w. Return the map (h, w) of the **cosine** between word and patch.
@@ -94,7 +96,7 @@ plot_maps([scenes[i].image for i in shown], maps, "cosine with the word")
 # Read like this, things are mostly dark: a word is *less* similar to them than to the ground, its own object included.
 # The next measure puts a number to it.
 #
-# ### Exercise 2 · `auroc` · 3 points · medium
+# ### Exercise 2 · `auroc` · 3 points · medium · 15 minutes
 #
 # `scores` (N,) are the similarities of N patches to a word, `is_class` (N,) says with True and False which patches are
 # of that class. Take every pair of a patch of the class and another patch: **AUROC** is the share of the pairs in which
@@ -120,7 +122,7 @@ def auroc(scores, is_class):
 # build.py writes the test
 
 # %% [markdown]
-# ### Exercise 3 · `mean_over_classes` · 2 points · medium
+# ### Exercise 3 · `mean_over_classes` · 2 points · medium · 10 minutes
 #
 # Every (picture, class in it) gives one row: a value, and the class's number from 0 to `classes` - 1. Some classes are
 # in many pictures, some in none. Return the mean over the **classes**: first the mean within each class that has a row,
@@ -144,7 +146,7 @@ def mean_over_classes(values, class_index, classes):
 # build.py writes the test
 
 # %% [markdown]
-# ### Exercise 4 · `debiased_cka` · 5 points · hard
+# ### Exercise 4 · `debiased_cka` · 5 points · hard · 30 minutes
 #
 # CKA compares two layers through the similarities between samples. `x` (n, p) and `y` (n, q) hold the same n samples as
 # two layers see them. Their Gram matrices are $K = XX^\top$ and $M = YY^\top$, both n × n. Set **both diagonals to
@@ -194,7 +196,7 @@ plot_matrices({"class tokens of 60 pictures": torch.tensor(alike).numpy()}, "deb
 # Neighbouring blocks are alike, distant ones much less: they arrange the same pictures differently. (That is geometry;
 # it does not say that one holds information which the other lacks.)
 #
-# ### Exercise 5 · `held_out` · 2 points · medium
+# ### Exercise 5 · `held_out` · 2 points · medium · 15 minutes
 #
 # A linear probe is fitted on some patches and tested on others. `picture_of` (M,) says from which picture each patch
 # comes (any whole numbers). Return a mask (M,) of True and False: True for patches that are held out for the test.
@@ -222,7 +224,7 @@ def held_out(picture_of, share, seed):
 # build.py writes the test
 
 # %% [markdown]
-# ### Exercise 6 · `modality_gap` · 2 points · easy
+# ### Exercise 6 · `modality_gap` · 2 points · easy · 5 minutes
 #
 # Pictures and words live in different regions of one space. Bring every embedding of `image` (n, E) and `text` (m, E)
 # to length 1, take the centroid (the mean) of each group, and return the **distance** of the two centroids, one number.
@@ -252,7 +254,7 @@ plot_over_blocks({"class token": gaps}, "distance of the centroids", title="moda
 # %% [markdown]
 # From block to block the gap shrinks, up to block 9; then it stays. Even at the end, pictures and words do not meet.
 #
-# ### Exercise 7 · `auroc_by_block` · 4 points · hard
+# ### Exercise 7 · `auroc_by_block` · 4 points · hard · 20 minutes
 #
 # Put it together. Given a tower, normalised `images` (B, 3, H, W), pixel `labels` (B, H, W) and the words' embeddings
 # `text` (C, E), return a list of L numbers: for every block the AUROC of the words, read through the **raw lens**, as

@@ -165,6 +165,16 @@ def test_another_clip_than_the_checkpoints_is_refused_and_its_weights_may_lie_el
     with pytest.raises(InputError, match="was trained on CLIP 'mini', not on 'nope'"):
         clip_of(info, "nope")
     monkeypatch.setattr("cascadeclip.checkpoints.own.load_clip", lambda *args, **kwargs: asked.append(args))
-    clip_of(info, "mini", "here.pt")
+    published = replace(info, clip={"name": "ViT-B-16", "pretrained": "openai"})
+    untrained = replace(info, clip={"name": "ViT-B-16", "pretrained": None})
     clip_of(info)
-    assert asked == [("mini", "here.pt"), ("mini", None)]
+    clip_of(published, "ViT-B-16", "here.pt")
+    clip_of(untrained, weights="random")
+    assert asked == [("mini", None), ("ViT-B-16", "here.pt"), ("ViT-B-16", None)]
+    for one, weights, said in (
+        (info, "here.pt", "with its own weights, not on 'here.pt'"),
+        (info, "random", "with its own weights, not on 'random'"),
+        (published, "random", "with the weights 'openai', not on 'random'"),
+    ):
+        with pytest.raises(InputError, match=f"{said}: leave --clip-weights out"):
+            clip_of(one, weights=weights)

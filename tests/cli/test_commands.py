@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 import cascadeclip
 from cascadeclip.cli.commands import app, main
 from cascadeclip.cli.options import chosen_preset
-from cascadeclip.data.emojiscenes import EmojiScenes
+from cascadeclip.data.emojiscenes import SPLITS, EmojiScenes
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import table
 from cascadeclip.presets import MINI
@@ -27,8 +27,10 @@ def run(*arguments):
     return result.output
 
 
-def test_demo_from_the_command_line(tmp_path):
-    printed = run("demo", "--out", tmp_path, "--steps", 2, "--limit", 60, "--model", "last layer")
+@pytest.mark.slow
+def test_demo_from_the_command_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 20))  # the live curve's scores
+    printed = run("demo", "--out", tmp_path, "--steps", 2, "--limit", 20, "--model", "last layer")
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["model"] == "last layer" and report["live"]["steps"] == [2]
     for name in ("last layer", "sum", "concat", "cascade"):
@@ -43,7 +45,7 @@ def test_demo_from_the_command_line(tmp_path):
 def test_train_then_evaluate_what_it_wrote(tmp_path):
     printed = run(
         "train", "--out", tmp_path, "--steps", 2, "--batch-size", 2, "--stages", "11,12", "--aggregation", "sum",
-        "--prompt-tokens", 3,
+        "--prompt-tokens", 3, "--validate-limit", 10,
     )  # fmt: skip
     checkpoint = tmp_path / "model.safetensors"
     assert str(checkpoint) in printed
@@ -173,6 +175,26 @@ def test_unseen_words_of_an_option():
     assert chosen("tiger, balloon,") == ("tiger", "balloon") and chosen("") == ()
     with pytest.raises(InputError, match="tiger given twice"):
         chosen("tiger,tiger")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("train --clip-weights random", "'mini' comes with its weights"),
+        ("evaluate --clip-weights nowhere.pt", "'mini' comes with its weights"),
+        ("evaluate --method naclip --clip mini --clip-weights openai", "'mini' comes with its weights"),
+        ("segment picture.png cat --method naclip --clip mini --clip-weights random", "'mini' comes with its weights"),
+        ("train --clip ViT-B-32", "--clip ViT-B-32: which weights"),
+    ],
+)
+def test_weights_are_not_passed_over(arguments, said):
+    with pytest.raises(InputError, match=said):
+        CliRunner().invoke(app, arguments.split(), catch_exceptions=False)
+
+
+def test_mini_clip_takes_the_place_of_another_with_its_own_weights():
+    chosen = chosen_preset("voc12", None, None, 64, "mini", None, None)
+    assert chosen.clip == {"name": "mini", "pretrained": None}
 
 
 def test_another_clip_is_not_passed_over_in_evaluate():

@@ -18,6 +18,7 @@ from cascadeclip.config import ModelConfig
 from cascadeclip.errors import InputError
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.tower import tower_config
+from tests.conftest import SMALL_VISION
 
 PAPER = ((6, 7, 8), (9, 10, 11), (12,))
 
@@ -62,7 +63,10 @@ def test_every_architecture_that_fits_carries_a_cascade(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize(("name", "size"), [("ViT-B-32", 64), ("ViT-B-16-plus-240", 48), ("ViT-L-14", 42)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("ViT-B-32", 64), ("ViT-B-16-plus-240", 48), pytest.param("ViT-L-14", 42, marks=pytest.mark.slow)],
+)
 def test_a_real_tower_computes_what_open_clip_does_and_carries_a_cascade(name, size):
     with torch.device("meta"):  # open_clip's own random weights take longest of all
         visual = build_visual(name).eval()
@@ -80,7 +84,6 @@ def test_a_real_tower_computes_what_open_clip_does_and_carries_a_cascade(name, s
     assert prompted.mask_logits.shape == (2, 3, grid, grid) and prompted.mask_logits.isfinite().all()
 
 
-SMALL = dict(image_size=32, patch_size=8, width=64, layers=4, head_width=32)
 VARIANTS = {
     "no norm before the blocks": dict(no_ln_pre=True),
     "layer scale": dict(ls_init_value=0.3),
@@ -91,19 +94,6 @@ VARIANTS = {
     "positions by sine": dict(pos_embed_type="sin_cos_2d"),
     "blocks named": dict(block_type="default"),
 }
-
-
-@pytest.fixture
-def register(monkeypatch):
-    """Gives open_clip a small architecture of other settings, under a name."""
-
-    def add(name: str, quick_gelu: bool = False, **vision) -> str:
-        text = dict(context_length=77, vocab_size=49408, width=16, heads=2, layers=1)
-        config = dict(embed_dim=16, vision_cfg={**SMALL, **vision}, text_cfg=text)
-        monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, name, config | {"quick_gelu": quick_gelu})
-        return name
-
-    return add
 
 
 @torch.no_grad()
@@ -198,7 +188,7 @@ def openai(monkeypatch, register, tmp_path):
     register("small", quick_gelu=False)
     register("small-quickgelu", quick_gelu=True)
     torch.manual_seed(0)
-    vision, text = CLIPVisionCfg(**SMALL), CLIPTextCfg(width=16, heads=2, layers=1)
+    vision, text = CLIPVisionCfg(**SMALL_VISION), CLIPTextCfg(width=16, heads=2, layers=1)
     model = open_clip.CLIP(16, vision, text, quick_gelu=True)
     tensors = {name: tensor.detach().half() for name, tensor in model.state_dict().items()}
     numbers = {name: torch.tensor(1) for name in ("input_resolution", "context_length", "vocab_size")}

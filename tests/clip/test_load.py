@@ -86,6 +86,7 @@ def test_positions_are_resized_in_place():
         ("ViT-B-99", None, "unknown CLIP 'ViT-B-99'"),
         ("ViT-B-16", "no/such/weights.pt", "cannot load weights 'no/such/weights.pt'"),
         ("RN50", None, "does not fit: its image tower is a ResNet"),
+        ("mini", "openai", "'mini' comes with its weights: leave out 'openai'"),
     ],
 )
 def test_a_clip_that_cannot_be_had_is_refused(name, pretrained, message):

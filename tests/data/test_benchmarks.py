@@ -141,6 +141,7 @@ def test_own_pictures_can_be_strict(tmp_path):
     assert not own_preset(names=["cat", "dog"], unseen=["dog"], **folders).strict
 
 
+@pytest.mark.slow
 def test_a_small_voc_tree_is_trained_on_and_evaluated(voc, trained, tmp_path):
     state = load_file(trained / "model.safetensors")
     assert state["encoder.prompts"].shape == (12, 10, 768)
@@ -164,6 +165,7 @@ def test_a_small_voc_tree_is_trained_on_and_evaluated(voc, trained, tmp_path):
         assert picture.mode == "P" and np.asarray(picture).max() < 20
 
 
+@pytest.mark.slow
 def test_self_training_starts_from_a_model_half_way(voc, trained, tmp_path):
     arguments = ("train", "--preset", "voc12-transductive", "--steps", 2, "--batch-size", 2, *SMALL, "--data-root", voc)
     with pytest.raises(InputError, match="give it one that was trained inductively"):
@@ -174,6 +176,7 @@ def test_self_training_starts_from_a_model_half_way(voc, trained, tmp_path):
     assert moved and all((before[name] - after[name]).abs().max() < 0.1 for name in before)
 
 
+@pytest.mark.slow
 def test_the_authors_checkpoint_is_evaluated_in_one_line(voc, trained, tmp_path):
     """A `.pth` in their layout, made from our model, gives the very scores of ours."""
     preset = get_preset("voc12", voc, image_size=64)
@@ -190,6 +193,7 @@ def test_the_authors_checkpoint_is_evaluated_in_one_line(voc, trained, tmp_path)
     assert report["pAcc"] == pytest.approx(expected.pAcc) and report["hIoU"] == pytest.approx(expected.hIoU)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_classes_needs_cross(voc, trained):
     arguments = ("evaluate", "--checkpoint", trained / "model.safetensors", "--preset", "voc12", "--data-root", voc)
     with pytest.raises(InputError, match="--cross"):
@@ -197,6 +201,7 @@ def test_a_checkpoint_of_other_classes_needs_cross(voc, trained):
     assert "mIoU(S)" in cli(*arguments, *SMALL, "--unseen", "cat", "--cross")
 
 
+@pytest.mark.slow
 def test_own_pictures_and_masks(voc, tmp_path):
     folder = voc / VOC12.folder
     (tmp_path / "images").mkdir(), (tmp_path / "masks").mkdir()
@@ -230,9 +235,11 @@ def test_own_words_must_fit_together():
         own_preset(names=["cat", "dog"], unseen=["dog"], **folders).train_data(0)
 
 
-def test_a_deeper_tower_gets_scaled_stages():
-    clip = load_clip("ViT-B-32", None)
-    assert on_tower_of(clip, get_preset("voc12").model).tower.patch_size == 32
+def test_a_deeper_tower_gets_scaled_stages(register):
+    clip = load_clip(register("small", layers=12, patch_size=16), None)
+    found = on_tower_of(clip, get_preset("voc12").model)
+    assert found.tower == clip.tower != get_preset("voc12").model.tower
+    assert found.stages == get_preset("voc12").model.stages
     deeper = replace(get_preset("voc12").model.tower, layers=24)
 
     class Deep:

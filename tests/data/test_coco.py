@@ -2,11 +2,13 @@
 
 import copy
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from cascadeclip.data.coco import decoded
 from cascadeclip.data.folders import FolderDataset, collate
 from cascadeclip.data.identity import data_identity
 from cascadeclip.data.own import OwnData
@@ -67,6 +69,12 @@ def test_a_stuff_file(own):
     assert [one.name for one, _ in found.pairs] == ["a.jpg", "b.jpg"]
     assert reader.read(found.pairs[0][1]).tolist() == [[255, 255, 0, 255, 2, 2]] * 4
     assert reader.read(found.pairs[1][1]).tolist() == [[255, 255, 1, 255, 255, 255]] * 4
+
+
+@pytest.mark.parametrize("shape", [[], [[0, 0, 3, 3]]])
+def test_polygons_of_fewer_than_three_points_cover_nothing(shape):
+    pytest.importorskip("pycocotools")
+    assert decoded(shape, 4, 6, Path("coco.json")).tolist() == np.zeros((4, 6), bool).tolist()
 
 
 @pytest.mark.parametrize(

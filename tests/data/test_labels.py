@@ -1,5 +1,7 @@
 """Label maps in every encoding that people have: bits, bytes, 16 bits, palettes, colours; gaps in the numbers."""
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,12 @@ from PIL import Image
 from cascadeclip.data.folders import FolderDataset, collate
 from cascadeclip.data.labels import IGNORE, WIDE_IGNORE, LabelMap, ignored_label, parsed_values
 from cascadeclip.data.transforms import Augment
+from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import _save_prediction
 from cascadeclip.evaluation.scores import ConfusionMatrix
 from cascadeclip.model.losses import present_pairs, segmentation_loss
+from cascadeclip.presets import own_preset
 from cascadeclip.training.loop import seen_only
 
 GAPS = LabelMap(3, numbers=(1, 25, 200))
@@ -104,6 +108,18 @@ def test_labels_of_sixteen_bits_have_room_for_every_class(tmp_path):
     assert LabelMap(65_535).convert(np.array([[65_534, 65_535]], np.uint16), "m").tolist() == [[65_534, WIDE_IGNORE]]
     assert LabelMap(255).convert(np.array([[254, 255]], np.uint8), "m").tolist() == [[254, 255]]
     assert (ignored_label(255), ignored_label(256)) == (255, 65_535)
+
+
+def test_presets_of_so_many_classes_are_made_in_seconds():
+    names = [f"class {number}" for number in range(65_535)]
+    start = time.process_time()
+    preset = own_preset("images", "masks", names, names[::2])
+    assert len(preset.seen) == 32_767 and seen_positions(preset.names, preset.unseen)[:2] == [1, 3]
+    with pytest.raises(InputError, match="words given twice: class 0; give each once"):
+        own_preset("images", "masks", [*names[1:], "class 0", "Class 0"])
+    with pytest.raises(InputError, match="stand for two classes at once"):
+        LabelMap(65_535, numbers=(0, *range(65_534)))
+    assert time.process_time() - start < 100  # several minutes where each is compared with each
 
 
 def test_class_255_is_learnt_and_counted_like_any_other(tmp_path):

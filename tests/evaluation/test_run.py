@@ -215,6 +215,13 @@ def test_damaged_counts_are_told_of_and_counted_anew(preset, model, tmp_path, mo
     assert "counts-0.safetensors" in caplog.text and "counting anew" in caplog.text
 
 
+def test_a_folder_in_the_counts_place_is_told_of_before_anything_is_counted(preset, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "count", lambda *arguments: pytest.fail("something was counted"))
+    (tmp_path / "counts-0.safetensors").mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*counts-0\.safetensors: that is a folder"):
+        score(preset, Words(), model, out=tmp_path)
+
+
 def test_pictures_of_one_name_get_predictions_of_their_own(preset, model, tmp_path):
     class Twins(Noise):
         def source(self, index):

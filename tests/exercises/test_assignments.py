@@ -78,7 +78,9 @@ def test_students_find_objectives_time_points_difficulty_and_hints(name):
     assert re.findall(r"^(\d)\. ", start.partition("What you will learn")[2], re.MULTILINE) == ["1", "2", "3"]
     assert re.findall(r"^(\d)\. ", cells[-1].source.partition("## Recap")[2], re.MULTILINE) == ["1", "2", "3"]
     text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    heads = re.findall(r"^### Exercise (\d) · `(\w+)` · (\d) points · (easy|medium|hard|open)$", text, re.MULTILINE)
+    heads = re.findall(
+        r"^### Exercise (\d) · `(\w+)` · (\d) points · (?:easy|medium|hard|open) · (\d+) minutes$", text, re.MULTILINE
+    )
     assert [(int(number), exercise, float(points)) for number, exercise, points, _ in heads] == [
         (position, e.name, e.points) for position, e in enumerate(ASSIGNMENTS[name], start=1)
     ]
@@ -164,17 +166,16 @@ def test_grades_are_those_of_the_table(row, courses):
 @pytest.mark.parametrize(
     "submission,exercise,message",
     [
-        ("partly_right", "nga_weights", "your sigma makes no difference"),
-        ("partly_right", "describe", "all pictures get the queries of the first one"),
-        ("wrong", "segment", "you searched along the wrong axis"),
+        ("partly_right", "learning_rate", "there is no warm-up in yours"),
+        ("partly_right", "attend", "padding takes part in yours"),
+        ("wrong", "mask_loss", "return two numbers: focal and dice"),
         ("empty", "attend", "not answered yet"),
-        ("syntax_error", "describe", "there is no `describe` in this notebook"),
-        ("endless_loop_in_cell", "nga_weights", "there is no `nga_weights` in this notebook"),
-        ("endless_loop_in_function", "aggregate", "still running after 20 seconds"),
+        ("syntax_error", "mask_loss", "there is no `mask_loss` in this notebook"),
+        ("endless_loop_in_cell", "run_prompted", "there is no `run_prompted` in this notebook"),
+        ("endless_loop_in_function", "attend", "still running after 20 seconds"),
         ("deleted_answer", "attend", "Was its cell deleted"),
-        ("deleted_answer", "decoder_layer", "name 'attend' is not defined"),
-        ("deleted_test", "cascade", "there is no `cascade` in this notebook"),
-        ("rewritten_test", "nga_weights", "expected"),
+        ("deleted_test", "learning_rate", "there is no `learning_rate` in this notebook"),
+        ("rewritten_test", "learning_rate", "the rate does not fall"),
     ],
 )
 def test_students_read_what_is_wrong(submission, exercise, message, courses):
@@ -184,14 +185,14 @@ def test_students_read_what_is_wrong(submission, exercise, message, courses):
 @pytest.mark.slow
 def test_floods_are_cut(courses):
     cells, path = graded(courses, A2, "huge_output")
-    assert "output cut" in cells["nga_weights"] or "Output truncated" in cells["nga_weights"]
+    assert "output cut" in cells["run_prompted"] or "Output truncated" in cells["run_prompted"]
     assert path.stat().st_size < 1_000_000
 
 
 @pytest.mark.slow
 def test_feedback_is_written_for_students(courses):
     (page,) = (courses["long"] / "feedback" / "partly_right" / A2).glob("*.html")
-    assert "your sigma makes no difference" in page.read_text()
+    assert "there is no warm-up in yours" in page.read_text()
 
 
 def test_exercises_have_names_of_their_own():

@@ -1,7 +1,6 @@
 """The assignments' checkers: right answers get all points however written, wrong ones fail and are told why."""
 
 import copy
-import json
 import re
 import signal
 import threading
@@ -9,23 +8,19 @@ import warnings
 from pathlib import Path
 
 import jupytext
-import numpy as np
 import pytest
 import torch
 
 import cascadeclip
 import tests.support.answers_pieces
 import tests.support.answers_scores  # noqa: F401
-from cascadeclip.analysis.lenses import block_tokens, raw_lens
-from cascadeclip.data.transforms import normalise
-from cascadeclip.exercises import ASSIGNMENTS, EXERCISES, Wrong, contest, grade
+from cascadeclip.exercises import ASSIGNMENTS, EXERCISES, Wrong, grade
 from cascadeclip.exercises.answering import Here
 from cascadeclip.exercises.checking import Exercise, Part, expect
 from tests.support.answers import RIGHT, WRONG
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "assignments"
 FUNCTIONS = [exercise for exercise in EXERCISES.values() if not exercise.is_value]
-SETTINGS = {"stages": [[6, 7, 8], [12]], "steps": 10, "batch_size": 4}
 
 exercises = pytest.mark.parametrize("exercise", FUNCTIONS, ids=lambda exercise: exercise.name)
 
@@ -127,16 +122,17 @@ def test_new_inputs_every_time_and_the_same_ones_for_a_seed(exercise):
     first = seen_by_a_student(None)
     if exercise.name != "auroc_by_block":  # printed tensors of whole scenes and addresses of modules say too little
         assert first != seen_by_a_student(None)
-    if exercise.name not in ("auroc_by_block", "decoder_layer", "mask_logits"):
+    if exercise.name not in ("auroc_by_block", "run_prompted", "train_steps"):
         assert seen_by_a_student(7) == seen_by_a_student(7)
 
 
 @pytest.mark.parametrize(
     "name,answer,points",
     [("auroc", "ties_won", 2), ("mean_over_classes", "mean_of_rows", 0), ("debiased_cka", "naive_cka", 1),
-     ("debiased_cka", "no_root", 0), ("nga_weights", "nga_any_sigma", 1), ("aggregate", "weighted_mean", 1),
-     ("describe", "first_picture_only", 1), ("attend", "merges_wrongly", 1), ("mask_logits", "sum_of_heads", 1),
-     ("cascade", "mean_of_stages", 1), ("segment", "ignores_offset", 1), ("harmonic_mean", "division_by_zero", 1),
+     ("debiased_cka", "no_root", 0), ("run_prompted", "first_set_for_all", 1), ("attend", "merges_wrongly", 1),
+     ("attend", "forgets_padding", 3), ("learning_rate", "no_warmup", 1), ("mask_loss", "weights_swapped", 2),
+     ("mask_loss", "ignored_as_negatives", 4), ("train_steps", "never_clips", 3),
+     ("harmonic_mean", "division_by_zero", 1),
      ("seen_unseen_scores", "plain_hiou", 3), ("training_labels", "old_numbers", 2)],
 )  # fmt: skip
 def test_partial_answers_get_partial_points(name, answer, points, capsys):
@@ -173,7 +169,7 @@ def test_whatever_an_answer_raises_is_told(ends):
         raise ends
 
     with pytest.raises(Wrong, match="stopped with"):
-        grade("nga_weights", {"nga_weights": answer}, 1)
+        grade("learning_rate", {"learning_rate": answer}, 1)
 
 
 @pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["foreground", "background"])
@@ -203,23 +199,23 @@ def test_an_interrupt_by_a_person_is_not_taken_for_an_endless_loop():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        EXERCISES["nga_weights"].judge(Here({"nga_weights": interrupted}), 1)
+        EXERCISES["learning_rate"].judge(Here({"learning_rate": interrupted}), 1)
 
 
 def test_what_answers_print_and_warn_is_swallowed(solved, capfd):
-    def noisy(blocks, sigma):
+    def noisy(*arguments):
         print("x" * 10_000_000)
         warnings.warn("careful", stacklevel=1)
-        return solved["a2_pieces_of_the_cascade"]["nga_weights"](blocks, sigma)
+        return solved["a2_pieces_of_the_cascade"]["learning_rate"](*arguments)
 
-    assert grade("nga_weights", {"nga_weights": noisy}, 1) == 2
+    assert grade("learning_rate", {"learning_rate": noisy}, 1) == 3
     captured = capfd.readouterr()
     assert len(captured.out) < 200 and not captured.err  # a cell with text on stderr gets no points from nbgrader
 
 
 @pytest.mark.parametrize(
     "name,function",
-    [("nga_weights", cascadeclip.model.nga_weights), ("harmonic_mean", cascadeclip.evaluation.harmonic_mean)],
+    [("mask_loss", cascadeclip.model.segmentation_loss), ("harmonic_mean", cascadeclip.evaluation.harmonic_mean)],
 )
 def test_the_packages_own_functions_are_no_answers(name, function):
     with pytest.raises(Wrong, match="the package's own"):
@@ -244,94 +240,3 @@ def test_expect_names_place_and_numbers():
         expect(torch.ones(3), torch.ones(2))
     expect(np_like := torch.ones(2).numpy(), torch.ones(2), {"never said": torch.ones(2)})
     assert np_like.shape == (2,)
-
-
-# --- the contest of assignment 3 -----------------------------------------------------------------------------------
-
-REFUSED = [
-    (None, "must be a dict"),
-    ({"steps": contest.PICTURES, "batch_size": 2}, "over budget"),
-    ({"steps": contest.PICTURES // 8 + 1, "batch_size": 8}, "over budget"),
-    ({**SETTINGS, "transductive": True}, "labels of unseen classes may not be touched"),
-    ({**SETTINGS, "unseen": []}, "the split is fixed"),
-    ({**SETTINGS, "seed": 3}, "lucky seed"),
-    ({**SETTINGS, "learning-rate": 0.1}, "there is no setting `learning-rate`"),
-    ({**SETTINGS, "prompt_tokens": 500}, "must lie between 0 and 20"),
-    ({**SETTINGS, "prompt_tokens": "ten"}, "must be a number"),
-    ({**SETTINGS, "batch_size": 2.5}, "whole number"),
-    ({**SETTINGS, "loss_size": None}, "full resolution"),
-    ({**SETTINGS, "stages": [[13]]}, "blocks 1..12"),
-    ({**SETTINGS, "stages": [12]}, "list of blocks for every stage"),
-    ({**SETTINGS, "stages": [[5], [6], [7], [8], [9]]}, "at most 4"),
-    ({**SETTINGS, "aggregation": "gauss"}, "choose from nga"),
-    ({**SETTINGS, "seen_offset": True}, "must be a number"),
-    ({**SETTINGS, "learning_rate": float("nan")}, "must lie between"),
-]
-
-
-@pytest.mark.parametrize("settings,message", REFUSED, ids=lambda value: value if isinstance(value, str) else "")
-def test_settings_against_the_rules_are_refused(settings, message, monkeypatch):
-    monkeypatch.setattr(contest, "_competed", lambda *arguments: pytest.fail("it trained all the same"))
-    for wrong in judged("my_settings", settings, 1):
-        assert message in str(wrong)
-    with pytest.raises(Wrong, match=re.escape(message)):
-        contest.compete(settings)
-
-
-def test_numbers_of_any_kind_are_settings_and_huge_ones_are_refused(monkeypatch):
-    asked = []
-    monkeypatch.setattr(contest, "_competed", lambda choices, *more: asked.append(json.loads(choices)) or ())
-    contest.compete({**SETTINGS, "decoder_heads": np.int64(4), "sigma": np.float64(2)})
-    assert asked == [{**SETTINGS, "decoder_heads": 4, "sigma": 2.0}]
-    with pytest.raises(Wrong, match="must lie between"):
-        contest.compete({**SETTINGS, "steps": 10**400})
-
-
-def test_points_of_settings_come_from_a_comparison_on_new_scenes(monkeypatch):
-    baseline, asked, reached = contest.plain_clip("test")["hIoU"], [], []
-
-    def scores(choices, seed, split):
-        asked.append((json.loads(choices), seed, split))
-        return (("hIoU", reached[-1]),)
-
-    monkeypatch.setattr(contest, "_competed", scores)
-    for times, points in ((0.9, 1), (1.0, 1), (1.1, 5), (1.3, 7)):
-        reached.append(times * baseline)
-        assert grade("my_settings", {"my_settings": SETTINGS}, 3) == points
-    assert all(settings == SETTINGS and split == "test" for settings, _, split in asked)
-    assert len({seed for _, seed, _ in asked}) == 1
-    grade("my_settings", {"my_settings": SETTINGS}, 4)
-    assert len({seed for _, seed, _ in asked}) == 2
-
-
-def test_plain_clip_is_scored_as_it_is_read():
-    world, scores = contest.small_world(), contest.plain_clip("val")
-    scenes = [world.eval_data("val")[i] for i in range(contest.SCORED)]
-    images, labels = world.collate(scenes)
-    clip = cascadeclip.clip.load_clip()
-    with torch.inference_mode():
-        tokens = raw_lens(clip.visual, block_tokens(clip.visual, normalise(images))[-1][:, 1:])
-        maps = (tokens @ clip.class_embeddings(world.names).T).transpose(1, 2).unflatten(2, (12, 12))
-        found = torch.nn.functional.interpolate(maps, (96, 96), mode="bilinear").argmax(1)
-    assert scores["pAcc"] == pytest.approx((found == labels).double().mean().item(), abs=1e-4)
-    assert contest.plain_clip("val", value_path=True)["hIoU"] > scores["hIoU"] > 0.05
-
-
-def test_small_world_labels_its_classes_and_hides_the_unseen():
-    world = contest.small_world()
-    images, labels = world.collate([world.train_data(5)[i] for i in range(40)])
-    assert images.shape == (40, 3, 96, 96) and labels.max() < len(world.names)
-    scene = world.train_data(5)[7]
-    assert {world.names[i] for i in labels[7].unique().tolist()} == {*scene.things, *scene.stuff}
-    assert 4 <= len(world.unseen) < len(world.seen)
-
-
-@pytest.mark.slow
-def test_training_really_takes_place_and_is_remembered(monkeypatch):
-    scores = contest.compete(SETTINGS, seed=1)
-    assert set(scores) == {"pAcc", "mIoU_seen", "mIoU_unseen", "hIoU"} and 0 < scores["pAcc"] < 1
-    calls = []
-    monkeypatch.setattr(contest, "train", lambda *arguments, **options: calls.append(1))
-    assert contest.compete(dict(reversed(SETTINGS.items())), seed=1) == scores and not calls
-    contest.compete(SETTINGS, seed=2)
-    assert calls == [1]

@@ -23,14 +23,14 @@ from tests.support.grading import grade_cells
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
 
-NGA = """
+RATE = """
 import torch
-def nga_weights(blocks, sigma):
-    return torch.exp(-(torch.arange(blocks - 1, -1, -1) ** 2) / (2 * sigma**2))
+def learning_rate(step, steps, peak, warmup):
+    return peak * (1 - step / steps) ** 0.9 * (min(step / warmup, 1) if warmup else 1)
 """
-ZERO = "def aggregate(features, weights):\n    return 0"
+ZERO = "def word_map(tokens, word, grid):\n    return 0"
 
-# What a notebook does before its wrong `aggregate` is tested; one after the other, in one process.
+# What a notebook does before its wrong `word_map` is tested; one after the other, in one process.
 FORGERIES = {
     "the grader": """
 import cascadeclip.exercises as e
@@ -52,22 +52,22 @@ grade = float = lambda *arguments: 2.0
 class Yes(complex):
     __eq__ = lambda *arguments: True
     __hash__ = None
-def aggregate(features, weights):
+def word_map(tokens, word, grid):
     return Yes()
 """,
     "an array equal to all": """
 class Same(numpy.ndarray):
     __eq__ = __sub__ = lambda *arguments: numpy.zeros(())
-def aggregate(features, weights):
-    return numpy.zeros(features[0].shape).view(Same)
+def word_map(tokens, word, grid):
+    return numpy.zeros(grid).view(Same)
 """,
     "a tensor equal to all": """
 class Equal(torch.Tensor):
     @classmethod
     def __torch_function__(cls, function, types, arguments=(), options=None):
         return torch.zeros(())
-def aggregate(features, weights):
-    return torch.zeros(features[0].shape).as_subclass(Equal)
+def word_map(tokens, word, grid):
+    return torch.zeros(grid).as_subclass(Equal)
 """,
     "at exit": """
 import atexit
@@ -78,7 +78,7 @@ import threading, time
 def wait():
     while True:
         time.sleep(0.05)
-        e.EXERCISES["aggregate"] = e.EXERCISES["harmonic_mean"]
+        e.EXERCISES["word_map"] = e.EXERCISES["harmonic_mean"]
 threading.Thread(target=wait, daemon=True).start()
 """,
     "the display": """
@@ -110,12 +110,15 @@ def forged(tmp_path_factory):
     """What the test after each forgery shows."""
     folder = tmp_path_factory.mktemp("notebook")
     shown = grade_cells(
-        NGA, "nga_weights", *(part for text in FORGERIES.values() for part in (ZERO, text, "aggregate")), folder=folder
+        RATE,
+        "learning_rate",
+        *(part for text in FORGERIES.values() for part in (ZERO, text, "word_map")),
+        folder=folder,
     )
-    assert shown[1].points == 2
+    assert shown[1].points == 3
     found = dict(zip(FORGERIES, shown[4::3], strict=True))
     shown = grade_cells(
-        ZERO, *(part for text in IN_A_NEW_PROCESS.values() for part in (text, "aggregate")), folder=folder
+        ZERO, *(part for text in IN_A_NEW_PROCESS.values() for part in (text, "word_map")), folder=folder
     )
     return found | dict(zip(IN_A_NEW_PROCESS, shown[2::2], strict=True))
 
@@ -144,7 +147,7 @@ def test_files_beside_the_notebook_judge_nothing(tmp_path, monkeypatch):
     (room / "kernel.py").write_text(f"def find(*a):\n    return {said!r}\ncall = bound_output = find\n")
     # the notebook's folder comes before installed packages, but after this variable, where a checkout may stand
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
-    told = grade_cells(ZERO, "aggregate", folder=tmp_path)[1]
+    told = grade_cells(ZERO, "word_map", folder=tmp_path)[1]
     assert told.points == 0 and "this notebook's `cascadeclip` is not the one that judges it" in told.text
 
 
@@ -163,7 +166,7 @@ for one in EXERCISES.values():
 os.system("yes | head -c 50000000")
 """
 SWALLOWS = """
-def segment(*arguments):
+def mask_loss(*arguments):
     while True:
         try:
             time.sleep(0.01)
@@ -176,14 +179,14 @@ def segment(*arguments):
 @linux
 def test_floods_and_endless_answers_cost_what_they_must(tmp_path, capfd):
     shown = grade_cells(
-        *(NGA, TALK, "nga_weights", SHORT, "nga_weights"),
-        *(SWALLOWS, "segment"),
+        *(RATE, TALK, "learning_rate", SHORT, "learning_rate"),
+        *(SWALLOWS, "mask_loss"),
         *("def attend(*arguments):\n    time.sleep(1000)", "attend"),
-        *("def cascade(*arguments):\n    os._exit(0)", "cascade"),
-        *("os._exit(1)", "nga_weights"),
+        *("def run_prompted(*arguments):\n    os._exit(0)", "run_prompted"),
+        *("os._exit(1)", "learning_rate"),
         folder=tmp_path,
     )
-    assert [one.points for one in shown if one.points is not None] == [2, 2, 0, 0, 0, 2]
+    assert [one.points for one in shown if one.points is not None] == [3, 3, 0, 0, 0, 3]
     assert "output cut" in shown[1].text and all(len(one.text) < 200_000 for one in shown)
     assert "still running after" in shown[6].text and "wait for something" in shown[8].text
     assert "ended the process that it ran in" in shown[10].text
@@ -210,7 +213,7 @@ def test_what_waits_is_woken(blocks):
         (lambda: time.sleep(60), "still running after 0.3"),
         (lambda: os._exit(0), "ended the process"),
         (lambda: os.kill(os.getpid(), signal.SIGKILL), "ended the process"),
-        (lambda: subprocess.run(["sleep", "60"], check=True), "still running after 0.3"),
+        (lambda: subprocess.run(["sleep", "60"], check=True), "lets code run where it is not seen"),
         (lambda: object(), "of type object"),
         (lambda: np.array([{}]), "of type ndarray"),
         (lambda: "x" * 5000, "far too much"),
@@ -227,12 +230,12 @@ def test_an_answer_in_a_process_of_its_own_costs_itself_alone(answer, message, m
 
 @linux
 def test_children_draw_numbers_of_their_own():
-    answers = Distant(lambda text, seconds: base64.b64decode(eval(text, {"nga_weights": draw})).decode())
+    answers = Distant(lambda text, seconds: base64.b64decode(eval(text, {"learning_rate": draw})).decode())
 
     def draw(*arguments):
         return [torch.rand(()).item(), np.random.rand()]
 
-    one, other = (answers.call(EXERCISES["nga_weights"], (2, 1.0)) for _ in range(2))
+    one, other = (answers.call(EXERCISES["learning_rate"], (2, 10, 1.0, 0)) for _ in range(2))
     assert not set(one) & set(other)
 
 
@@ -281,7 +284,7 @@ def test_whatever_else_arrives_is_refused(text):
     "said", ["", "2.0", "[]", "{}", '{"answer": 2}', '{"points": 2, "answer": "2"}', "\0", '{"wrong": 1}']
 )
 def test_a_process_that_says_odd_things_gets_no_points(said):
-    found = verdict(EXERCISES["aggregate"], Distant(lambda text, seconds: said), 1)
+    found = verdict(EXERCISES["word_map"], Distant(lambda text, seconds: said), 1)
     assert found.points == 0 and len(str(found.wrong)) < 3000
 
 

@@ -1,9 +1,14 @@
 """An answer is the student's own work: a library that does it is found by any route, and help is allowed."""
 
+import _thread
+import multiprocessing
+import os
 import queue
 import statistics
+import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import pytest
@@ -65,11 +70,87 @@ def test_lent_answers_are_found_by_any_route(answer):
         grade("harmonic_mean", {"harmonic_mean": answer}, 1)
 
 
+def switched_off(seen, unseen):
+    sys.setprofile(None)
+    return cascadeclip.evaluation.harmonic_mean(seen, unseen)
+
+
+def off_and_on_again(seen, unseen):
+    watch = sys.getprofile()
+    next(map(sys.setprofile, [None]))
+    found = cascadeclip.evaluation.harmonic_mean(seen, unseen)
+    sys.setprofile(watch)
+    return found
+
+
+def in_a_raw_thread(seen, unseen):
+    found = queue.Queue()
+    _thread.start_new_thread(lambda: found.put(cascadeclip.evaluation.harmonic_mean(seen, unseen)), ())
+    return found.get(timeout=5)
+
+
+def in_a_thread_that_nobody_watches(seen, unseen):
+    threading._profile_hook = None
+    return in_a_thread(seen, unseen)
+
+
+def forked(seen, unseen):
+    reading, writing = os.pipe()
+    if os.fork() == 0:
+        os.write(writing, str(cascadeclip.evaluation.harmonic_mean(seen, unseen)).encode())
+        os._exit(0)
+    os.wait()
+    return float(os.read(reading, 99))
+
+
+def swallowing_too(seen, unseen):
+    try:
+        return switched_off(seen, unseen)
+    except BaseException:
+        return 2 * seen * unseen / (seen + unseen) if seen + unseen else 0.0
+
+
+ESCAPES = {
+    "switched off": switched_off,
+    "off and on again": off_and_on_again,
+    "raw thread": in_a_raw_thread,
+    "thread that nobody watches": in_a_thread_that_nobody_watches,
+    "forked": pytest.param(forked, marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")),
+    "swallowing": swallowing_too,
+    "another program": lambda seen, unseen: float(subprocess.check_output([sys.executable, "-c", "print(0.5)"])),
+    "the system": lambda seen, unseen: os.system("exit 1") / 512,
+    "multiprocessing": lambda seen, unseen: multiprocessing.get_context("spawn").Process().start() or 0.5,
+}
+
+
+@pytest.mark.parametrize("answer", ESCAPES.values(), ids=ESCAPES)
+def test_answers_cannot_go_where_they_are_not_seen(answer):
+    with pytest.raises(Wrong, match="lets code run where it is not seen"):
+        grade("harmonic_mean", {"harmonic_mean": answer}, 1)
+    assert sys.getprofile() is None and threading.getprofile() is None
+
+
+@pytest.mark.parametrize("replacement", [lambda watch: None, lambda watch: sys.settrace(None)])
+def test_a_replaced_profiler_watches_nothing_less(replacement, monkeypatch):
+    monkeypatch.setattr(sys, "setprofile", replacement)
+    monkeypatch.setattr(threading, "setprofile", replacement)
+    with pytest.raises(Wrong, match="write it yourself"):
+        grade("harmonic_mean", {"harmonic_mean": lambda *given: harmonic_mean(*given)}, 1)
+
+
+def test_an_answer_may_use_threads(capsys):
+    def in_threads(blocks, sigma):
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(lambda i: 2.718281828 ** (-((blocks - 1 - i) ** 2) / (2 * sigma**2)), range(blocks)))
+
+    assert grade("nga_weights", {"nga_weights": in_threads}, 1) == 2
+
+
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda q, k, v, heads: partial(F.scaled_dot_product_attention)(q, k, v),
-        lambda q, k, v, heads: torch.nn.MultiheadAttention(q.shape[-1], heads, batch_first=True)(q, k, v)[0],
+        lambda q, k, v, heads, is_patch: partial(F.scaled_dot_product_attention)(q, k, v),
+        lambda q, k, v, heads, is_patch: torch.nn.MultiheadAttention(q.shape[-1], heads, batch_first=True)(q, k, v)[0],
     ],
 )
 def test_lent_answers_of_pytorch_are_found(answer):
@@ -78,10 +159,10 @@ def test_lent_answers_of_pytorch_are_found(answer):
 
 
 def test_other_functions_of_the_package_may_help(capsys):
-    def nga_weights(blocks, sigma):
-        cascadeclip.model.cascade.Aggregation  # noqa: B018  named, not called
-        return [2.718281828 ** (-((blocks - 1 - i) ** 2) / (2 * sigma**2)) for i in range(blocks)]
+    def learning_rate(step, steps, peak, warmup):
+        cascadeclip.config.TrainConfig.learning_rate_at  # noqa: B018  named, not called
+        return peak * (1 - step / steps) ** 0.9 * (min(step / warmup, 1) if warmup else 1)
 
     before = sys.getprofile()
-    assert grade("nga_weights", {"nga_weights": nga_weights}, 1) == 2
+    assert grade("learning_rate", {"learning_rate": learning_rate}, 1) == 3
     assert sys.getprofile() is before

@@ -254,6 +254,7 @@ def loss_peaks(classes: list[int], side: int) -> list[float]:
     return json.loads(done.stdout)["added_mib"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peaks are read as Linux tells them")
 @pytest.mark.parametrize("classes", [256, 512])
 def test_the_loss_holds_no_mask_of_the_labels_size(classes):

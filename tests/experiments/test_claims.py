@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import cascadeclip
+from cascadeclip.data.emojiscenes import SPLITS
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import score
 from cascadeclip.experiments import CLAIMS, claims, demo, get_comparison, report, stored_report, texts
@@ -132,7 +133,9 @@ def test_the_shipped_models_score_as_their_stored_runs():
             assert scores[measure] == pytest.approx(stored_row["runs"][measure][0], abs=tolerance), (name, measure)
 
 
-def test_the_demo_begins_a_training_and_compares_those_that_ended(tmp_path):
+@pytest.mark.slow
+def test_the_demo_begins_a_training_and_compares_those_that_ended(tmp_path, monkeypatch):
+    monkeypatch.setitem(SPLITS, "val", (SPLITS["val"][0], 20))  # the live curve's scores
     found = demo.run_demo(tmp_path, steps=2, limit=5)
     assert set(found["shipped"]) == {"last layer", "sum", "concat", "cascade"}
     assert found["live"]["steps"] == (2,) and 0 <= found["live"]["seen"][0] <= 1

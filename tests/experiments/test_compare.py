@@ -104,6 +104,7 @@ def test_rows_hold_each_seed_s_scores_and_paired_differences():
     assert same.difference["hIoU"].interval() == (0, 0)  # the same seeds and pictures for both
 
 
+@pytest.mark.slow
 def test_finished_runs_are_kept_and_shared(tmp_path, monkeypatch):
     trained, original = [], compare.fit
 
@@ -112,7 +113,7 @@ def test_finished_runs_are_kept_and_shared(tmp_path, monkeypatch):
         return original(preset, clip, model, training, *args, **kwargs)
 
     monkeypatch.setattr(compare, "fit", counting)
-    settings = dict(seeds=(0, 1), limit=20, progress=False)
+    settings = dict(seeds=(0, 1), limit=10, progress=False)
     short = budgeted("mini", None, 2, None)
     rows = run_comparison(TWO, short, tmp_path, **settings)
     assert len(trained) == len(set(trained)) == 4
@@ -127,9 +128,10 @@ def test_finished_runs_are_kept_and_shared(tmp_path, monkeypatch):
     assert len(trained) == 5
 
 
+@pytest.mark.slow
 def test_self_training_starts_from_the_inductive_run_half_way(tmp_path):
     rows = run_comparison(
-        COMPARISONS["setting"], budgeted("mini", None, 2, None), tmp_path, seeds=(0,), limit=20, progress=False
+        COMPARISONS["setting"], budgeted("mini", None, 2, None), tmp_path, seeds=(0,), limit=10, progress=False
     )
     assert [row.name for row in rows] == ["inductive", "transductive"]
     written = [json.loads(path.read_text()) for path in tmp_path.glob("runs/*/settings.json")]
@@ -139,6 +141,7 @@ def test_self_training_starts_from_the_inductive_run_half_way(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_styles_are_the_mini_world_s_alone(tmp_path):
     comparison = COMPARISONS["styles"]
     rows = run_comparison(
@@ -146,7 +149,7 @@ def test_styles_are_the_mini_world_s_alone(tmp_path):
         budgeted("mini", None, 2, None),
         tmp_path,
         seeds=(0,),
-        limit=20,
+        limit=10,
         progress=False,
     )
     assert len(rows) == 2
@@ -375,6 +378,7 @@ def test_every_row_of_every_comparison_trains_and_is_scored(tmp_path):
         assert all(0 <= row["runs"]["hIoU"][0] < 1 for row in report["rows"])
 
 
+@pytest.mark.slow
 def test_runs_done_ahead_by_several_processes_are_the_same(tmp_path, monkeypatch):
     """Threads may round differently, so that the models are compared with a tolerance."""
     short = partial(budgeted, "mini", None, 2, 2)

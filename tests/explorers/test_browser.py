@@ -161,8 +161,9 @@ def test_layer_scrubber_answers_to_clicks_and_sliders(page, tmp_path):
     scale = image["width"] / 960
     box.locator("img").click(position={"x": 70 * scale, "y": 180 * scale})  # in the picture, upper left
     clicked = changed(page, box, before)
-    readouts = box.locator(".widget-readout").all_inner_texts()
-    assert readouts == ["12", "10", "5"]  # (180 - 46) / 14.67 = 9.1 and (70 - 8) / 14.67 = 4.2, counted from 1
+    # (180 - 46) / 14.67 = 9.1 and (70 - 8) / 14.67 = 4.2, counted from 1
+    readouts = "box => [...box.querySelectorAll('.widget-readout')].map(one => one.innerText).join() === '12,10,5'"
+    page.wait_for_function(readouts, arg=box.element_handle())
     move(box, "block", "ArrowLeft", 5)
     changed(page, box, clicked)
     page.wait_for_function("box => box.querySelector('.widget-readout').innerText === '7'", arg=box.element_handle())
@@ -199,7 +200,9 @@ def test_word_explorer_takes_words_and_switches_stages(page, tmp_path):
 
 def test_cascade_explorer_moves_weights_and_offset(page, tmp_path):
     box = open_explorer(page, "CascadeExplorer")
-    start = picture(box)
+    before = picture(box)  # without the offset
+    box.get_by_role("button", name="as trained").click()
+    start = changed(page, box, before)
     move(box, "offset", "ArrowRight", 20)
     before = changed(page, box, start)
     move(box, "sigma", "End")
@@ -212,16 +215,16 @@ def test_cascade_explorer_moves_weights_and_offset(page, tmp_path):
             break
         page.wait_for_timeout(200)
     else:
-        raise AssertionError("'as trained' did not bring the first picture back")
+        raise AssertionError("'as trained' did not bring its picture back")
 
 
 def test_surgery_bench_cuts(page, tmp_path):
     box = open_explorer(page, "SurgeryBench")
     before = picture(box)
-    box.get_by_role("button", name="itself").click()
+    box.get_by_role("button", name="key-key", exact=True).click()
     before = changed(page, box, before)
-    for cut in ("residual", "feed-forward"):
-        box.get_by_label(cut).uncheck()
+    for part in ("residual", "feed-forward"):  # cut already
+        box.get_by_label(part).check()
         before = changed(page, box, before)
     box.screenshot(path=tmp_path / "surgery.png")
 

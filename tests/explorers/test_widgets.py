@@ -66,6 +66,7 @@ def test_the_picture_is_the_figure_of_the_controls(kind, made):
     assert shown.shape[1] == 960 and len(np.unique(shown)) > 50
 
 
+@pytest.mark.slow
 @each
 def test_every_control_changes_the_picture_and_back(kind, made):
     one = made(kind)
@@ -83,6 +84,7 @@ def test_every_control_changes_the_picture_and_back(kind, made):
         assert one.picture.value == before, f"{control.description} left something behind"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_stands_beside_the_cascade_and_on_the_bench(made, method):
     words, bench = made(widgets.WordExplorer), made(widgets.SurgeryBench)
@@ -255,6 +257,7 @@ def test_errors_in_a_click_a_button_or_a_new_picture_are_shown(made, monkeypatch
     assert "out of order" in said(one)
 
 
+@pytest.mark.slow
 @each
 def test_an_own_picture_is_chosen_and_explored(kind, made):
     one = made(kind)

@@ -4,6 +4,7 @@ import io
 import subprocess
 import sys
 
+import pytest
 from PIL import Image
 
 from cascadeclip.plots.figure import Figure
@@ -14,6 +15,7 @@ def test_a_figure_shows_itself_as_png_of_its_size():
     assert (picture.format, picture.size) == ("PNG", (150, 100))
 
 
+@pytest.mark.slow
 def test_plotting_needs_no_pyplot_and_leaves_its_state_alone():
     code = (
         "import sys, cascadeclip.plots.segmentation, cascadeclip.plots.layers as a\n"

@@ -53,7 +53,7 @@ def test_a_logarithmic_scale_is_labelled_with_numbers(highest):
     assert not [text for text in all_texts(figure) if "$" in text or "\\" in text]
 
 
-@pytest.mark.parametrize("word", ["猫", "שלום", "🐈", "मछली", "\u200bcat"])
+@pytest.mark.parametrize("word", ["猫", "שלום", "🐈", "मछली", "\u200bcat", "a\tcat", "\x07cat", "two\nlines"])
 def test_characters_that_no_font_has_are_written_as_numbers(word, monkeypatch, caplog, recwarn):
     only = [font for font in module.font_manager.fontManager.ttflist if font.name in ("DejaVu Sans", "Last Resort")]
     monkeypatch.setattr(module.font_manager.fontManager, "ttflist", only)
@@ -67,6 +67,8 @@ def test_characters_that_no_font_has_are_written_as_numbers(word, monkeypatch, c
     (label,) = (tick.get_text() for tick in axis.get_xticklabels())
     if "猫" in word:
         assert label == "[732B]" and "no font here has 猫 (U+732B)" in caplog.text
+    if "\t" in word:
+        assert label == "a[0009]cat" and "no font here has (U+0009);" in caplog.text
     module._font_of.cache_clear(), readable.cache_clear()
 
 

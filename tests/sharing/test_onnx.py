@@ -54,6 +54,7 @@ def run(path, images, text):
     return torch.from_numpy(output)
 
 
+@pytest.mark.slow
 def test_probabilities_equal_predict_for_any_batch_and_classes(small, make_inputs, exported):
     path, seen = exported
     assert 0 <= seen <= 1e-4
@@ -66,6 +67,7 @@ def test_probabilities_equal_predict_for_any_batch_and_classes(small, make_input
         assert wanted.std() > 0.01  # not all alike
 
 
+@pytest.mark.slow
 def test_names_and_shapes_and_metadata_say_how_to_use_it(exported):
     path, _ = exported
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -102,6 +104,7 @@ def test_what_the_file_computes_follows_the_quirk_of_resizing(make_model, make_i
     torch.testing.assert_close(found, predict(model, images, text, [], 0.0), rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_check_sees_other_weights_and_other_shapes(small, make_inputs, exported, randomise):
     path, _ = exported
     images, text = make_inputs(small.model, 2, 3)
@@ -111,6 +114,7 @@ def test_the_check_sees_other_weights_and_other_shapes(small, make_inputs, expor
     assert export.difference(path, export.Masks(other, 32, "probabilities"), images, text) > 1e-4
 
 
+@pytest.mark.slow
 def test_a_file_that_computes_something_else_is_not_kept(small, exported, folder, monkeypatch, randomise):
     """The exporter is made to write the file of another model."""
     path, _ = exported
@@ -145,6 +149,7 @@ def test_missing_packages_are_named(small, folder, monkeypatch):
         export_onnx(small, folder / "never.onnx")
 
 
+@pytest.mark.slow
 def test_weights_beyond_one_file_lie_beside_it_under_its_name(small, exported, tmp_path, monkeypatch, make_inputs):
     monkeypatch.setattr(export, "ONE_FILE", 1000)
     place = tmp_path / "large"
@@ -155,6 +160,7 @@ def test_weights_beyond_one_file_lie_beside_it_under_its_name(small, exported, t
     assert torch.equal(run(tmp_path / "moved" / "model.onnx", images, text), run(exported[0], images, text))
 
 
+@pytest.mark.slow
 def test_a_file_is_looked_at_again_where_it_lies(small, exported, folder, monkeypatch):
     looked_at = []
 

@@ -5,273 +5,350 @@ import math
 import torch
 from torch.nn import functional as F
 
-import cascadeclip.model.cascade
-from tests.support.answers import RIGHT, right, wrong
+import cascadeclip.config
+import cascadeclip.model
+from tests.support.answers import right, wrong
+
+# --- run_prompted -------------------------------------------------------------------------------------------------
 
 
-@wrong("nga_weights", "grow with distance; NGA's shrink")
-def nga_reversed(blocks, sigma):
-    return torch.exp(-(torch.arange(blocks) ** 2) / (2 * sigma**2))
+def beside(own, tokens):
+    return torch.cat([tokens, own.expand(len(tokens), -1, -1)], dim=1)
 
 
-@wrong("nga_weights", "minus in the exponent")
-def nga_without_minus(blocks, sigma):
-    return torch.exp(torch.arange(blocks - 1, -1, -1) ** 2 / (2 * sigma**2))
+@wrong("run_prompted", "set of its own, prompts\\[l\\]")
+def first_set_for_all(blocks, tokens, prompts):
+    found = []
+    for block in blocks:
+        tokens = block(beside(prompts[0], tokens))[:, : tokens.shape[1]]
+        found.append(tokens)
+    return found
 
 
-@wrong("nga_weights", "add up to one")
-def nga_normalised(blocks, sigma):
-    return (-(torch.arange(blocks - 1, -1, -1) ** 2) / (2 * sigma**2)).softmax(0)
+@wrong("run_prompted", "go on through all blocks")
+def prompts_go_on(blocks, tokens, prompts):
+    length, found = tokens.shape[1], []
+    tokens = beside(prompts[0], tokens)
+    for block in blocks:
+        tokens = block(tokens)
+        found.append(tokens[:, :length])
+    return found
 
 
-@wrong("nga_weights", "what the paper prints")
-def nga_as_printed(blocks, sigma):
-    return [math.exp(-((blocks - block + 1) ** 2) / (2 * sigma**2)) for block in range(1, blocks + 1)]
+@wrong("run_prompted", "cut off the wrong end")
+def cuts_patches(blocks, tokens, prompts):
+    found = []
+    for block, own in zip(blocks, prompts, strict=True):
+        out = block(torch.cat([own.expand(len(tokens), -1, -1), tokens], dim=1))
+        found.append(out[:, : tokens.shape[1]])
+        tokens = out[:, len(own) :]
+    return found
 
 
-@wrong("nga_weights", "the 2 below the fraction")
-def nga_without_two(blocks, sigma):
-    return [math.exp(-((blocks - block) ** 2) / sigma**2) for block in range(1, blocks + 1)]
+@wrong("run_prompted", "make no difference")
+def without_prompts(blocks, tokens, prompts):
+    found = []
+    for block in blocks:
+        tokens = block(tokens)
+        found.append(tokens)
+    return found
 
 
-@wrong("nga_weights", "distance is not squared")
-def nga_plain_distance(blocks, sigma):
-    return [math.exp(-(blocks - block) / (2 * sigma**2)) for block in range(1, blocks + 1)]
+@wrong("run_prompted", "last block alone|expected shape")
+def last_block_only(blocks, tokens, prompts):
+    for block, own in zip(blocks, prompts, strict=True):
+        tokens = block(beside(own, tokens))[:, : tokens.shape[1]]
+    return tokens
 
 
-@wrong("nga_weights", "makes no difference")
-def nga_any_sigma(blocks, sigma):
-    return [math.exp(-((blocks - block) ** 2) / 2) for block in range(1, blocks + 1)]
+@wrong("run_prompted", "still in what you return")
+def prompts_stay(blocks, tokens, prompts):
+    found = []
+    for block, own in zip(blocks, prompts, strict=True):
+        out = block(torch.cat([own.expand(len(tokens), -1, -1), tokens], dim=1))
+        found.append(out)
+        tokens = out[:, len(own) :]
+    return found
 
 
-@wrong("nga_weights", "expected shape")
-def nga_constants(blocks, sigma):
-    return [0.0111, 0.1353, 0.6065, 1.0] + [1.0] * 9
+@right("run_prompted")
+def prompts_behind(blocks, tokens, prompts):
+    found = [tokens]
+    for number in range(len(blocks)):
+        found.append(blocks[number](beside(prompts[number], found[-1]))[:, : tokens.shape[1]])
+    return torch.stack(found[1:])
 
 
-@wrong("nga_weights", "uses `Aggregation`")
-def nga_of_package(blocks, sigma):
-    return cascadeclip.model.cascade.Aggregation(blocks, 4, sigma=sigma).weights
-
-
-@wrong("nga_weights", "a `return` missing")
-def nga_forgets_return(blocks, sigma):
-    torch.exp(-(torch.arange(blocks - 1, -1, -1) ** 2) / (2 * sigma**2))
-
-
-@wrong("aggregate", "first weight belongs to the first block")
-def weights_turned(features, weights):
-    return sum(w * f for w, f in zip(weights.flip(0), features, strict=True))
-
-
-@wrong("aggregate", "this is the mean")
-def plain_mean(features, weights):
-    return torch.stack(features).mean(0)
-
-
-@wrong("aggregate", "divided by the sum of the weights")
-def weighted_mean(features, weights):
-    return sum(w * f for w, f in zip(weights, features, strict=True)) / weights.sum()
-
-
-@wrong("aggregate", "changed what it was given")
-def adds_in_place(features, weights):
-    total = features[0]
-    total *= weights[0]
-    for weight, feature in zip(weights[1:], features[1:], strict=True):
-        total += weight * feature
-    return total
-
-
-@wrong("describe", "two halves are swapped")
-def words_first(text, g, weight, bias):
-    words = text.expand(len(g), -1, -1)
-    return F.linear(torch.cat([words, words * g[:, None]], -1), weight, bias)
-
-
-@wrong("describe", "bias is missing")
-def no_bias(text, g, weight, bias):
-    words = text.expand(len(g), -1, -1)
-    return F.linear(torch.cat([words * g[:, None], words], -1), weight)
-
-
-@wrong("describe", "g of its own|embedding g of its own")
-def first_picture_only(text, g, weight, bias):
-    return F.linear(torch.cat([text * g[0], text], -1), weight, bias).expand(len(g), -1, -1)
-
-
-@wrong("describe", "element by element")
-def uses_the_cosine(text, g, weight, bias):
-    words = text.expand(len(g), -1, -1)
-    cosine = (words * g[:, None]).sum(-1, keepdim=True)
-    return F.linear(torch.cat([words * cosine, words], -1), weight, bias)
+# --- attend -------------------------------------------------------------------------------------------------------
 
 
 def heads_of(x, heads):
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-@wrong("attend", "sqrt\\(E\\)")
-def scaled_by_whole_width(q, k, v, heads):
-    weights = (heads_of(q, heads) @ heads_of(k, heads).mT / math.sqrt(q.shape[-1])).softmax(-1)
+def scores_of(q, k, heads):
+    return heads_of(q, heads) @ heads_of(k, heads).mT / math.sqrt(q.shape[-1] / heads)
+
+
+def merged(weights, v, heads):
     return (weights @ heads_of(v, heads)).transpose(1, 2).flatten(2)
+
+
+@wrong("attend", "sqrt\\(E\\)")
+def scaled_by_whole_width(q, k, v, heads, is_patch):
+    scores = heads_of(q, heads) @ heads_of(k, heads).mT / math.sqrt(q.shape[-1])
+    return merged(scores.masked_fill(~is_patch[:, None, None], -math.inf).softmax(-1), v, heads)
 
 
 @wrong("attend", "over the classes")
-def softmax_over_queries(q, k, v, heads):
-    weights = (heads_of(q, heads) @ heads_of(k, heads).mT / math.sqrt(q.shape[-1] / heads)).softmax(-2)
-    return (weights @ heads_of(v, heads)).transpose(1, 2).flatten(2)
+def softmax_over_queries(q, k, v, heads, is_patch):
+    return merged(scores_of(q, k, heads).softmax(-2) * is_patch[:, None, None], v, heads)
 
 
 @wrong("attend", "one head does all the work")
-def forgets_heads(q, k, v, heads):
-    return (q @ k.mT / math.sqrt(q.shape[-1])).softmax(-1) @ v
+def forgets_heads(q, k, v, heads, is_patch):
+    scores = (q @ k.mT / math.sqrt(q.shape[-1])).masked_fill(~is_patch[:, None], -math.inf)
+    return scores.softmax(-1) @ v
 
 
 @wrong("attend", "heads and rows got mixed up")
-def merges_wrongly(q, k, v, heads):
-    weights = (heads_of(q, heads) @ heads_of(k, heads).mT / math.sqrt(q.shape[-1] / heads)).softmax(-1)
-    return (weights @ heads_of(v, heads)).reshape(len(q), q.shape[1], -1)
+def merges_wrongly(q, k, v, heads, is_patch):
+    scores = scores_of(q, k, heads).masked_fill(~is_patch[:, None, None], -math.inf)
+    return (scores.softmax(-1) @ heads_of(v, heads)).reshape(len(q), q.shape[1], -1)
 
 
 @wrong("attend", "`scaled_dot_product_attention`")
-def ready_made(q, k, v, heads):
-    return F.scaled_dot_product_attention(*(heads_of(x, heads) for x in (q, k, v))).transpose(1, 2).flatten(2)
+def ready_made(q, k, v, heads, is_patch):
+    parts = (heads_of(x, heads) for x in (q, k, v))
+    return F.scaled_dot_product_attention(*parts, is_patch[:, None, None]).transpose(1, 2).flatten(2)
 
 
-def attention(q, k, v, heads):
+@wrong("attend", "padding takes part")
+def forgets_padding(q, k, v, heads, is_patch):
+    return merged(scores_of(q, k, heads).softmax(-1), v, heads)
+
+
+@wrong("attend", "exp\\(0\\) is 1")
+def zero_scores(q, k, v, heads, is_patch):
+    return merged((scores_of(q, k, heads) * is_patch[:, None, None]).softmax(-1), v, heads)
+
+
+@wrong("attend", "no longer adds up to 1")
+def masks_behind(q, k, v, heads, is_patch):
+    return merged(scores_of(q, k, heads).softmax(-1) * is_patch[:, None, None], v, heads)
+
+
+@right("attend")
+def attend_head_by_head(q, k, v, heads, is_patch):
     found = []
     for i in range(heads):
         part = slice(i * q.shape[-1] // heads, (i + 1) * q.shape[-1] // heads)
         scores = torch.einsum("bce,bne->bcn", q[..., part], k[..., part]) * (q.shape[-1] // heads) ** -0.5
-        found.append(scores.softmax(-1) @ v[..., part])
+        weights = scores.exp() * is_patch[:, None]
+        found.append(weights / weights.sum(-1, keepdim=True) @ v[..., part])
     return torch.cat(found, -1)
 
 
-def attended(layer, queries, tokens):
-    return layer.out(attention(layer.query(queries), layer.key(tokens), layer.value(tokens), layer.heads))
+# --- learning_rate ------------------------------------------------------------------------------------------------
 
 
-@wrong("decoder_layer", "first residual is missing")
-def no_residual(layer, queries, tokens):
-    x = layer.norm_attention(attended(layer, queries, tokens))
-    return layer.norm_feed_forward(x + layer.contract(layer.expand(x).relu()))
+@wrong("learning_rate", "a straight line")
+def straight(step, steps, peak, warmup):
+    return peak * (1 - step / steps) * (min(1, step / warmup) if warmup else 1)
 
 
-@wrong("decoder_layer", "this is a GELU")
-def with_gelu(layer, queries, tokens):
-    x = layer.norm_attention(queries + attended(layer, queries, tokens))
-    return layer.norm_feed_forward(x + layer.contract(F.gelu(layer.expand(x))))
+@wrong("learning_rate", "there is no warm-up in yours")
+def no_warmup(step, steps, peak, warmup):
+    return peak * (1 - step / steps) ** 0.9
 
 
-@wrong("decoder_layer", "no self-attention")
-def with_self_attention(layer, queries, tokens):
-    return layer_in_full(layer, layer_in_full(layer, queries, queries), tokens)
+@wrong("learning_rate", "not the peak")
+def warms_up_to_the_peak(step, steps, peak, warmup):
+    return peak * step / warmup if step < warmup else peak * (1 - step / steps) ** 0.9
 
 
-def layer_in_full(layer, queries, tokens):
-    x = layer.norm_attention(queries + attended(layer, queries, tokens))
-    return layer.norm_feed_forward(x + layer.contract(torch.clamp(layer.expand(x), min=0)))
+@wrong("learning_rate", "starts it behind the warm-up")
+def decays_later(step, steps, peak, warmup):
+    return peak * step / warmup if step < warmup else peak * (1 - (step - warmup) / (steps - warmup)) ** 0.9
 
 
-def head_scores(mask, queries, tokens, heads):
-    q, k = mask.query(queries), mask.key(tokens)
-    return heads_of(q, heads) @ heads_of(k, heads).mT / math.sqrt(q.shape[-1] / heads)
+@wrong("learning_rate", "from 1; step 0 has a rate of 0")
+def counts_from_one(step, steps, peak, warmup):
+    return peak * (1 - step / steps) ** 0.9 * (min(1, (step + 1) / warmup) if warmup else 1)
 
 
-@wrong("mask_logits", "the scores \\*before\\* it")
-def after_softmax(mask, queries, tokens, heads):
-    return head_scores(mask, queries, tokens, heads).softmax(-1).mean(1)
+@wrong("learning_rate", "ZeroDivisionError")
+def divides_by_no_warmup(step, steps, peak, warmup):
+    return peak * (1 - step / steps) ** 0.9 * min(1, step / warmup)
 
 
-@wrong("mask_logits", "their mean")
-def sum_of_heads(mask, queries, tokens, heads):
-    return head_scores(mask, queries, tokens, heads).sum(1)
+@wrong("learning_rate", "uses `learning_rate_at`")
+def rate_of_package(step, steps, peak, warmup):
+    config = cascadeclip.config.TrainConfig(steps=steps, learning_rate=peak, warmup=warmup)
+    return config.learning_rate_at(step)
 
 
-@wrong("mask_logits", "sum over the heads, scaled by sqrt\\(E\\)|sqrt\\(E / heads\\)")
-def one_wide_score(mask, queries, tokens, heads):
-    q, k = mask.query(queries), mask.key(tokens)
-    return q @ k.mT / math.sqrt(q.shape[-1])
+@right("learning_rate")
+def rate_in_logarithms(step, steps, peak, warmup):
+    share = 1.0 if warmup == 0 else min(step, warmup) / warmup
+    return torch.tensor(share * peak * math.exp(0.9 * math.log(1 - step / steps)))
 
 
-@wrong("mask_logits", "transposed")
-def patches_first(mask, queries, tokens, heads):
-    return head_scores(mask, queries, tokens, heads).mean(1).mT
+# --- mask_loss ----------------------------------------------------------------------------------------------------
 
 
-def enlarged(x, size):
-    return F.interpolate(x, size, mode="bilinear", align_corners=False)
+def lost(logits, labels, *, inside=0.25, power=2, keep=None, one=1.0, counted=None):
+    """Both losses, pair by pair, over the pixels `counted`."""
+    counted = labels != 255 if counted is None else counted
+    focal, dice = [], []
+    for picture in range(len(labels)):
+        at = counted[picture]
+        for c in range(logits.shape[1]):
+            t, x = (labels[picture] == c)[at], logits[picture, c][at]
+            if t.any() or keep == "all":
+                p = x.sigmoid()
+                cost = torch.where(t, -inside * (1 - p) ** power * p.log(), -(1 - inside) * p**power * (1 - p).log())
+                focal.append(cost.mean())
+                dice.append(1 - (2 * p[t].sum() + one) / (p.sum() + t.sum() + one))
+    return torch.stack(focal), torch.stack(dice)
 
 
-@wrong("cascade", "mean of the stages")
-def mean_of_stages(stage_logits, size):
-    return enlarged(torch.stack(stage_logits).mean(0), size).sigmoid()
+@wrong("mask_loss", "absent from a picture count")
+def absent_masks_count(logits, labels):
+    focal, dice = lost(logits, labels, keep="all")
+    return focal.mean(), dice.mean()
 
 
-@wrong("cascade", "added the stages' probabilities")
-def sum_of_probabilities(stage_logits, size):
-    return sum(enlarged(x, size).sigmoid() for x in stage_logits)
+@wrong("mask_loss", "sum over the pairs")
+def sum_of_pairs(logits, labels):
+    focal, dice = lost(logits, labels)
+    return focal.sum(), dice.sum()
 
 
-@wrong("cascade", "softmax over the classes")
-def softmax_of_classes(stage_logits, size):
-    return enlarged(sum(stage_logits), size).softmax(1)
+@wrong("mask_loss", "swapped")
+def weights_swapped(logits, labels):
+    focal, dice = lost(logits, labels, inside=0.75)
+    return focal.mean(), dice.mean()
 
 
-@wrong("segment", "added the offset")
-def adds_offset(probabilities, seen, offset):
-    moved = probabilities.clone()
-    moved[:, seen] += offset
-    return moved.argmax(1)
+@wrong("mask_loss", "makes it \\*focal\\* is missing")
+def plain_cross_entropy(logits, labels):
+    focal, dice = lost(logits, labels, power=0)
+    return focal.mean(), dice.mean()
 
 
-@wrong("segment", "makes no difference")
-def ignores_offset(probabilities, seen, offset):
-    return probabilities.argmax(1)
+@wrong("mask_loss", "1 above and below")
+def without_the_ones(logits, labels):
+    focal, dice = lost(logits, labels, one=0.0)
+    return focal.mean(), dice.mean()
 
 
-@wrong("segment", "still raises NotImplementedError")
-def not_answered(probabilities, seen, offset):
-    raise NotImplementedError
+@wrong("mask_loss", "the dice coefficient")
+def dice_coefficient(logits, labels):
+    focal, dice = lost(logits, labels)
+    return focal.mean(), 1 - dice.mean()
 
 
-@right("nga_weights")
-def nga_as_list(blocks, sigma):
-    return [math.e ** (-0.5 * ((blocks - block) / sigma) ** 2) for block in range(1, blocks + 1)]
+@wrong("mask_loss", "ignored pixels count as pixels outside")
+def ignored_as_negatives(logits, labels):
+    focal, dice = lost(logits, labels, counted=torch.ones_like(labels, dtype=torch.bool))
+    return focal.mean(), dice.mean()
 
 
-@right("aggregate")
-def aggregate_by_loop(features, weights):
-    total = torch.zeros_like(features[0])
-    for weight, feature in zip(weights.tolist(), features, strict=True):
-        total = total + weight * feature
-    return total
+@wrong("mask_loss", "return two numbers")
+def losses_added(logits, labels):
+    focal, dice = lost(logits, labels)
+    return focal.mean() + dice.mean()
 
 
-@right("describe")
-def describe_by_loops(text, g, weight, bias):
-    width = text.shape[1]
-    for_product, for_word = weight[:, :width], weight[:, width:]
-    return torch.stack([torch.stack([for_product @ (t * one) + for_word @ t + bias for t in text]) for one in g])
+@wrong("mask_loss", "write (it|this one) yourself")
+def loss_of_package(logits, labels):
+    found = cascadeclip.model.segmentation_loss(logits, labels, focal_weight=1.0, ignored_are_negatives=False)
+    return found["focal"], found["dice"]
 
 
-RIGHT.append(("attend", attention))
-RIGHT.append(("decoder_layer", layer_in_full))
+@right("mask_loss")
+def pair_by_pair(logits, labels):
+    focal, dice = lost(logits.double(), labels)
+    return [focal.mean().item(), dice.mean().item()]
 
 
-@right("mask_logits")
-def mask_in_one_product(mask, queries, tokens, heads):
-    q, k = mask.query(queries), mask.key(tokens)
-    return q @ k.mT / (heads * math.sqrt(q.shape[-1] / heads))
+# --- train_steps --------------------------------------------------------------------------------------------------
 
 
-@right("cascade")
-def cascade_enlarged_first(stage_logits, size):
-    return sum(enlarged(x, size) for x in stage_logits).sigmoid()
+def trained(model, batches, loss_of, optimiser_of, rates, clip, *, leave=()):
+    """Training by hand, with something left out."""
+    optimiser, losses = optimiser_of(model.parameters()), []
+    for (inputs, targets), rate in zip(batches, rates, strict=True):
+        if "rates" not in leave:
+            optimiser.param_groups[0].update(lr=rate)
+        if "zero" not in leave:
+            model.zero_grad()
+        loss = loss_of(model(inputs), targets)
+        loss.backward()
+        if "clip" not in leave:
+            norm = sum(p.grad.pow(2).sum() for p in model.parameters()).sqrt()
+            for p in model.parameters():
+                p.grad *= min(1.0, clip / norm.item())
+        if "step" not in leave:
+            optimiser.step()
+        losses.append(loss)
+    return losses
 
 
-@right("segment")
-def segment_with_mask(probabilities, seen, offset):
-    favoured = torch.tensor([c in seen for c in range(probabilities.shape[1])])
-    return torch.where(favoured[:, None, None], probabilities - offset, probabilities).max(1).indices
+@wrong("train_steps", "`optimiser.step\\(\\)` missing")
+def never_steps(*given):
+    return [loss.item() for loss in trained(*given, leave=("step",))]
+
+
+@wrong("train_steps", "add up")
+def keeps_gradients(*given):
+    return [loss.item() for loss in trained(*given, leave=("zero",))]
+
+
+@wrong("train_steps", "as long as they come")
+def never_clips(*given):
+    return [loss.item() for loss in trained(*given, leave=("clip",))]
+
+
+@wrong("train_steps", "learning rates make no difference")
+def never_sets_the_rate(*given):
+    return [loss.item() for loss in trained(*given, leave=("rates",))]
+
+
+@wrong("train_steps", "each parameter's gradient by itself")
+def clips_each(model, batches, loss_of, optimiser_of, rates, clip):
+    optimiser, losses = optimiser_of(model.parameters()), []
+    for (inputs, targets), rate in zip(batches, rates, strict=True):
+        optimiser.param_groups[0]["lr"] = rate
+        loss = loss_of(model(inputs), targets)
+        optimiser.zero_grad()
+        loss.backward()
+        for parameter in model.parameters():
+            torch.nn.utils.clip_grad_norm_(parameter, clip)
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+@wrong("train_steps", "\\*behind\\* the steps")
+def loss_behind_the_step(model, batches, loss_of, optimiser_of, rates, clip):
+    losses, optimiser = [], optimiser_of(model.parameters())
+    for (inputs, targets), rate in zip(batches, rates, strict=True):
+        optimiser.param_groups[0]["lr"] = rate
+        optimiser.zero_grad()
+        loss_of(model(inputs), targets).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimiser.step()
+        losses.append(loss_of(model(inputs), targets).item())
+    return losses
+
+
+@wrong("train_steps", "this is one loss")
+def last_loss(*given):
+    return trained(*given)[-1]
+
+
+@right("train_steps")
+def trained_by_hand(*given):
+    return torch.stack(trained(*given))

@@ -2,14 +2,16 @@
 
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
 NEEDED = bool(os.environ.get("CASCADECLIP_BROWSER"))  # set where a missing browser is an error, not a reason to skip
 if NEEDED:
     import playwright.sync_api as sync_api
+    import psutil
 else:
+    psutil = pytest.importorskip("psutil", reason="no psutil: pip install psutil")
     sync_api = pytest.importorskip("playwright.sync_api", reason="no Playwright: pip install playwright")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -22,6 +24,16 @@ MARKS = [
 FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync")  # fmt: skip
 PATIENCE = 240_000  # ms, for everything; machines that run tests may be busy
+
+
+def computing():
+    """Seconds that the browser and what drives it have computed so far, on all cores: waiting does not count, so that
+    other programs hardly matter."""
+    times = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.Error):  # it has ended
+            times.append(process.cpu_times())
+    return sum(one.user + one.system for one in times)
 
 
 @contextmanager

@@ -22,13 +22,17 @@ PARTLY = {
         "    return (x.T @ y).norm() ** 2 / ((x.T @ x).norm() * (y.T @ y).norm())",
     },
     A2: {
-        "nga_weights": "def nga_weights(blocks, sigma):\n"
-        "    return torch.exp(-(torch.arange(blocks - 1, -1, -1) ** 2) / 2)",
-        "describe": "def describe(text, image_embedding, weight, bias):\n"
-        "    return F.linear(torch.cat([text * image_embedding[0], text], -1), weight, bias)"
-        ".expand(len(image_embedding), -1, -1)",
-        "cascade": "def cascade(stage_logits, size):\n"
-        "    return F.interpolate(sum(stage_logits) / len(stage_logits), size, mode='bilinear').sigmoid()",
+        "attend": "def attend(queries, keys, values, heads, is_patch):\n"
+        "    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (queries, keys, values))\n"
+        "    weights = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)\n"
+        "    return (weights @ v).transpose(1, 2).flatten(2)",
+        "learning_rate": "def learning_rate(step, steps, peak, warmup):\n    return peak * (1 - step / steps) ** 0.9",
+        "mask_loss": "def mask_loss(logits, labels):\n"
+        "    target = labels[:, None] == torch.arange(logits.shape[1])[:, None, None]\n"
+        "    present, p = target.flatten(2).any(-1), logits.sigmoid()\n"
+        "    cost = torch.where(target, -(1 - p) ** 2 * p.log() / 4, -3 * p**2 * (1 - p).log() / 4)\n"
+        "    dice = 1 - (2 * (p * target).sum((2, 3)) + 1) / (p.sum((2, 3)) + target.sum((2, 3)) + 1)\n"
+        "    return cost.mean((2, 3))[present].mean(), dice[present].mean()",
     },
     A3: {
         "harmonic_mean": "def harmonic_mean(seen, unseen):\n    return 2 * seen * unseen / (seen + unseen)",
@@ -48,17 +52,13 @@ WRONG = {
         "auroc_by_block": "def auroc_by_block(visual, images, labels, text):\n    return [0.5] * 12",
     },
     A2: {
-        "nga_weights": "def nga_weights(blocks, sigma):\n    return [0.1353, 0.6065, 1.0]",
-        "aggregate": "def aggregate(features, weights):\n    return torch.stack(features).mean(0)",
-        "describe": "def describe(text, image_embedding, weight, bias):\n    return text @ weight[:, : len(bias)].T",
-        "attend": "def attend(queries, keys, values, heads):\n"
+        "learning_rate": "def learning_rate(step, steps, peak, warmup):\n    return peak",
+        "run_prompted": "def run_prompted(blocks, tokens, prompts):\n    return tokens",
+        "attend": "def attend(queries, keys, values, heads, is_patch):\n"
         "    return F.scaled_dot_product_attention(queries, keys, values)",
-        "decoder_layer": "def decoder_layer(layer, queries, tokens):\n    return queries",
-        "mask_logits": "def mask_logits(mask, queries, tokens, heads):\n"
-        "    return (mask.query(queries) @ mask.key(tokens).transpose(1, 2)).softmax(-1)",
-        "cascade": "def cascade(stage_logits, size):\n    return sum(stage_logits).sigmoid()",
-        "segment": "def segment(probabilities, seen, offset):\n    probabilities[:, seen] += offset\n"
-        "    return probabilities.argmax(-1)",
+        "mask_loss": "def mask_loss(logits, labels):\n    return F.cross_entropy(logits, labels, ignore_index=255)",
+        "train_steps": "def train_steps(model, batches, loss_of, optimiser_of, rates, clip):\n"
+        "    return [0.0] * len(batches)",
     },
     A3: {
         "harmonic_mean": "def harmonic_mean(seen, unseen):\n    return (seen + unseen) / 2",
@@ -110,10 +110,10 @@ def twice(notebook: NotebookNode) -> None:
     """An answer stands twice, marks and all, the first one wrong; so does a test; one copy has lost its marks, one has
     those of another assignment."""
     copies = (
-        ("nga_weights", lambda cell: cell.update(source=WRONG[A2]["nga_weights"])),
-        ("test_aggregate", lambda cell: None),
-        ("segment", lambda cell: cell.metadata.clear()),
-        ("cascade", lambda cell: cell.metadata.nbgrader.update(grade_id="word_map")),
+        ("run_prompted", lambda cell: cell.update(source=WRONG[A2]["run_prompted"])),
+        ("test_attend", lambda cell: None),
+        ("mask_loss", lambda cell: cell.metadata.clear()),
+        ("train_steps", lambda cell: cell.metadata.nbgrader.update(grade_id="word_map")),
     )
     for name, change in copies:
         cell = cells_of(notebook)[name]
@@ -125,20 +125,20 @@ def twice(notebook: NotebookNode) -> None:
 
 def flood(notebook: NotebookNode) -> None:
     """Prints far too much: in a cell, from a function, and as a value."""
-    before("nga_weights", "for line in range(400_000):\n    print(line, 'x' * 40)\nprint('y' * 20_000_000)")(notebook)
-    cell = cells_of(notebook)["segment"]
+    before("run_prompted", "for line in range(400_000):\n    print(line, 'x' * 40)\nprint('y' * 20_000_000)")(notebook)
+    cell = cells_of(notebook)["mask_loss"]
     cell.source = re.sub(r"(\"\"\"\n)", r"\1    print('z' * 1_000_000)\n", cell.source, count=1)
-    cells_of(notebook)["aggregate"].source += "\n\n'w' * 10_000_000"
+    cells_of(notebook)["attend"].source += "\n\n'w' * 10_000_000"
 
 
 def rewritten_test(notebook: NotebookNode) -> None:
     """A wrong answer, and a test made to say otherwise, worth more."""
-    cells_of(notebook)["nga_weights"].source = WRONG[A2]["nga_weights"]
-    test = cells_of(notebook)["test_nga_weights"]
+    cells_of(notebook)["learning_rate"].source = WRONG[A2]["learning_rate"]
+    test = cells_of(notebook)["test_learning_rate"]
     test.source, test.metadata.nbgrader["points"] = "50.0", 50
 
 
-ENDLESS = "def aggregate(features, weights):\n    while True:\n        pass"
+ENDLESS = "def attend(queries, keys, values, heads, is_patch):\n    while True:\n        pass"
 
 # submission -> assignment -> (answers instead of the solutions; None: the released notebook as it is; what spoils it)
 SUBMISSIONS: dict[str, dict[str, tuple[dict[str, str] | None, Spoil | None]]] = {
@@ -146,11 +146,11 @@ SUBMISSIONS: dict[str, dict[str, tuple[dict[str, str] | None, Spoil | None]]] = 
     "partly_right": {name: (PARTLY[name], None) for name in (A1, A2, A3)},
     "wrong": {name: (WRONG[name], None) for name in (A1, A2, A3)},
     "empty": {name: (None, None) for name in (A1, A2, A3)},
-    "syntax_error": {A2: ({}, before("describe", "def ("))},
-    "endless_loop_in_cell": {A2: ({}, before("nga_weights", "while True:\n    pass"))},
-    "endless_loop_in_function": {A2: ({"aggregate": ENDLESS}, None)},
+    "syntax_error": {A2: ({}, before("mask_loss", "def ("))},
+    "endless_loop_in_cell": {A2: ({}, before("run_prompted", "while True:\n    pass"))},
+    "endless_loop_in_function": {A2: ({"attend": ENDLESS}, None)},
     "deleted_answer": {A2: ({}, without("attend"))},
-    "deleted_test": {A2: ({}, without("cascade", "test_cascade", "test_nga_weights", "test_segment"))},
+    "deleted_test": {A2: ({}, without("learning_rate", "test_learning_rate", "test_run_prompted", "test_train_steps"))},
     "duplicated_cells": {A2: ({}, twice)},
     "huge_output": {A2: ({}, flood)},
     "rewritten_test": {A2: ({}, rewritten_test)},

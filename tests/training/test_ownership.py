@@ -13,7 +13,7 @@ from cascadeclip.experiments import demo
 from cascadeclip.experiments import run as experiments
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.tower import build_tower
-from cascadeclip.training import calibrate, loop
+from cascadeclip.training import calibrate, loop, optimiser
 from cascadeclip.training.loop import train
 from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 from tests.training.test_loop import CONFIG, run, same_weights
@@ -130,7 +130,7 @@ def test_a_gradient_that_is_no_number_stops_the_run_and_moves_nothing(monkeypatc
 @pytest.fixture
 def in_float16(monkeypatch):
     """Loss scaling as with float16, which only CUDA computes in."""
-    monkeypatch.setattr(loop._Run, "_computes_in", lambda self, dtype: dtype == torch.float16)
+    monkeypatch.setattr(optimiser, "needs_scaling", lambda device, precision: True)
 
 
 @pytest.mark.parametrize("how", [loss_is_nan, gradient_is_nan])
@@ -153,7 +153,7 @@ def test_float16_that_loses_too_many_steps_stops(monkeypatch, in_float16, tmp_pa
 def test_a_state_with_and_without_loss_scaling_goes_on_either_way(monkeypatch, tmp_path):
     """`bf16` is float16 on a card without bfloat16: the run may go on where there is bfloat16, and the other way."""
     for scaled in (True, False, True):
-        monkeypatch.setattr(loop._Run, "_computes_in", lambda self, dtype, scaled=scaled: scaled)
+        monkeypatch.setattr(optimiser, "needs_scaling", lambda device, precision, scaled=scaled: scaled)
         run(CONFIG, tmp_path)
 
 

@@ -92,12 +92,23 @@ DAMAGES = {
     "a log of numbers": lambda path: change(path, lambda state: state.update(log="[1]")),
     "no optimiser": lambda path: change(path, lambda state: state["optimiser"].pop("state")),
     "an optimiser dropped": lambda path: change(path, lambda state: state["optimiser"].update(state={})),
+    "an optimiser of more steps": lambda path: change(path, lambda state: moments(state)["step"].fill_(99)),
     "moments dropped": lambda path: change(path, lambda state: state["optimiser"]["state"].pop(0)),
     "moments cut": lambda path: change(path, lambda state: shrink(state["optimiser"]["state"][0])),
     "moments of text": lambda path: change(path, lambda state: state["optimiser"]["state"][0].update(exp_avg="a")),
     "moments of NaN": lambda path: change(path, lambda state: state["optimiser"]["state"][0]["exp_avg"].fill_(np.nan)),
     "weights of NaN": lambda path: change(path, lambda state: state["model"]["encoder.prompts"].fill_(np.nan)),
     "weights cut": lambda path: change(path, lambda state: state["model"].update({"encoder.prompts": torch.zeros(1)})),
+    "weights of text": lambda path: change(path, lambda state: state["model"].update({"encoder.prompts": "a"})),
+    "weights under a number": lambda path: change(path, lambda state: state["model"].update({3: torch.zeros(1)})),
+    "sparse weights": lambda path: change(path, lambda state: convert(state["model"], torch.Tensor.to_sparse)),
+    "weights without values": lambda path: change(path, lambda state: convert(state["model"], lambda w: w.to("meta"))),
+    "sparse moments": lambda path: change(path, lambda state: convert(moments(state), torch.Tensor.to_sparse)),
+    "text of whole numbers": lambda path: change(path, lambda state: convert(state, torch.Tensor.bool)),
+    "a log of steps in words": lambda path: change(path, lambda state: state.update(log='[{"step": "two"}]')),
+    "a log of steps to come": lambda path: change(path, lambda state: state.update(log='[{"step": 99}]')),
+    "a log of words": lambda path: change(path, lambda state: state.update(log='[{"step": 2, "total": "low"}]')),
+    "no such format": lambda path: change(path, lambda state: state.update(format=0)),
     "settings cut": lambda path: change(path, lambda state: state.update(config='{"steps":')),
     "settings deep": lambda path: change(path, lambda state: state.update(config="[" * 100_000)),
 }
@@ -107,6 +118,14 @@ def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
+
+
+def moments(state):
+    return state["optimiser"]["state"][0]
+
+
+def convert(tensors, how):
+    tensors.update({name: how(tensor) for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)})
 
 
 def shrink(entry):
@@ -123,6 +142,40 @@ def test_a_damaged_state_gives_way_to_the_one_before_it(copy, finished, damage, 
     for one, other in zip(own_state(again).values(), own_state(finished[1]).values(), strict=True):
         assert torch.equal(one, other)
     assert run(copy, depends_on={"templates": ["{}"]})  # and the good state was not lost by it
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        lambda moment: torch.cat([moment[None].movedim(0, -1)] * 2, -1)[..., 0],
+        lambda moment: moment.T.contiguous().T if moment.ndim == 2 else moment,
+        torch.Tensor.double,
+    ],
+)
+def test_moments_may_lie_in_any_order(copy, finished, stored):
+    """The fused optimiser reads and writes past them otherwise."""
+
+    def edit(state):
+        for entry in state["optimiser"]["state"].values():
+            entry.update({name: stored(entry[name]) for name in ("exp_avg", "exp_avg_sq")})
+
+    (copy / PREVIOUS).replace(copy / STATE)
+    change(copy / STATE, edit)
+    again = run(copy, depends_on={"templates": ["{}"]})
+    for one, other in zip(own_state(again).values(), own_state(finished[1]).values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_run_whose_scores_are_no_numbers_goes_on(tmp_path):
+    """A validation set without an unseen class has no score of it."""
+    config = replace(CONFIG, validate_every=1)
+    told = dict(collate=collate, out=tmp_path, progress=False)
+    told["validate"] = lambda model: {"pAcc": 0.5, "hIoU": float("nan")}
+    for until in (2, None):
+        torch.manual_seed(3)
+        log = train(CascadeCLIP(MODEL), Noise(), TEXT, NAMES, UNSEEN, config, until=until, **told)
+    assert [(entry["step"], entry["pAcc"]) for entry in log] == [(step, 0.5) for step in (1, 2, 3, 4)]
+    assert all(np.isnan(entry["hIoU"]) for entry in log)
 
 
 def test_without_another_state_the_file_and_the_way_on_are_named(copy):

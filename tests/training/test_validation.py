@@ -13,7 +13,8 @@ from tests.cli.test_commands import run
 
 
 @pytest.fixture
-def own(tmp_path):
+def own(tmp_path, register):
+    register("small")
     for number in range(6):
         for folder, shape in (("images", (48, 64, 3)), ("masks", (48, 64))):
             path = tmp_path / folder / f"{number}.{'jpg' if folder == 'images' else 'png'}"
@@ -28,8 +29,8 @@ def own(tmp_path):
 
 def train(own, *more):
     return run(
-        "train", "--own", own / "own.json", "--clip", "ViT-B-32", "--clip-weights", "random", "--image-size", 64,
-        "--steps", 1, "--batch-size", 1, "--stages", "12", "--workers", 0, "--out", own / "run", *more,
+        "train", "--own", own / "own.json", "--clip", "small", "--clip-weights", "random", "--image-size", 64,
+        "--steps", 1, "--batch-size", 1, "--stages", "4", "--workers", 0, "--out", own / "run", *more,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+SHORT = ("--precision", "fp32", "--validate-limit", 11)  # of 300 scenes
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}  # threads of several processes would wait for each other
 
 # The command line, killed some seconds after it has written its state so many times. The process counts for itself:
@@ -61,7 +62,7 @@ def finished(path):
 @pytest.mark.slow
 def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
     """SIGKILL at five random moments of a real run, which goes on with the same command."""
-    arguments = ("train", "--steps", 40, "--batch-size", 2, "--checkpoint-every", 1, "--precision", "fp32")
+    arguments = ("train", "--steps", 40, "--batch-size", 2, "--checkpoint-every", 1, *SHORT)
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     process(*arguments, "--out", straight)
     moments = random.Random(3)
@@ -80,7 +81,7 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_the_weights_and_scores_of_one(tmp_path):
     """Two processes on the CPU (gloo) against one with the same pictures per step."""
-    arguments = ("train", "--steps", 6, "--batch-size", 4, "--precision", "fp32")
+    arguments = ("train", "--steps", 6, "--batch-size", 4, *SHORT)
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--rdzv-backend", "c10d"]
     launch += ["--rdzv-endpoint", "localhost:0", "-m"]
     assert "in 2 processes" not in process(*arguments, "--out", tmp_path / "one")

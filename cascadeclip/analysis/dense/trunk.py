@@ -23,7 +23,7 @@ class Trunk:
 
     Attributes:
         grid: (h, w), rows and columns of patches.
-        depth: L.
+        depth: blocks of the tower, L.
     """
 
     def __init__(self, visual: Tower, images: Tensor):

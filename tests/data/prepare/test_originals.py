@@ -68,6 +68,7 @@ def processes(built, tmp_path_factory):
     return done
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "context59-mat"])
 def test_each_script_makes_the_layout_from_archives(processes, kind):
     done = processes[kind]
@@ -81,6 +82,7 @@ def test_each_script_makes_the_layout_from_archives(processes, kind):
     assert not (done.root / "downloads").exists()
 
 
+@pytest.mark.slow
 def test_context_from_mat_files_is_the_same_as_from_json(processes, prepared):
     root = prepared("context59-mat")
     check_layout("context59-mat", root)
@@ -90,6 +92,7 @@ def test_context_from_mat_files_is_the_same_as_from_json(processes, prepared):
         assert one == other and len(one) in (2, 5)
 
 
+@pytest.mark.slow
 def test_voc_lists_are_those_of_the_paper(processes):
     lists = processes["voc12"].root / "VOCdevkit/VOC2012/ImageSets/Segmentation"
     parts = {name: (lists / f"{name}.txt").read_text().split() for name in ("train", "val", "aug", "trainaug")}
@@ -99,6 +102,7 @@ def test_voc_lists_are_those_of_the_paper(processes):
         assert warning in processes["voc12"].out
 
 
+@pytest.mark.slow
 def test_weights_are_fetched_into_the_cache(processes):
     done = processes["prefetch"]
     assert done.status == 0, done.err
@@ -128,6 +132,7 @@ def test_help_shows_a_command_to_copy(script, name):
         assert script(f"{name}.py", "--jobs", "0").status == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["voc12", "context59-json", "coco-stuff"])
 def test_counts_are_those_of_what_was_drawn(processes, kind):
     report, (_, splits, values) = verify(benchmark_of(kind), processes[kind].root), KINDS[kind]

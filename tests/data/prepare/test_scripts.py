@@ -1,9 +1,11 @@
 """The scripts that make the shipped assets, run whole on small input."""
 
+import contextlib
 import importlib.util
 import io
 import json
 import math
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -27,6 +29,16 @@ SCRIPTS = Path(__file__).parents[3] / "data_scripts"
 
 
 def run(script, *arguments):
+    """A script in this process, as `python data_scripts/...` would run it; returns what it printed."""
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.setattr(sys, "argv", [script, *map(str, arguments)])
+        runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+    return printed.getvalue()
+
+
+def run_alone(script, *arguments):
+    """The same in a process of its own: a worker of a data loader may have to import the script."""
     command = [sys.executable, SCRIPTS / script, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
@@ -72,13 +84,14 @@ def test_a_missing_package_is_named(tmp_path):
         load_script("build_sprites").build(tmp_path, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_mini_clip_is_pretrained_and_resumed(tmp_path):
     budget = ("--batch", 4, "--eval-scenes", 4, "--out", tmp_path)
-    run("train_mini_clip.py", "--steps", 2, *budget)
+    run_alone("train_mini_clip.py", "--steps", 2, *budget)
     first = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert first[-1]["step"] == 2
     assert {"top1_noto", "top1_twemoji", "top1_fluent", "patch_last", "patch_value"} < set(first[-1])
-    assert "resuming at step 2" in run("train_mini_clip.py", "--steps", 3, *budget)
+    assert "resuming at step 2" in run_alone("train_mini_clip.py", "--steps", 3, *budget)
     build_mini_clip().load_state_dict(load_file(tmp_path / "mini_clip.safetensors"))
 
 
@@ -145,6 +158,7 @@ def test_the_study_hides_seen_classes_and_scores_every_stage(tmp_path):
     assert not set(names) & set(FROZEN.unseen) and len(hidden) == 11 and 3 in hidden
 
 
+@pytest.mark.slow
 def test_mini_cascade_is_trained_and_shipped(tmp_path):
     report = json.loads(run("train_mini_cascade.py", "--steps", 1, "--limit", 20, "--out", tmp_path))
     assert report == json.loads((tmp_path / "report.json").read_text())
