@@ -13,8 +13,7 @@ from cascadeclip.presets import FROZEN
 
 CASCADE, LAST = ((6, 7, 8), (9, 10, 11), (12,)), ((12,),)
 FUSED = ((6, 7, 8, 9, 10, 11, 12),)
-PAPER = {  # what the mini presets do otherwise
-    "prompt_tokens": 10,
+PAPER = {  # what the mini presets do otherwise; prompt tokens have a comparison of their own
     "dropout": 0.1,
     "class_embedding_twice": True,
     "train_taps": False,
@@ -22,7 +21,6 @@ PAPER = {  # what the mini presets do otherwise
     "aligned_start": False,
 }
 OURS = {  # names of rows that change one of these settings to that of preset `mini-frozen`
-    "prompt_tokens": "no prompts",
     "dropout": "no dropout",
     "train_taps": "trained taps",
     "centre_text": "centred text",
@@ -104,7 +102,7 @@ _ALL = (
     ),
     Comparison(
         "fusion-paper",
-        "And with the settings of the paper: prompts, dropout, untrained taps, raw text, a random start?",
+        "And with the settings of the paper: dropout, untrained taps, raw text, a random start?",
         "Fusing blocks 6-12 by sum or concatenation costs unseen classes against the last layer; the cascade gains.",
         _fusions(PAPER),
     ),
