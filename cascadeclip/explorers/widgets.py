@@ -31,6 +31,7 @@ from cascadeclip.segmenter import Segmenter, load
 
 BY_HAND = "surgery by hand"
 OFFSETS = tuple(np.linspace(0, 0.5, 11).round(2).tolist())
+STEP, SIGMA = 0.01, 1.0  # of the cascade's sliders; where sigma stands at the start
 
 
 class LayerScrubber(Explorer):
@@ -160,9 +161,9 @@ class CascadeExplorer(Explorer):
         super().__init__(pictures, controls, setters=[self.sigma])
 
     def _make_sliders(self) -> None:
-        plain = dict(step=0.01, readout_format=".2f")
+        plain = dict(step=STEP, readout_format=".2f")
         self.offset = ipywidgets.FloatSlider(self.segmenter.seen_offset, min=0, max=0.5, description="offset", **plain)
-        self.sigma = ipywidgets.FloatSlider(1.0, min=0.2, max=4, description="weights from sigma", step=0.1)
+        self.sigma = ipywidgets.FloatSlider(SIGMA, min=0.2, max=4, description="weights from sigma", step=0.1)
         self.reset = ipywidgets.Button(description="as trained", tooltip="weights and offset as they were trained")
         stages, values = self.segmenter.model.config.stages, [v for of in self.trained.values() for v in of]
         ends = dict(min=min(0.0, *values), max=max(2.0, *values))
@@ -182,7 +183,7 @@ class CascadeExplorer(Explorer):
     @in_view
     def _take_trained(self, _button: object) -> None:
         with self.at_once():
-            self.offset.value = self.segmenter.seen_offset
+            self.offset.value, self.sigma.value = self.segmenter.seen_offset, SIGMA
             self._set_weights([w for of in self.trained.values() for w in of])
 
     def _set_weights(self, values: Sequence[float]) -> None:
@@ -213,8 +214,8 @@ class CascadeExplorer(Explorer):
 
     def figure(self) -> Drawing:
         picture, offset, size = self.chooser.value, self.offset.value, compute.shown_size(self.chooser.value.image)
-        values = iter(slider.value for slider in self.weights)
-        now = tuple(tuple(next(values) for _ in of) for of in self.trained.values())
+        sliders = iter(self.weights)
+        now = tuple(tuple(_weight_at(next(sliders), value) for value in of) for of in self.trained.values())
         maps = {"truth": compute.truth_among(picture, self.classes, self.classes, size)}
         if picture.labels is None:
             del maps["truth"]
@@ -228,6 +229,11 @@ class CascadeExplorer(Explorer):
             picture.image, maps, self.classes, self.unseen, weights, self.segmenter.model.config.stages, offset, curves,
             OFFSETS,
         )  # fmt: skip
+
+
+def _weight_at(slider: ipywidgets.FloatSlider, trained: float) -> float:
+    """What a slider stands for: a browser rounds to its steps, and the step nearest to a trained weight is that one."""
+    return trained if abs(slider.value - trained) <= STEP / 2 else slider.value
 
 
 class SurgeryBench(Explorer):

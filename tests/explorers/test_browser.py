@@ -127,11 +127,20 @@ def picture(box):
     return np.asarray(Image.open(io.BytesIO(box.locator("img").screenshot())).convert("RGB")).astype(int)
 
 
+def unlike(one, other):
+    return one.shape != other.shape or (np.abs(one - other).max(-1) > 30).sum() > 100
+
+
 def changed(page, box, before):
-    """Wait until the picture differs in more than a hundred pixels; returns the new one."""
-    for _ in range(300):
+    """Wait until the picture differs in more than a hundred pixels, the kernel rests and the picture stays: sliders
+    draw one for every value on their way. Returns the last one."""
+    idle = page.get_by_text("Python 3 (ipykernel) | Idle")
+    last, stays = before, 0
+    for _ in range(600):
         now = picture(box)
-        if now.shape != before.shape or (np.abs(now - before).max(-1) > 30).sum() > 100:
+        stays = 0 if unlike(now, last) or not idle.count() else stays + 1
+        last = now
+        if stays >= 5 and unlike(now, before):
             return now
         page.wait_for_timeout(200)
     raise AssertionError("the picture did not change")
@@ -209,13 +218,7 @@ def test_cascade_explorer_moves_weights_and_offset(page, tmp_path):
     before = changed(page, box, before)
     box.screenshot(path=tmp_path / "cascade.png")
     box.get_by_role("button", name="as trained").click()
-    changed(page, box, before)
-    for _ in range(300):
-        if (np.abs(picture(box) - start).max(-1) > 30).sum() < 100:
-            break
-        page.wait_for_timeout(200)
-    else:
-        raise AssertionError("'as trained' did not bring its picture back")
+    assert not unlike(changed(page, box, before), start), "'as trained' did not bring its picture back"
 
 
 def test_surgery_bench_cuts(page, tmp_path):
