@@ -32,8 +32,9 @@ from cascadeclip.sharing.hub import HubMixin
 if TYPE_CHECKING:
     from cascadeclip.plots.figure import Figure
 
-SHIPPED = {"mini": "mini_cascade.safetensors"} | {  # and the rows of the comparison `fusion`
-    f"mini/{name}": f"mini/{name}.safetensors" for name in ("last-layer", "sum", "concat", "cascade")
+RECOMMENDED = "mini/concat"  # ahead on seen classes that were held out of training, see notebooks/results/why.md
+SHIPPED = {  # the rows of the comparison `fusion`, and a cascade with prompt tokens
+    f"mini/{name}": f"{name}.safetensors" for name in ("last-layer", "sum", "concat", "cascade", "cascade-prompts")
 }
 
 
@@ -236,10 +237,11 @@ def load(
     clip: str | None = None,
     clip_weights: str | None = None,
 ) -> Segmenter:
-    """A segmenter from a shipped checkpoint (`"mini"`) or from a checkpoint file, of this package or of the authors.
+    """A segmenter from a shipped checkpoint or from a checkpoint file, of this package or of the authors.
 
     Args:
-        name_or_path: also a folder that training wrote `model.safetensors` into.
+        name_or_path: "mini" (the recommended one of those that are shipped), the name of another one, a file, or a
+            folder that training wrote `model.safetensors` into.
         preset: what a checkpoint in the authors' layout leaves open: the CLIP of its text tower, the number of heads,
             the seen classes. For every checkpoint: templates and offset; those it was trained with by default.
         device: where the model computes.
@@ -251,14 +253,17 @@ def load(
         InputError: neither of them, or a checkpoint that is damaged, does not fit its CLIP, or needs a preset.
     """
     path, named = Path(name_or_path), partial(clip_of, name=clip, weights=clip_weights)
-    if str(name_or_path) in SHIPPED:
-        with as_file(files("cascadeclip") / "assets" / SHIPPED[str(name_or_path)]) as shipped:
+    name = RECOMMENDED if str(name_or_path) == "mini" else str(name_or_path)
+    if name in SHIPPED:
+        with as_file(files("cascadeclip") / "assets" / "mini" / SHIPPED[name]) as shipped:
             loaded = load_any(shipped, named)
     elif exists(path):
         path = path / TRAINED if is_folder(path) else path
         loaded = load_any(path, named, **({} if preset is None else _sizes(preset)))
     else:
-        raise InputError(f"{name_or_path!s} is neither a file nor one of the shipped models: {', '.join(SHIPPED)}")
+        raise InputError(
+            f"{name_or_path!s} is neither a file nor one of the shipped models: mini, {', '.join(SHIPPED)}"
+        )
     settings: Preset | CheckpointInfo
     if loaded.info is not None and loaded.clip is not None:
         built_on, seen, settings = loaded.clip, loaded.info.seen, preset or loaded.info

@@ -388,7 +388,7 @@ voc = get_preset("voc12")  # names, split, templates and settings of the benchma
 segmenter, columns = None, {name: maps for name, maps in columns.items() if "value path" in name}
 if not real:
     segmenter = cascadeclip.load("mini")
-    print("segmenting with the shipped mini cascade")
+    print("segmenting with the shipped model of the mini world")
 elif AUTHORS_CHECKPOINT is not None:
     cascade = from_authors(AUTHORS_CHECKPOINT, heads=12, decoder_heads=8)
     segmenter = Segmenter(cascade, clip, seen=voc.seen, templates=voc.templates)
@@ -415,7 +415,7 @@ plot_maps(photos, columns, words, [word for word in words if segmenter is not No
 # tensors, and `save_authors` writes a model of ours that way. The layout cannot hold every model, though.
 
 # %%
-mini = cascadeclip.load("mini")
+mini = cascadeclip.load("mini/cascade-prompts")
 try:
     to_authors(mini.model)
 except cascadeclip.InputError as error:

@@ -103,7 +103,12 @@ print(f"{len(CLASSES)} words, {int(words.sum())} of them unseen; {len(choosing[0
 # --clip ViT-B-16 --clip-weights openai`.)
 
 # %%
-FILES = {"last layer": "mini/last-layer", "sum": "mini/sum", "cascade": "mini/cascade", "cascade + prompts": "mini"}
+FILES = {
+    "last layer": "mini/last-layer",
+    "sum": "mini/sum",
+    "cascade": "mini/cascade",
+    "cascade + prompts": "mini/cascade-prompts",
+}
 TRAINED = FILES if CLIP[0] == "mini" else {}
 trained = {name: cascadeclip.load(path, device=device) for name, path in TRAINED.items()}
 shown = [EmojiScenes.split("test", size=side, objects=(1, 2))[i] for i in (1, 4, 8, 9, 15)]

@@ -71,7 +71,7 @@ def nothing_in_the_console(page):
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return cascadeclip.load("mini")
+    return cascadeclip.load("mini/cascade-prompts")
 
 
 def maps(page):

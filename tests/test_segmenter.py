@@ -149,7 +149,7 @@ def test_one_word_may_stand_alone(segmenter, scene):
 
 
 def test_both_tell_of_themselves_in_a_line(segmenter):
-    assert repr(segmenter) == "Segmenter(clip='mini', stages=[[6, 7, 8], [9, 10, 11], [12]], 58 seen words)"
+    assert repr(segmenter) == "Segmenter(clip='mini', stages=[[6, 7, 8, 9, 10, 11, 12]], 58 seen words)"
     result = segmenter.segment(np.zeros((40, 60, 3), np.uint8), ["sand", "owl"])
     share = (result.labels == 0).mean()
     assert repr(result) == f"Segmentation(60 x 40 px: sand {share:.0%}, owl {1 - share:.0%})"

@@ -120,7 +120,9 @@ def claims_table() -> str:
     ]
     for claim in CLAIMS:
         here, as_paper = _cell(claim, False), _cell(claim, True) if claim.as_paper else ""
-        lines.append(f"| {claim.claim} | {claim.published} | {here} | {as_paper} | {claim.why.get(verdict(claim), '')} |")
+        lines.append(
+            f"| {claim.claim} | {claim.published} | {here} | {as_paper} | {claim.why.get(verdict(claim), '')} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -2,21 +2,26 @@
 
 import re
 from collections.abc import Callable
+from importlib.resources import as_file, files
 
 from cascadeclip.errors import InputError
+from cascadeclip.evaluation.run import COLUMNS
 from cascadeclip.experiments.claims import claims_table
 from cascadeclip.experiments.report import in_points, stored_report
 from cascadeclip.experiments.run import MEASURES
+from cascadeclip.files import read_json
+from cascadeclip.segmenter import RECOMMENDED, SHIPPED
 
 _MARKED = re.compile(r"(<!-- results: ([\w -]+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
 
 
 def filled(text: str) -> str:
     """A Markdown document with its results written anew: `<!-- results: fusion -->` ... `<!-- end of results -->` holds
-    that comparison's table, `<!-- results: claims -->` the paper's claims against what was measured here.
+    that comparison's table, `<!-- results: claims -->` the paper's claims against what was measured here,
+    `<!-- results: shipped -->` the scores of the shipped models.
 
     Raises:
-        InputError: a mark that names neither.
+        InputError: a mark that names none of them.
     """
     if len(re.findall("<!-- results: ", text)) != len(_MARKED.findall(text)):
         raise InputError("a mark `<!-- results: NAME -->` has no `<!-- end of results -->`")
@@ -53,4 +58,18 @@ def _spread(runs: list[float | None]) -> str:
     return f"{100 * mean:.1f} ± {100 * deviation:.1f}" if len(measured) > 1 else f"{100 * mean:.1f}"
 
 
-_WRITTEN: dict[str, Callable[[], str]] = {"claims": claims_table}
+def shipped_table() -> str:
+    """The models that come with the package, each scored once on the balanced test scenes."""
+    with as_file(files("cascadeclip") / "assets" / "mini" / "scores.json") as path:
+        scores = read_json(path)
+    lines = [f"| `cascadeclip.load` | {' | '.join(COLUMNS.values())} | file |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for name, found in scores.items():
+        with as_file(files("cascadeclip") / "assets" / "mini" / SHIPPED[name]) as path:
+            size = f"{path.stat().st_size / 1e6:.1f} MB"
+        names = [name, "mini"] if name == RECOMMENDED else [name]
+        shown = " or ".join(f'`"{one}"`' for one in names)
+        lines.append(f"| {shown} | {' | '.join(f'{100 * found[key]:.1f}' for key in COLUMNS)} | {size} |")
+    return "\n".join(lines) + "\n"
+
+
+_WRITTEN: dict[str, Callable[[], str]] = {"claims": claims_table, "shipped": shipped_table}

@@ -112,7 +112,7 @@ def text(content: bytes) -> str:
 
 def key() -> str:
     """What the graphs follow from, in a few letters."""
-    files = [Path(__file__), *sorted(PACKAGE.glob("model/*.py")), *sorted(PACKAGE.glob("assets/*.safetensors"))]
+    files = [Path(__file__), *sorted(PACKAGE.glob("model/*.py")), *sorted(PACKAGE.glob("assets/**/*.safetensors"))]
     versions = [torch.__version__, onnx.__version__, metadata.version("onnxscript")]
     digest = hashlib.sha256(json.dumps(versions).encode())
     for path in files:

@@ -38,7 +38,7 @@ PAGE = DOCS / "playground"
 ASSETS = Path(cascadeclip.__file__).parent / "assets"
 MADE = DOCS / "_build" / "made"
 
-MODEL = "mini"
+MODEL = "mini/cascade-prompts"
 RUNTIME = "onnxruntime-web"
 VERSION = "1.30.0"
 SHA512 = "q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1SigqR4CXAfKYQ=="  # of npm's archive

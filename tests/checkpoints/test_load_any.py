@@ -56,7 +56,7 @@ def test_the_weights_of_the_clip_are_named(model, tmp_path):
 
 
 def test_by_default_the_named_clip_is_loaded():
-    loaded = load_any(files("cascadeclip") / "assets" / "mini_cascade.safetensors")
+    loaded = load_any(files("cascadeclip") / "assets" / "mini" / "cascade-prompts.safetensors")
     own, clips = loaded.model.encoder.visual, loaded.clip.visual
     assert loaded.clip.name == "mini" and own.proj.data_ptr() == clips.proj.data_ptr()
     assert loaded.lines[0] == "tower: 152 tensors from mini"

@@ -1,6 +1,7 @@
 """The paper's claims against stored reports, and the documents that show both."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from cascadeclip.experiments import CLAIMS, claims, demo, get_comparison, report
 from cascadeclip.experiments.claims import CANNOT_SAY, HOLDS, NOT_HERE, NOT_RUN, Claim, claims_table, verdict
 from cascadeclip.experiments.curves import Curve
 from cascadeclip.presets import FROZEN
+from cascadeclip.segmenter import RECOMMENDED, SHIPPED
 from cascadeclip.training import open_clip_of
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +43,9 @@ def stored(monkeypatch):
     return put
 
 
-MORE = Claim("More.", "1 to 2", "fusion", "cascade", "hIoU", why={HOLDS: "so it is", NOT_HERE: "so it is not"})
+REASONS = {HOLDS: "so it is", NOT_HERE: "so it is not"}
+MORE = Claim("More.", "1 to 2", "fusion", "cascade", "hIoU", why=REASONS)
+BOTH = replace(MORE, as_paper="fusion-paper")
 
 
 @pytest.mark.parametrize(
@@ -64,15 +68,26 @@ def test_the_table_tells_the_reason_that_belongs_to_the_verdict(stored, monkeypa
     monkeypatch.setattr(claims, "CLAIMS", (MORE,))
     stored(row(-0.09, -0.01))
     line = claims_table().splitlines()[-1]
-    assert line == "| More. | 1 to 2 | hIoU +5.0 (-9.0 to -1.0) | not here | so it is not |"
+    assert line == "| More. | 1 to 2 | **not here**: hIoU +5.0 (-9.0 to -1.0) |  | so it is not |"
     stored(row(0.01, 0.09, "cascade: still learning"))
-    assert "| cascade: still learning | cannot say |  |" in claims_table()
+    assert "| *cannot say*: cascade: still learning |  |  |" in claims_table()
+
+
+def test_a_claim_is_held_against_both_settings(monkeypatch):
+    found = {"fusion": row(-0.09, -0.01), "fusion-paper": row(0.01, 0.09)}
+    monkeypatch.setattr(claims, "CLAIMS", (BOTH,))
+    monkeypatch.setattr(claims, "stored_report", lambda name: {"rows": [found[name]]})
+    assert (verdict(BOTH), verdict(BOTH, as_paper=True)) == (NOT_HERE, HOLDS)
+    line = claims_table().splitlines()[-1]
+    assert line.endswith(
+        "| **not here**: hIoU +5.0 (-9.0 to -1.0) | **holds**: hIoU +5.0 (+1.0 to +9.0) | so it is not |"
+    )
 
 
 def test_a_comparison_that_was_not_run_says_how_to_run_it(monkeypatch):
     monkeypatch.setattr(claims, "CLAIMS", (Claim("Any.", "", "sigma", "8", "hIoU"),))
     monkeypatch.setattr(report, "files", lambda package: ROOT / "tests")
-    assert "| `cascadeclip experiments sigma` | not run yet |" in claims_table()
+    assert "| *not run yet*: `cascadeclip experiments sigma` |  |" in claims_table()
     with pytest.raises(InputError, match="no results of comparison 'sigma' are stored"):
         stored_report("sigma")
     with pytest.raises(InputError, match="no comparison 'nope'"):
@@ -81,8 +96,11 @@ def test_a_comparison_that_was_not_run_says_how_to_run_it(monkeypatch):
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.claim)
 def test_every_claim_names_a_row_that_is_compared(claim):
-    rows = [variant.name for variant in get_comparison(claim.comparison).variants]
-    assert claim.row in rows[1:]
+    for name in filter(None, (claim.comparison, claim.as_paper)):
+        assert claim.row in [variant.name for variant in get_comparison(name).variants][1:]
+    if claim.as_paper:  # the same rows
+        preset, paper = (get_comparison(name).variants for name in (claim.comparison, claim.as_paper))
+        assert [one.name for one in preset] == [one.name for one in paper]
     found = verdict(claim)
     assert found == NOT_RUN or claim.comparison in STORED
     assert set(claim.why) <= {HOLDS, NOT_HERE, CANNOT_SAY}
@@ -97,6 +115,14 @@ def test_documents_show_what_is_stored():
         assert script["with_results"](text) == text, f"{path}: run python data_scripts/fill_in_results.py"
     old = (ROOT / "README.md").read_text(encoding="utf-8").replace("| naclip | 12 |", "| naclip | 11 |")
     assert script["with_results"](old) != old
+
+
+def test_every_shipped_model_has_its_scores():
+    lines = texts.shipped_table().splitlines()[2:]
+    assert [line.split('"')[1] for line in lines] == list(SHIPPED)
+    (best,) = [line for line in lines if '"mini"' in line]
+    assert best.startswith(f'| `"{RECOMMENDED}"`')
+    assert f"<!-- results: shipped -->\n\n{texts.shipped_table()}" in (ROOT / "docs" / "results.md").read_text("utf-8")
 
 
 def test_a_mark_is_filled_and_a_lost_one_found(stored):

@@ -20,7 +20,7 @@ from cascadeclip.model.cascade import nga_weights
 
 @pytest.fixture(scope="module")
 def segmenter():
-    return cascadeclip.load("mini")
+    return cascadeclip.load("mini/cascade-prompts")
 
 
 @pytest.fixture(scope="module")

@@ -22,8 +22,10 @@ from torch.nn import functional as F
 import cascadeclip
 from cascadeclip.clip.mini import MiniTokenizer, build_mini_clip
 from cascadeclip.data.emojiscenes import CLASSES, draw_scene
+from cascadeclip.evaluation.run import COLUMNS
 from cascadeclip.experiments import get_comparison, run_comparison, write_report
 from cascadeclip.presets import FROZEN
+from cascadeclip.segmenter import RECOMMENDED, SHIPPED
 
 SCRIPTS = Path(__file__).parents[3] / "data_scripts"
 
@@ -143,6 +145,13 @@ def test_results_and_models_of_a_run_are_stored(tmp_path, monkeypatch):
     }
     assert shipped["last-layer.safetensors"] == ((12,),) and len(shipped) == 4
     assert shipped["cascade.safetensors"] == FROZEN.model.stages
+
+
+def test_shipped_models_are_scored(tmp_path):
+    target = tmp_path / "scores.json"
+    load_script("score_shipped").main(target, limit=3)
+    scores = json.loads(target.read_text())
+    assert list(scores) == list(SHIPPED) and set(COLUMNS) <= set(scores[RECOMMENDED])
 
 
 @pytest.mark.slow
