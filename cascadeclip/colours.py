@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 SEEN_COLOUR, UNSEEN_COLOUR, HARMONIC_COLOUR = "#4878a8", "#d1495b", "#8d6a9f"
+MODEL_COLOURS = {"last layer": "C0", "sum": "C1", "concat": "C2", "cascade": "C3"}  # the comparison `fusion`
 OTHER_COLOUR = (0.8, 0.8, 0.8)  # of classes that a legend has no room for
 
 # The mini world's words. Stuff as one knows it; a thing near the mean colour of its sprites, moved until no two words
@@ -23,6 +24,11 @@ _OF_WORDS = """
     wood 8b5e34, sky 9fd3f2, snow eef3f8, night 1c2452, stone 7d8083, leaves 66771f
 """
 WORD_COLOURS = {word: f"#{colour}" for word, colour in (pair.split() for pair in _OF_WORDS.split(","))}
+
+
+def model_colour(name: str, otherwise: str) -> str:
+    """The colour of a row of the comparison `fusion`, also as "last-layer" or "cascade, whole"; else `otherwise`."""
+    return MODEL_COLOURS.get(name.partition(",")[0].replace("-", " "), otherwise)
 
 
 def class_colours(names: Sequence[str]) -> np.ndarray:

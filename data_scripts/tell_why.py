@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cascadeclip.colours import MODEL_COLOURS
 from cascadeclip.experiments.curves import STILL_LEARNING
 from cascadeclip.files import read_json, write_json, write_text
 from cascadeclip.plots.figure import Figure
 
 SHOWN = Path(__file__).resolve().parents[1] / "notebooks" / "results"
-MODELS = {"last layer": "C0", "sum": "C1", "concat": "C2", "cascade": "C3"}  # the colours of the learning curves
+MODELS = MODEL_COLOURS  # those of the learning curves
 SCORES = {"seen": "mIoU seen", "unseen": "mIoU held out", "hIoU": "hIoU", "lost": "lost", "named": "named"}
 
 

@@ -17,8 +17,8 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/03_build_it.ipynb)
 #
 # Here you write Cascade-CLIP yourself, in plain PyTorch, from CLIP's image tower to the training loop. The package
-# stands by for three things only: it brings the pictures, it brings the tower, and it says after every piece whether
-# yours computes the same. Notebook 03b then takes a trained cascade apart.
+# stands by for what is not the idea: pictures, the tower, the embeddings of words, plots; and it says after every piece
+# whether yours computes the same. Notebook 03b then takes a trained cascade apart.
 #
 # **What you will learn**
 #
@@ -70,16 +70,18 @@ print(f"device: {device}")
 # %% [markdown]
 # ## The plan
 #
-# Everything below builds one picture. The tower runs down on the left, frozen. Each *stage* is a row: it reads a few
+# Everything below builds this diagram. The tower runs down on the left, frozen. Each *stage* is a row: it reads a few
 # neighbouring blocks and ends in mask logits. The last column is their sum.
 
 # %%
 plot_architecture(preset.model)
 
 # %% [markdown]
-# One letter, one meaning: B pictures, C words, D = 192 the width of the tower's tokens, E = 128 the width of the joint
-# image-text space. $T$ are the words' text embeddings, $g$ the picture's image embedding, $H_l$ the patch tokens that
-# are read after block $l$, $Z_s$ those of stage $s$, $q$ the queries, $M_s$ the mask logits of a stage.
+# Letters: B pictures, C words, N = 144 patches, D = 192 the width of the tower's tokens, E = 128 the width of the joint
+# image-text space. $T$ are the words' text embeddings (a word is put into caption templates, the embeddings are brought
+# to length one, averaged, and brought to length one again), $g$ is the picture's image embedding, $X_l$ are the tower's
+# tokens after block $l$, $H_l$ the patch tokens read there, $Z_s$ those of stage $s$, $q$ the queries, $M_s$ the mask
+# logits of a stage.
 #
 # ## The tower
 #
@@ -133,7 +135,7 @@ with torch.no_grad():
 # Afterwards they are thrown away, and the next block gets a set of its own. All sets go through one linear layer first.
 # (They have nothing to do with text prompts such as "a photo of a cat".)
 #
-# $$[\,\cdot\,, X_{l}] = \mathrm{Block}_l([P_l, X_{l-1}])$$
+# $$[\,\cdot\,, X_{l}] = \mathrm{Block}_l([W P_l + b,\; X_{l-1}])$$
 
 
 # %%
@@ -211,9 +213,11 @@ print("same as the package:", all(same(features[b], reference.features[b]) for b
 #
 # Neighbouring blocks are alike, but each has something that the others lack. NGA makes one set of patch tokens of the
 # $d$ blocks of a stage. The deepest block starts with weight 1, shallower ones with less, along a Gaussian. The weights
-# are not normalised, and they are trained. (The paper prints $(d-l+1)^2$; its code has $(d-l)^2$, and so have we.)
+# are not normalised, and they are trained. (In these letters the paper prints $(d-i+1)^2$; its code has $(d-i)^2$, and
+# so have we.)
 #
-# $$Z_s = \sum_{l=1}^{d} w_l H_l, \qquad w_l = \exp\!\Big(\!-\frac{(d-l)^2}{2\sigma^2}\Big)\ \text{at first}$$
+# $$Z_s = \sum_{i=1}^{d} w_i H_{l_i}, \qquad w_i = \exp\!\Big(\!-\frac{(d-i)^2}{2\sigma^2}\Big)\ \text{at first},\quad
+# \sigma = 1$$
 
 
 # %%
@@ -223,7 +227,7 @@ class NGA(nn.Module):
 
     def __init__(self, blocks, sigma=1.0):
         super().__init__()
-        away = torch.arange(blocks).flip(0).float()  # d - l
+        away = torch.arange(blocks).flip(0).float()  # d - i
         self.weights = nn.Parameter(torch.exp(-(away**2) / (2 * sigma**2))) if blocks > 1 else None
 
     def forward(self, features):
@@ -245,9 +249,9 @@ with torch.no_grad():
 # ## The relationship descriptor
 #
 # A decoder needs a *query* for every word, a vector that asks each patch "is it you?". The text embedding $t_c$ alone
-# is the same for all pictures. The descriptor shows it in the light of this picture: it multiplies it with $g$, element
-# by element, and one linear layer mixes both. (The elements of $t_c \odot g$ add up to the cosine of word and picture,
-# the number that CLIP itself decides with.)
+# is the same for all pictures. The descriptor conditions it on the picture: it multiplies it with $g$, element by
+# element, and one linear layer mixes both. (For words as CLIP gives them, the elements of $t_c \odot g$ add up to the
+# cosine of word and picture, the number that CLIP itself decides with.)
 #
 # $$q_c = W\,[\,t_c \odot g,\; t_c\,] + b$$
 
@@ -278,7 +282,8 @@ with torch.no_grad():
 #
 # Queries look at the patch tokens (cross-attention), add what they found, and pass a small feed-forward network. They
 # do not look at each other, so a word's mask does not depend on which other words are asked for: words can be added
-# after training. Per head, with $Q$, $K$, $V$ of width E / heads:
+# after training. With $Q = W_Q\,q + b_Q$, $K = W_K Z_s + b_K$, $V = W_V Z_s + b_V$, cut into heads of width E / heads;
+# FFN widens E to 4 E, takes the ReLU, and comes back:
 #
 # $$A = \mathrm{softmax}\!\Big(\frac{Q K^\top}{\sqrt{E/\text{heads}}}\Big)V, \qquad
 # q' = \mathrm{LN}(q + W_o A), \qquad q'' = \mathrm{LN}(q' + \mathrm{FFN}(q'))$$
@@ -322,8 +327,8 @@ with torch.no_grad():
 # $$M_{c,n} = \frac{1}{\text{heads}} \sum_h \frac{q_h^\top k_h}{\sqrt{E/\text{heads}}}$$
 #
 # With random $W_Q$ and $W_K$ a mask says nothing at first about how similar query and patch token are; training has to
-# find that. We add the identity to both, so that masks *start* as similarities. (This *aligned start* is ours, not the
-# paper's, and so are the *centred words* of the next piece. Both help short trainings.)
+# find that. We add the identity to both, times $\sqrt{\text{heads}}$ for the key, so that masks *start* near $q^\top z
+# / \sqrt{E}$. (This *aligned start* is ours, not the paper's, and so are the *centred words* of the next piece.)
 
 
 # %%
@@ -371,7 +376,9 @@ with torch.no_grad():
 #
 # Three stages, each with its own aggregation, descriptor and decoder; their mask logits are added: $M = \sum_s M_s$.
 # Before that, the words are *centred*: CLIP's text embeddings all point in nearly the same direction, and what a mask
-# needs is what they differ in. So the mean of the seen words is taken off every word.
+# needs is what they differ in. So the mean of the seen words is taken off every word: $t_c \leftarrow \mathrm{norm}(t_c
+# -
+# \bar t_{\text{seen}})$.
 #
 # The parameters are named as in the package, so that the whole model can be compared: we give it our weights.
 
@@ -431,14 +438,16 @@ check("03.1", half_sigma)
 # %% [markdown]
 # ## The loss
 #
-# Every word has a mask: target $t = 1$ where the label is that word, else 0. With $p = \mathrm{sigmoid}(M)$, two parts:
+# Every word has a mask: target $y = 1$ where the label is that word, else 0. With $p = \mathrm{sigmoid}(M)$, two parts:
 #
 # - **focal**: a pixel inside the mask costs $-\tfrac14 (1-p)^2 \ln p$, one outside $-\tfrac34\, p^2 \ln(1-p)$. Pixels
 #   that are right and sure cost next to nothing, so the many easy ones do not drown the few hard ones.
-# - **dice**: $1 - \frac{2\sum p t + 1}{\sum p + \sum t + 1}$ for the words in the picture. It looks at the overlap of
+# - **dice**: $1 - \frac{2\sum p y + 1}{\sum p + \sum y + 1}$ for the words in the picture. It looks at the overlap of
 #   the mask as a whole, however small the mask is.
 #
-# Focal is a mean over pixels, summed over masks; both are divided by the number of (picture, word) pairs present.
+# Focal is a mean over pixels, summed over *all* words, and weighs 50; dice is summed over the words that are present.
+# Both are divided by the number n of (picture, word) pairs present: $L = \frac1n (50 \sum \text{focal} + \sum
+# \text{dice})$.
 #
 # What about pixels of *unseen* classes? Their label is 255. As in the authors' code, they are **negatives of every
 # word**: nobody says what is there, but the model learns what is not.
@@ -477,8 +486,8 @@ print("same gradient:", same(found["naive"][1], found["package"][1]))
 # ### Exercise 03.2 · Really ignored pixels (medium, 15 minutes)
 #
 # Write `focal_of_labelled(logits, labels)`: focal loss (without the weight of 50) of logits that have the labels' size
-# already, with pixels of label 255 *left out*: they are in no mask's sum, and the mean runs over the others. Would you
-# expect unseen classes to gain from it or to lose?
+# already, with pixels of label 255 *left out*. Divide each mask's sum by the number of *its picture's* labelled pixels,
+# sum over all words and pictures, divide by n. Would you expect unseen classes to gain from it or to lose?
 # ([Solutions](solutions/03_build_it.py), if you get stuck.)
 
 
@@ -520,8 +529,8 @@ test_tokens, test_labels = prepare(held_out, HELD_OUT)
 print(f"{SCENES} scenes to train on: {(train_labels == 255).float().mean():.0%} of their pixels are of unseen classes")
 
 # %% [markdown]
-# Now the loop: draw eight scenes, compute the loss of the seen words' masks, go back, take a step. The learning rate
-# rises for the first tenth of the steps and then falls to zero.
+# Now the loop: draw eight scenes, compute the loss of the seen words' masks, backpropagate, take a step. The learning
+# rate rises for the first tenth of the steps and then falls to zero.
 
 
 # %%
@@ -561,9 +570,9 @@ plt.show()
 # word of the highest probability, after 0.1 is taken off the seen words, which alone were ever taught to say yes. The
 # score is *intersection over union* (IoU), averaged over the classes of a group.
 #
-# Two controls say what chance is: the cascade before training, and the trained one with **swapped words**, where every
-# unseen thing gets the text embedding of another unseen thing. If the masks were there without the words, it would not
-# mind.
+# Two controls: the cascade before training, and the trained one with **swapped words**, where every unseen thing gets
+# the text embedding of another unseen thing. A mask depends on the picture and its own word alone, so the swap only
+# gives masks other names: seen classes and stuff cannot notice, and things would not if any thing's mask did for any.
 
 
 # %%
@@ -598,8 +607,8 @@ print(f"unseen things are {verdict} both controls")
 
 # %% [markdown]
 # No mask of these things was ever shown, and no query of theirs ever entered the loss. What they have in common with
-# the seen ones is the space in which CLIP put words and pictures. The column *seen* hardly minds the swap, *unseen
-# things* does.
+# the seen ones is the space in which CLIP put words and pictures. That *unseen things* fall with the swap shows that a
+# mask belongs to its own word, and is not just "some object".
 #
 # Look at it. Our weights go into the package's model, which has the figures; black lines surround what was called an
 # unseen class.
@@ -615,7 +624,7 @@ plot_predictions(package, two, text, names, preset.unseen, preset.seen_offset)
 # ### Exercise 03.3 · An aggregation of your own (medium, 15 minutes)
 #
 # Instead of NGA's fixed sum, let every patch choose its block. Write `attentive(features, query)`: `features` are d
-# tensors (B, N, E), `query` is a vector (E,). At each patch, a block's score is the product of its token with the
+# tensors (B, N, E), `query` is a vector (E,). At each patch, a block's score is the dot product of its token with the
 # query; a softmax over the *blocks* makes weights of the d scores; the weighted tokens are added up, (B, N, E).
 #
 # If you have a minute more: make a module of it whose query is a parameter that starts at zero, put it into a
@@ -648,7 +657,7 @@ print(table({name: summarise(preset, score(preset, clip, model, limit=HELD_OUT))
 # %% [markdown]
 # (`hIoU` is the harmonic mean of seen and unseen. Notebook 04 takes these scores apart.) Compare both groups of
 # classes: the loss knows masks of seen words only, so nothing makes unseen words follow where longer training improves
-# seen ones. What one training of each cannot say is whether the order would be the same in the next.
+# seen ones. One training of each cannot tell whether this order would repeat.
 #
 # ## Recap
 #

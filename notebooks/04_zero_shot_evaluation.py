@@ -141,8 +141,8 @@ print(f"training pictures without any unseen pixel: {np.mean(of_unseen == 0):.0%
 print(f"pixels of unseen classes in all of them: {of_unseen.mean():.0%}")
 
 # %% [markdown]
-# A strict model sees fewer pictures or fewer kinds of them, so compare it with an inductive one that had as many steps.
-# Published inductive scores, and those below, are of the usual setting.
+# Compare a strict model with an inductive one that was trained on as many pictures for as many steps. Published
+# inductive scores, and those below, are of the usual setting.
 #
 # At **test** time no pixel is ignored in this world. On real benchmarks, unlabelled pixels (255) are left out of the
 # scores, and VOC leaves out its background class, too.
@@ -197,8 +197,8 @@ for name, segmentation in predicted.items():
     print(f"{'':10}  hIoU is nearer to the smaller mean: {h - min(s, u) < max(s, u) - h}")
 
 # %% [markdown]
-# The harmonic mean is near the *smaller* of the two, so that a model cannot buy it with seen classes alone. That is all
-# it does: models with the same hIoU can be very different. Behind each mean stand its classes:
+# The harmonic mean is nearer to the *smaller* of the two, so that a model cannot buy it with seen classes alone. That
+# is all it does: models with the same hIoU can be very different. Behind each mean stand its classes:
 
 # %%
 for name, segmentation in predicted.items():
@@ -214,8 +214,8 @@ plots.plot_class_iou(scores)
 #
 # ### Exercise 04.1 · What hIoU leaves open (easy, 5 minutes)
 #
-# A table gives hIoU and S only. Write a function that gives U. Then try it: for an hIoU of 0.6, how far apart may S and
-# U be? ([Solutions](solutions/04_zero_shot_evaluation.py), if you get stuck.)
+# A table gives hIoU and S only, as fractions. Write a function that gives U. Then try it: for an hIoU of 0.6 and a U of
+# at most 1, how far apart can S and U be? ([Solutions](solutions/04_zero_shot_evaluation.py), if you get stuck.)
 
 
 # %%
@@ -245,14 +245,15 @@ for name, readout in readouts.items():
 plots.plot_trades({name: (offsets.tolist(), sweep) for name, sweep in sweeps.items()}, dict.fromkeys(sweeps, 0.1))
 
 # %% [markdown]
-# Along each path the model is the same; only how its scores are read changes. Grey curves join points of equal hIoU.
+# Along each path the model is the same; only how its scores are read changes. Purple curves join points of equal hIoU.
 #
-# - One expects a trade: the greater the offset, the more U for less S. Where a path bends back, there is none: a pixel
-#   given to the wrong group hurts twice, as a miss of its own class and as a false alarm of the other. A smaller offset
-#   can even *raise* U, by taking back pixels of one unseen class that went to another.
+# - One expects a trade: the greater the offset, the more U for less S. The cascade's path runs the other way for a
+#   stretch: up to an offset of 0.1, S rises and U falls. A pixel given to the wrong group hurts twice, as a miss of its
+#   own class and as a false alarm of the other; and of the pixels that the seen classes let go, many go to the wrong
+#   unseen class (section 5 counts them).
 # - The best offset need not be the same for two models. Who tunes it on test pictures gets a better hIoU for nothing; a
 #   fixed 0.1 for everybody is what makes numbers comparable, even where it is nobody's best value.
-# - Whether the offset alone decides between two models is a question of their highest hIoU: compare the printed ones.
+# - Does the offset alone decide between these two models? Compare their highest hIoU: the gap stays.
 #
 # The ends of the path are useful checks of an evaluation:
 
@@ -269,9 +270,9 @@ print("offset +1.01: U > 0:", highest.mIoU_unseen > 0, "| S:", highest.mIoU_seen
 # ## 4. How sure?
 #
 # **Over pictures.** Draw as many test pictures again, with replacement, and score the draws: the *bootstrap*. The unit
-# is the picture, not the pixel, because neighbouring pixels fail together. To compare two models, do not lay their
-# intervals side by side; take the interval of their *difference*, both scored on the same draws: as far as a hard
-# picture is hard for both, that cancels.
+# is the picture, not the pixel, because neighbouring pixels fail together. To compare two models, intervals side by
+# side (the figure's) are not enough; take that of their *difference* (printed), both scored on the same draws: as far
+# as a hard picture is hard for both, that cancels.
 
 # %%
 counts = {name: diagnostics.picture_counts(maps, labels, len(names)) for name, maps in predicted.items()}
@@ -305,9 +306,9 @@ bars = {name: {"mIoU_seen": triple[:, 0], "mIoU_unseen": triple[:, 1]} for name,
 plots.plot_bars(bars, "mean IoU, per cent", title=f"{COUNT} pictures, 95 % intervals over pictures")
 
 # %% [markdown]
-# The interval of the unseen mean is the wider one: it rests on few classes (on VOC, on five). A class that a draw
-# misses has no IoU there, and draws miss more classes than the set; this flatters them, and the basic interval takes it
-# off again. It needs some 200 pictures to hold what it promises.
+# The interval of the unseen mean is the wider one: it rests on few classes (on VOC, on five). A draw misses some rare
+# classes and averages the rest, so its mean tends to be too high. The basic interval, from $2m - q_{97.5}$ to
+# $2m - q_{2.5}$ (m the score, q quantiles of the draws), takes this off again. It needs some 200 pictures.
 #
 # **Over seeds.** All this says nothing of another *training*. The stored trainings of three seeds do:
 
@@ -370,9 +371,10 @@ plots.plot_confusion(confusion, names, unseen)
 
 # %% [markdown]
 # On the diagonal at the left is what is right. Read a row to its right end: what spreads over "all the rest" is a class
-# that the model does not know well, one dark cell is a pair that it mixes up. The first lines printed leave the seen
-# classes out altogether: what is wrong then, no offset can mend, and self-training starts from it. hIoU cannot tell
-# these apart, nor the four kinds of error:
+# that the model does not know well, one dark cell is a pair that it mixes up. A row is recall alone; false alarms stand
+# in a class's column, seen rows too, and who takes much of others has a low IoU whatever the own row says. The first
+# lines printed leave the seen classes out (of all pixels, most are of large grounds): what is wrong then, no offset can
+# mend, and self-training starts from it. hIoU cannot tell these apart, nor the four kinds of error:
 
 # %%
 pixels = labels.numel()
@@ -469,9 +471,10 @@ for part in through_grid:
 plots.plot_masks_and_rims(by_model, {part: found["mIoU_seen"].whole for part, found in through_grid.items()})
 
 # %% [markdown]
-# Told the classes, the question is no longer *what* but *where*. If rims only follow the whole masks (the same order,
-# about the same distance), they are no evidence that a model knows *boundaries* specially; a model that does gains more
-# on the right than on the left. These are intervals over pictures, of one pair of trainings.
+# Told the classes, the question is no longer *what* but *where*. If rims only follow the whole masks (the same order),
+# they are no evidence that a model knows *boundaries* specially. Beware of comparing points between the panels: rims
+# have the lower dotted line, so a point is a larger share of it there. These are intervals over pictures, of one pair
+# of trainings.
 #
 # ## Recap
 #

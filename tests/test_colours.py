@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from cascadeclip.colours import OTHER_COLOUR, WORD_COLOURS, class_colours
+from cascadeclip.colours import MODEL_COLOURS, OTHER_COLOUR, WORD_COLOURS, class_colours, model_colour
 from cascadeclip.data.emojiscenes import CLASSES
+from cascadeclip.experiments import get_comparison
 
 
 def lab(colours: np.ndarray) -> np.ndarray:
@@ -30,3 +31,9 @@ def test_a_word_has_the_same_colour_in_every_list():
 def test_other_words_have_colours_that_differ():
     assert len(np.unique(class_colours([f"word {i}" for i in range(60)]), axis=0)) == 60
     assert class_colours(()).shape == (0, 3)
+
+
+def test_a_model_keeps_its_colour_under_its_other_names():
+    shown = ("last layer", "last-layer", "cascade, whole", "sum", "independent")
+    assert [model_colour(name, "C9") for name in shown] == ["C0", "C0", "C3", "C1", "C9"]
+    assert list(MODEL_COLOURS) == [variant.name for variant in get_comparison("fusion").variants]

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from cascadeclip._version import __version__
-from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
+from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, model_colour
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, get_comparison
 from cascadeclip.experiments.curves import Curve, not_trained
@@ -260,11 +260,12 @@ def plot_curves(report: dict[str, Any], live: dict[str, Curve] | None = None) ->
     axes = figure.subplots(1, 2, sharey=True)
     for number, row in enumerate(report["rows"]):
         steps, scores = _together(row)
+        colour = model_colour(row["name"], f"C{number}")
         today = (live or {}).get(row["name"])
         for axis, group in zip(axes, GROUPS, strict=True):
             runs = 100 * scores[group]
-            axis.plot(steps, runs.mean(0), color=f"C{number}", label=row["name"], marker=".")
-            axis.fill_between(steps, runs.min(0), runs.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
+            axis.plot(steps, runs.mean(0), color=colour, label=row["name"], marker=".")
+            axis.fill_between(steps, runs.min(0), runs.max(0), color=colour, alpha=0.15, linewidth=0)
             if today is not None:
                 points, look = 100 * np.array(getattr(today, group)), dict(color="black", markerfacecolor="none")
                 check_lengths(len(today.steps), "steps", {f"{row['name']}, live": getattr(today, group)})
@@ -307,10 +308,10 @@ def plot_leads(report: dict[str, Any]) -> Figure:
     axes = figure.subplots(1, 2, sharey=True)
     for axis, group in zip(axes, ("seen", "unseen"), strict=True):
         for number, (name, (_, scores)) in enumerate(found.items(), 1):
-            leads = 100 * (scores[group] - base[group])
-            axis.plot(steps, leads.mean(0), color=f"C{number}", label=name, marker=".")
-            axis.fill_between(steps, leads.min(0), leads.max(0), color=f"C{number}", alpha=0.15, linewidth=0)
-        axis.axhline(0, color="C0", linewidth=1.5, label=first["name"])
+            leads, colour = 100 * (scores[group] - base[group]), model_colour(name, f"C{number}")
+            axis.plot(steps, leads.mean(0), color=colour, label=name, marker=".")
+            axis.fill_between(steps, leads.min(0), leads.max(0), color=colour, alpha=0.15, linewidth=0)
+        axis.axhline(0, color=model_colour(first["name"], "C0"), linewidth=1.5, label=first["name"])
         axis.set_title(f"{group} classes")
         axis.set_xlabel("optimiser steps")
     axes[0].set_ylabel(f'mean IoU minus that of\n"{first["name"]}", points')

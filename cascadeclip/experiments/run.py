@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -135,10 +136,17 @@ def run_ahead(
             training = replace(model, **variant.model), variant.training, variant.steps, variant.train_styles
             tasks.setdefault(repr((seed, training)), []).append((variant, seed))
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
         work = [pool.submit(_run_group, make_preset, Path(out) / "runs", limit, group) for group in tasks.values()]
         for done in tqdm(as_completed(work), total=len(work), desc="runs", unit="run"):
             done.result()
+
+
+def _begin(threads: int) -> None:
+    """Of a process of the pool: so many threads, and no training that goes on when the command was killed."""
+    torch.set_num_threads(threads)
+    if (starter := parent_process()) is not None:
+        Thread(target=lambda: (starter.join(), os._exit(1)), daemon=True).start()
 
 
 def _run_group(

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
-from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
+from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours, model_colour
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import ERROR_KINDS
@@ -160,11 +160,14 @@ def _draw_trades(
     together = together[np.isfinite(together).all(1)]
     together = together if len(together) else np.array([[0, 0], [100, 100]])
     draw_equal_harmonic(axis, np.maximum(together.min(0) - 3, 0), together.max(0) + 3)
+    told: set[str] = set()
     for colour, (name, path) in zip(("black", *OTHER_COLOURS), paths.items(), strict=False):
-        offsets = np.asarray(report[name][0])
+        offsets, colour = np.asarray(report[name][0]), model_colour(name, colour)
         near = int(np.argmin(np.abs(offsets - marked[name])))
         axis.plot(*path.T, color=colour, linewidth=1, marker=".", markersize=4, label=name)
-        axis.plot(*path[near], "o", color=colour, markersize=8, label=f"offset {offsets[near] + 0:g}")
+        label = f"offset {offsets[near] + 0:g}"
+        axis.plot(*path[near], "o", color=colour, markersize=8, label=None if label in told else label)
+        told.add(label)
         for end in {0, len(path) - 1}:
             axis.annotate(
                 f"{offsets[end] + 0:g}", path[end], (3, -8), textcoords="offset points", color=colour, fontsize=7

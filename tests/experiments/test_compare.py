@@ -1,6 +1,11 @@
 """The paper's comparisons: settings that can be built, runs that are kept, tables that are right."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from functools import partial
 
@@ -40,6 +45,36 @@ STEPS = tuple(range(1, 13))
 FLAT, RISING = (0.5,) * 12, tuple(0.05 * step for step in STEPS)
 DONE = (Curve(STEPS, FLAT, FLAT), Curve(STEPS, FLAT, FLAT))
 TWO = Comparison("two", "Which?", "Neither.", (Variant("one"), Variant("other", {"stages": ((12,),)})))
+
+
+POOL = """
+import os, signal, time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from cascadeclip.experiments.run import _begin
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, get_context("spawn"), _begin, (1,)) as pool:
+        print(pool.submit(os.getpid).result(), flush=True)
+        pool.submit(time.sleep, 600)
+        time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are sent here")
+def test_processes_end_with_the_command_that_started_them(tmp_path):
+    (tmp_path / "pool.py").write_text(POOL)
+    command = [sys.executable, str(tmp_path / "pool.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == -signal.SIGTERM, done.stderr
+    for _ in range(100):
+        try:
+            os.kill(int(done.stdout), 0)
+        except ProcessLookupError:
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("the process trains on")
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
