@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from cascadeclip.checkpoints.own import TRAINED, CheckpointInfo, clip_of, load_any
-from cascadeclip.clip.load import Clip, load_clip
+from cascadeclip.clip.load import RANDOM, Clip, load_clip
 from cascadeclip.clip.vocabulary import read_vocabulary, split_synonyms
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.images import read_image
@@ -268,13 +268,22 @@ def load(
     if loaded.info is not None and loaded.clip is not None:
         built_on, seen, settings = loaded.clip, loaded.info.seen, preset or loaded.info
     elif preset is not None:
-        built_on, seen, settings = load_clip(**preset.clip), preset.seen, preset
+        built_on = load_clip(**_clip_given(preset, clip, clip_weights))
+        seen, settings = preset.seen, preset
     else:
         raise InputError(f"{path} is in the authors' layout, which names no classes and no CLIP: give a preset")
     return Segmenter(
         loaded.model.to(device), built_on, seen, seen_offset=settings.seen_offset,
         templates=settings.templates or CAPTIONS, origins=loaded.lines,
     )  # fmt: skip
+
+
+def _clip_given(preset: Preset, name: str | None, weights: str | None) -> dict[str, Any]:
+    """The preset's CLIP, with what is said otherwise."""
+    given: dict[str, Any] = {} if name is None else {"name": name}
+    if weights is not None:
+        given["pretrained"] = None if weights == RANDOM else weights
+    return {**preset.clip, **given}
 
 
 def _sizes(preset: Preset) -> dict[str, Any]:

@@ -387,8 +387,8 @@ print("the loss is a number:", bool(np.isfinite(log[-1]["total"])))
 voc = get_preset("voc12")  # names, split, templates and settings of the benchmark; needs no data yet
 segmenter, columns = None, {name: maps for name, maps in columns.items() if "value path" in name}
 if not real:
-    segmenter = cascadeclip.load("mini")
-    print("segmenting with the shipped model of the mini world")
+    segmenter = cascadeclip.load("mini/cascade-prompts")
+    print("segmenting with a shipped cascade of the mini world")
 elif AUTHORS_CHECKPOINT is not None:
     cascade = from_authors(AUTHORS_CHECKPOINT, heads=12, decoder_heads=8)
     segmenter = Segmenter(cascade, clip, seen=voc.seen, templates=voc.templates)

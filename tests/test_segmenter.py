@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import working_size
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import bands
-from cascadeclip.presets import MINI
+from cascadeclip.presets import MINI, get_preset
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -167,6 +168,24 @@ def test_saved_model_is_loaded_again_with_its_seen_words(segmenter, scene, tmp_p
 def test_an_unknown_model_is_refused():
     with pytest.raises(InputError, match="neither a file nor one of the shipped models: mini"):
         cascadeclip.load("maxi")
+
+
+def test_the_clip_that_is_given_reads_the_words_of_the_authors_checkpoints(segmenter, tmp_path, monkeypatch):
+    theirs = SimpleNamespace(info=None, clip=None, model=segmenter.model, lines=())
+    asked = []
+    monkeypatch.setattr(module, "load_any", lambda *args, **kwargs: theirs)
+    monkeypatch.setattr(module, "load_clip", lambda **given: asked.append(given) or segmenter.clip)
+    preset = get_preset("voc12")
+    for weights in (None, "here.pt", "random"):
+        cascadeclip.load(tmp_path, preset=preset, clip_weights=weights)
+    cascadeclip.load(tmp_path, preset=preset, clip="ViT-B-16")
+    assert [one["pretrained"] for one in asked] == [
+        preset.clip["pretrained"],
+        "here.pt",
+        None,
+        preset.clip["pretrained"],
+    ]
+    assert [one["name"] for one in asked] == [*["ViT-B-16-quickgelu"] * 3, "ViT-B-16"]
 
 
 def test_plot_shows_the_words_that_were_found(segmenter, scene):

@@ -201,8 +201,9 @@ def clip_of(info: CheckpointInfo, name: str | None = None, weights: str | None =
     """
     if name is not None and name != info.clip["name"]:
         raise InputError(f"the checkpoint was trained on CLIP {info.clip['name']!r}, not on {name!r}: leave --clip out")
-    known = info.clip.get("pretrained")
-    if weights is not None and (info.clip["name"] == MINI or (weights == RANDOM and known is not None)):
+    own_weights = info.clip["name"] == MINI  # whatever stands beside it: earlier versions wrote the preset's tag there
+    known = None if own_weights else info.clip.get("pretrained")
+    if weights is not None and (own_weights or (weights == RANDOM and known is not None)):
         its = "its own weights" if known is None else f"the weights {known!r}"
         raise InputError(
             f"the checkpoint was trained on CLIP {info.clip['name']!r} with {its}, not on {weights!r}: leave "

@@ -1,6 +1,6 @@
 """Exercises that look at the answer: those of the notebooks (`check`), and the assignments' with points (`grade`).
 
-A test cell of an assignment ends with `grade("nga_weights", globals(), seed)`: it runs the function of that name on
+A test cell of an assignment ends with `grade("learning_rate", globals(), seed)`: it runs the function of that name on
 random inputs, prints what holds and what is wrong, and returns the points. Copied, moved and deleted cells do not
 matter to it.
 

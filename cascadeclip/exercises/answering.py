@@ -30,6 +30,7 @@ LIBRARIES = (
 )
 # What CPython tells its audit hooks before code starts to run where no watch sees it.
 PROCESSES = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system"}
+PROCESSES |= {"_winapi.CreateProcess"}  # what multiprocessing calls on Windows
 ESCAPES = {"sys.setprofile", "subprocess.Popen", *PROCESSES}
 THREADS = {"_thread.start_new_thread", "_thread.start_joinable_thread"}  # not before Python 3.12
 STARTERS = {getattr(_thread, name.split(".")[1]) for name in THREADS if hasattr(_thread, name.split(".")[1])}

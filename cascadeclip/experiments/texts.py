@@ -62,13 +62,14 @@ def shipped_table() -> str:
     """The models that come with the package, each scored once on the balanced test scenes."""
     with as_file(files("cascadeclip") / "assets" / "mini" / "scores.json") as path:
         scores = read_json(path)
-    lines = [f"| `cascadeclip.load` | {' | '.join(COLUMNS.values())} | file |", "|---" * (len(COLUMNS) + 2) + "|"]
+    columns = {key: title for key, title in COLUMNS.items() if all(key in found for found in scores.values())}
+    lines = [f"| `cascadeclip.load` | {' | '.join(columns.values())} | file |", "|---" * (len(columns) + 2) + "|"]
     for name, found in scores.items():
         with as_file(files("cascadeclip") / "assets" / "mini" / SHIPPED[name]) as path:
             size = f"{path.stat().st_size / 1e6:.1f} MB"
         names = [name, "mini"] if name == RECOMMENDED else [name]
         shown = " or ".join(f'`"{one}"`' for one in names)
-        lines.append(f"| {shown} | {' | '.join(f'{100 * found[key]:.1f}' for key in COLUMNS)} | {size} |")
+        lines.append(f"| {shown} | {' | '.join(f'{100 * found[key]:.1f}' for key in columns)} | {size} |")
     return "\n".join(lines) + "\n"
 
 

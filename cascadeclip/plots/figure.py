@@ -2,6 +2,7 @@
 
 import io
 import logging
+import unicodedata
 from functools import lru_cache
 from pathlib import Path
 
@@ -82,7 +83,7 @@ def _font_of(letter: str) -> str | None:
     """A font that has a character: "" for the usual one, a name, or None if none has it."""
     if letter == "\n" or ord(letter) in _characters(_usual_font()):
         return ""
-    if not letter.isprintable():  # a tab or a bell, which no font draws
+    if unicodedata.category(letter) == "Cc":  # a tab or a bell, which no font draws
         return None
     for font in font_manager.fontManager.ttflist:
         if not font.name.startswith(PLACEHOLDER_FONTS) and ord(letter) in _characters(font.fname):

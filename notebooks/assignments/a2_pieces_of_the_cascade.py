@@ -177,7 +177,7 @@ def mask_loss(logits, labels):
     present = target.flatten(2).any(-1)
     signed = torch.where(target, logits, -logits)
     cost = -torch.where(target, 0.25, 0.75) * (-signed).sigmoid() ** 2 * F.logsigmoid(signed)
-    focal = (cost * labelled).sum((2, 3)) / labelled.sum((2, 3))
+    focal = (cost * labelled).sum((2, 3)) / labelled.sum((2, 3)).clamp(min=1)  # without a label: 0, not 0 / 0
     p = logits.sigmoid() * labelled
     dice = 1 - (2 * (p * target).sum((2, 3)) + 1) / (p.sum((2, 3)) + target.sum((2, 3)) + 1)
     return focal[present].mean(), dice[present].mean()

@@ -139,11 +139,13 @@ def test_a_replaced_profiler_watches_nothing_less(replacement, monkeypatch):
 
 
 def test_an_answer_may_use_threads(capsys):
-    def in_threads(blocks, sigma):
+    def in_threads(step, steps, peak, warmup):
+        parts = (lambda: (1 - step / steps) ** 0.9, lambda: min(step / warmup, 1) if warmup else 1)
         with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(lambda i: 2.718281828 ** (-((blocks - 1 - i) ** 2) / (2 * sigma**2)), range(blocks)))
+            fall, rise = pool.map(lambda part: part(), parts)
+        return peak * fall * rise
 
-    assert grade("nga_weights", {"nga_weights": in_threads}, 1) == 2
+    assert grade("learning_rate", {"learning_rate": in_threads}, 1) == 3
 
 
 @pytest.mark.parametrize(

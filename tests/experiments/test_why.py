@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from cascadeclip.experiments import stored_report
+from cascadeclip.segmenter import RECOMMENDED
 from tests.data.prepare.test_scripts import load_script
 
 tell_why = load_script("tell_why")
@@ -27,6 +29,11 @@ def test_the_page_says_what_its_rows_say(rows):
 
     assert held_out("paper", "sum") < held_out("paper", "last layer") < held_out("paper", "cascade")
     assert held_out("mini preset", "cascade") < held_out("mini preset", "sum")
+    best, _, seeds = tell_why.chosen(tell_why.grouped(rows))
+    assert RECOMMENDED == f"mini/{best}" and seeds >= 2
+    assert held_out("mini preset", best) - held_out("mini preset", "cascade") < 0.05, "keeps up"
+    fusion = {row["name"]: row["runs"]["mIoU_unseen"] for row in stored_report("fusion")["rows"]}
+    assert max(fusion["cascade"]) + 0.1 < min(fusion[best]), "far behind"
     stages = {row["factor"]: row["scores"] for row in rows if row["model"] == "cascade"}
     assert max(stages["paper"][stage]["unseen"] for stage in "123") < held_out("paper", "cascade") / 2
     for factor in ("mini preset", "random start"):

@@ -75,8 +75,10 @@ def test_characters_that_no_font_has_are_written_as_numbers(word, monkeypatch, c
 def test_a_font_that_has_a_character_is_used_for_it(monkeypatch):
     module._font_of.cache_clear(), readable.cache_clear()
     usual = module._usual_font()
-    monkeypatch.setattr(module, "_characters", lambda path: frozenset(map(ord, "cat" if path == usual else "cat猫")))
-    assert readable("cat猫") == "cat猫"
+    monkeypatch.setattr(
+        module, "_characters", lambda path: frozenset(map(ord, "cat" if path == usual else "cat猫\u3000"))
+    )
+    assert readable("cat猫\u3000") == "cat猫\u3000"  # a wide blank is drawn, too
     assert module.fonts_with("cat") == [] and len(module.fonts_with("cat猫")) == 1
     module._font_of.cache_clear(), readable.cache_clear()
 
