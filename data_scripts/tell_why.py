@@ -95,8 +95,8 @@ def ranked(groups, factor, score):
 
 
 def chosen(groups):
-    """Of the preset's models that were trained with every seed of the study, the one with the best mean hIoU, and all of
-    them with that; who gets no second seed was behind with the first."""
+    """Of the preset's models that were trained with every seed of the study, the one with the best mean hIoU, and all
+    of them with that; who gets no second seed was behind with the first."""
     found = {model: rows for (factor, model), rows in groups.items() if factor == "mini preset"}
     seeds = max(map(len, found.values()))
     means = {
@@ -158,12 +158,13 @@ What is said of them below is said of {steps} steps, and may change.
 
 ## What was chosen by it
 
-`cascadeclip.load("mini")` is the preset's **{best}**: the best mean hIoU over {most} seeds of those that were ahead with the
-first ({of_seeds}). That is no proof that it is the better one; it is a choice that looked at no unseen class.
+`cascadeclip.load("mini")` is the preset's **{best}**: the best mean hIoU over {most} seeds of those that were ahead
+with the first ({of_seeds}). That is no proof that it is the better one; it is a choice that looked at no unseen class.
 
-Seen classes that play the unseen ones are not the unseen ones: the preset's cascade keeps up with naive fusion here, and
-is far behind it on the truly unseen classes. The tables of [full trainings](README.md) have those, with three seeds, for
-both settings (`fusion` and `fusion-paper`). Not told here: settings without a row above, another CLIP, real photographs.
+Seen classes that play the unseen ones are not the unseen ones: the preset's cascade keeps up with naive fusion here,
+and is far behind it on the truly unseen classes. The tables of [full trainings](README.md) have those, with three
+seeds, for both settings (`fusion` and `fusion-paper`): there, too, the cascade leads with the settings of the paper
+alone. Not told here: settings without a row above, another CLIP, real photographs.
 """
 
 

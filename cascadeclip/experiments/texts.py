@@ -9,7 +9,7 @@ from cascadeclip.evaluation.run import COLUMNS
 from cascadeclip.experiments.claims import claims_table
 from cascadeclip.experiments.report import in_points, stored_report
 from cascadeclip.experiments.run import MEASURES
-from cascadeclip.files import read_json
+from cascadeclip.files import read_json, size_of
 from cascadeclip.segmenter import RECOMMENDED, SHIPPED
 
 _MARKED = re.compile(r"(<!-- results: ([\w -]+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
@@ -66,7 +66,7 @@ def shipped_table() -> str:
     lines = [f"| `cascadeclip.load` | {' | '.join(columns.values())} | file |", "|---" * (len(columns) + 2) + "|"]
     for name, found in scores.items():
         with as_file(files("cascadeclip") / "assets" / "mini" / SHIPPED[name]) as path:
-            size = f"{path.stat().st_size / 1e6:.1f} MB"
+            size = f"{size_of(path, 'checkpoint') / 1e6:.1f} MB"
         names = [name, "mini"] if name == RECOMMENDED else [name]
         shown = " or ".join(f'`"{one}"`' for one in names)
         lines.append(f"| {shown} | {' | '.join(f'{100 * found[key]:.1f}' for key in columns)} | {size} |")

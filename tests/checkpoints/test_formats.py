@@ -168,9 +168,7 @@ def test_another_clip_than_the_checkpoints_is_refused_and_its_weights_may_lie_el
     published = replace(info, clip={"name": "ViT-B-16", "pretrained": "openai"})
     untrained = replace(info, clip={"name": "ViT-B-16", "pretrained": None})
     clip_of(info)
-    clip_of(
-        replace(info, clip={"name": "mini", "pretrained": "openai"})
-    )  # as older versions wrote
+    clip_of(replace(info, clip={"name": "mini", "pretrained": "openai"}))  # as older versions wrote
     clip_of(published, "ViT-B-16", "here.pt")
     clip_of(untrained, weights="random")
     assert asked == [("mini", None), ("mini", None), ("ViT-B-16", "here.pt"), ("ViT-B-16", None)]

@@ -49,7 +49,7 @@ def test_no_answer_passes_with_one_seed_and_fails_with_another(name, answer):
 
 def test_an_answer_that_passes_by_luck_would_be_listed():
     def learning_rate(step, steps, peak, warmup):
-        return peak * (1 - step / steps) ** 0.9 * (1 if steps % 2 else 2)
+        return peak * (1 - step / steps) ** 0.9 * (1 if steps < 160 else 2)
 
     assert visible_but_not_hidden([("learning_rate", learning_rate)], SEEDS)
 

@@ -30,8 +30,10 @@ def test_the_page_says_what_its_rows_say(rows):
     assert held_out("paper", "sum") < held_out("paper", "last layer") < held_out("paper", "cascade")
     assert held_out("mini preset", "cascade") < held_out("mini preset", "sum")
     best, _, seeds = tell_why.chosen(tell_why.grouped(rows))
-    assert RECOMMENDED == f"mini/{best}" and seeds >= 2
+    assert f"mini/{best}" == RECOMMENDED and seeds >= 2
     assert held_out("mini preset", best) - held_out("mini preset", "cascade") < 0.05, "keeps up"
+    paper = {row["name"]: row["runs"]["hIoU"] for row in stored_report("fusion-paper")["rows"]}
+    assert min(paper["cascade"]) > max(max(runs) for name, runs in paper.items() if name != "cascade"), "leads"
     fusion = {row["name"]: row["runs"]["mIoU_unseen"] for row in stored_report("fusion")["rows"]}
     assert max(fusion["cascade"]) + 0.1 < min(fusion[best]), "far behind"
     stages = {row["factor"]: row["scores"] for row in rows if row["model"] == "cascade"}

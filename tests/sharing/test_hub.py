@@ -80,7 +80,7 @@ def test_model_card_is_readable_by_the_hub_and_filled_from_the_model(folder):
         "cat, sand",
         "tiger, rocket",
         "- `a photo of a {}`",
-        "[[6, 7, 8], [9, 10, 11], [12]]",
+        "[[6, 7, 8, 9, 10, 11, 12]]",
         "96 px",
         "0.07",
     ):
@@ -224,17 +224,22 @@ def test_unknown_options_are_refused(folder):
         Kept.from_pretrained(folder, revison="main")
 
 
-def test_clip_weights_from_elsewhere_are_tried_and_checked(copy, monkeypatch):
+def test_clip_weights_from_elsewhere_are_tried_and_checked(copy, tmp_path, monkeypatch):
     asked = []
+    shipped = cascadeclip.load("mini")
+    published = Clip("ViT-B-16", "openai", shipped.clip.model, shipped.clip.tokenize)
+    Kept(shipped.model, published, ("cat",)).save_pretrained(tmp_path / "published")
 
     def other(name, pretrained, image_size):
         asked.append(pretrained)
-        clip = load_clip(name, image_size=image_size)
+        clip = load_clip(image_size=image_size)
         with torch.no_grad():
             clip.visual.proj[0, 0] += 1
         return clip
 
     monkeypatch.setattr("cascadeclip.checkpoints.own.load_clip", other)
-    with pytest.raises(InputError, match="trained on other weights of CLIP"):
+    with pytest.raises(InputError, match="with its own weights, not on 'mine.pt': leave --clip-weights out"):
         Kept.from_pretrained(copy, clip_weights="mine.pt")
+    with pytest.raises(InputError, match="trained on other weights of CLIP"):
+        Kept.from_pretrained(tmp_path / "published", clip_weights="mine.pt")
     assert asked == ["mine.pt"]
