@@ -238,7 +238,7 @@ def test_clip_weights_from_elsewhere_are_tried_and_checked(copy, tmp_path, monke
         return clip
 
     monkeypatch.setattr("cascadeclip.checkpoints.own.load_clip", other)
-    with pytest.raises(InputError, match="with its own weights, not on 'mine.pt': leave --clip-weights out"):
+    with pytest.raises(InputError, match=r"with its own weights, not on 'mine.pt': leave --clip-weights out"):
         Kept.from_pretrained(copy, clip_weights="mine.pt")
     with pytest.raises(InputError, match="trained on other weights of CLIP"):
         Kept.from_pretrained(tmp_path / "published", clip_weights="mine.pt")
