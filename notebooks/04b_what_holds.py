@@ -129,9 +129,9 @@ print("on unseen classes, the order of these turns round:", "; ".join(turned) or
 
 # %% [markdown]
 # So a table of short trainings can be correct and still mislead. (A turn that some seeds do not show is a hint, and no
-# finding.) Before anything is compared, ask whether the training
-# was over. The rule here looks at *seen* classes only (nobody may stop a training by the unseen ones): fit a line
-# through the last quarter of the curve; if it rises by less than a point over that quarter, the run counts as trained.
+# finding.) Before anything is compared, ask whether the training was over. The rule here looks at *seen* classes only
+# (nobody may stop a training by the unseen ones): fit a line through the last quarter of the curve; if it rises by less
+# than a point over that quarter, the run counts as trained.
 
 
 # %%
@@ -354,7 +354,7 @@ plots.plot_bars(bars_of(whole_and_without), "mean IoU, per cent", title="the who
 # %%
 kinds = {
     key.removeprefix("cascade, "): (diagnostics.error_kinds(readouts[key].segmentation(0.1), labels, names, unseen))
-    for key in [*alone, *without, "last layer"]
+    for key in ["cascade, whole", *without, "last layer"]
 }
 plots.plot_error_kinds({label: (wrong.sum(0), labels.numel()) for label, wrong in kinds.items()})
 
