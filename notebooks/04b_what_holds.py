@@ -348,8 +348,8 @@ whole_and_without = {key: found[key] for key in ["cascade, whole", *without]}
 plots.plot_bars(bars_of(whole_and_without), "mean IoU, per cent", title="the whole, and without one stage")
 
 # %% [markdown]
-# If taking a stage out *raises* U while it lowers S, that stage buys seen classes with unseen ones. Where do the pixels
-# go? The kinds of error of notebook 04, on the pixels of unseen classes:
+# If taking a stage out *raised* U while it lowered S, that stage would buy seen classes with unseen ones. None does here.
+# Where do the pixels go? The kinds of error of notebook 04, on the pixels of unseen classes:
 
 # %%
 kinds = {
