@@ -32,7 +32,7 @@ from cascadeclip.sharing.hub import HubMixin
 if TYPE_CHECKING:
     from cascadeclip.plots.figure import Figure
 
-RECOMMENDED = "mini/concat"  # ahead on seen classes that were held out of training, see notebooks/results/why.md
+RECOMMENDED = "mini/concat"  # best hIoU with seen classes held out, see notebooks/results/why.md
 SHIPPED = {  # the rows of the comparison `fusion`, and a cascade with prompt tokens
     f"mini/{name}": f"{name}.safetensors" for name in ("last-layer", "sum", "concat", "cascade", "cascade-prompts")
 }

@@ -249,11 +249,11 @@ display(Markdown(table_of("fusion-paper")), plot_curves(as_paper))
 
 # %% [markdown]
 # With these settings naive fusion points where the paper says: below the last layer on unseen classes, the sum by less
-# than its interval can tell, concatenation by more. The cascade ends ahead of all three in both groups and with every
-# seed, even of its own twin on unseen classes. But one of its trainings was still learning by the rule of section 1, so
-# it is compared with nothing. The architectures are the same in both tables: what turns their order round is how the
-# models start and what of them is trained. And the preset's plainest row, the last layer alone, is ahead of all of
-# these.
+# than its interval can tell, concatenation by more. On the test pictures the cascade ends above all three in both
+# groups and with every seed, and on unseen classes even above its own twin. But one of its trainings was still learning
+# by the rule of section 1, so it is compared with nothing. The architectures are the same in both tables; the settings
+# differ in four things at once, and these tables do not tell which of them matters. And the preset's plainest row, the
+# last layer alone, is ahead of all of these.
 #
 # ## 4. Inside the cascade
 #
@@ -348,8 +348,8 @@ whole_and_without = {key: found[key] for key in ["cascade, whole", *without]}
 plots.plot_bars(bars_of(whole_and_without), "mean IoU, per cent", title="the whole, and without one stage")
 
 # %% [markdown]
-# If taking a stage out *raised* U while it lowered S, that stage would buy seen classes with unseen ones. None does here.
-# Where do the pixels go? The kinds of error of notebook 04, on the pixels of unseen classes:
+# If taking a stage out *raised* U while it lowered S, that stage would buy seen classes with unseen ones. None does
+# here. Where do the pixels go? The kinds of error of notebook 04, on the pixels of unseen classes:
 
 # %%
 kinds = {
@@ -441,7 +441,7 @@ for other in ("last layer", "sum"):
 # | Mini-CLIP's loss on patch tokens leaves the middle blocks little to add | another Mini-CLIP, trained without it |
 # | the world is too easy, or too small | harder scenes; real benchmarks |
 #
-# Such a table belongs into every report. An explanation that only sounds right is no finding. And whoever *chooses*
+# Such a table belongs in every report. An explanation that only sounds right is no finding. And whoever *chooses*
 # settings by such tests may not look at unseen classes: `data_scripts/study_why.py` lets some seen ones play their
 # part, and has begun with the third row ([why](results/why.md)).
 #
