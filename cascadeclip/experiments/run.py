@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -146,7 +147,12 @@ def _begin(threads: int) -> None:
     """Of a process of the pool: so many threads, and no training that goes on when the command was killed."""
     torch.set_num_threads(threads)
     if (starter := parent_process()) is not None:
-        Thread(target=lambda: (starter.join(), os._exit(1)), daemon=True).start()
+        Thread(target=_end_with, args=(starter,), daemon=True).start()
+
+
+def _end_with(starter: BaseProcess) -> None:
+    starter.join()
+    os._exit(1)
 
 
 def _run_group(
