@@ -213,10 +213,15 @@ def lost(logits, labels, *, inside=0.25, power=2, keep=None, one=1.0, counted=No
     return torch.stack(focal), torch.stack(dice)
 
 
+def averaged(logits, labels, **mistake):
+    """Mean over the pairs of each loss, of `lost` with a mistake."""
+    focal, dice = lost(logits, labels, **mistake)
+    return focal.mean(), dice.mean()
+
+
 @wrong("mask_loss", "absent from a picture count")
 def absent_masks_count(logits, labels):
-    focal, dice = lost(logits, labels, keep="all")
-    return focal.mean(), dice.mean()
+    return averaged(logits, labels, keep="all")
 
 
 @wrong("mask_loss", "sum over the pairs")
@@ -227,20 +232,17 @@ def sum_of_pairs(logits, labels):
 
 @wrong("mask_loss", "swapped")
 def weights_swapped(logits, labels):
-    focal, dice = lost(logits, labels, inside=0.75)
-    return focal.mean(), dice.mean()
+    return averaged(logits, labels, inside=0.75)
 
 
 @wrong("mask_loss", "makes it \\*focal\\* is missing")
 def plain_cross_entropy(logits, labels):
-    focal, dice = lost(logits, labels, power=0)
-    return focal.mean(), dice.mean()
+    return averaged(logits, labels, power=0)
 
 
 @wrong("mask_loss", "1 above and below")
 def without_the_ones(logits, labels):
-    focal, dice = lost(logits, labels, one=0.0)
-    return focal.mean(), dice.mean()
+    return averaged(logits, labels, one=0.0)
 
 
 @wrong("mask_loss", "the dice coefficient")
@@ -251,8 +253,7 @@ def dice_coefficient(logits, labels):
 
 @wrong("mask_loss", "ignored pixels count as pixels outside")
 def ignored_as_negatives(logits, labels):
-    focal, dice = lost(logits, labels, counted=torch.ones_like(labels, dtype=torch.bool))
-    return focal.mean(), dice.mean()
+    return averaged(logits, labels, counted=torch.ones_like(labels, dtype=torch.bool))
 
 
 @wrong("mask_loss", "return two numbers")
