@@ -40,8 +40,10 @@ MODELS = {
     "cascade": {"stages": CASCADE},
 }
 PAPER = {"train_taps": False, "centre_text": False, "aligned_start": False}
+SWAPPED = "swapped words"  # a control: each class with masks bears the next one's word, so that words teach nothing true
 FACTORS = {
     "mini preset": {},
+    SWAPPED: {},
     "random start": {"aligned_start": False},
     "untrained taps": {"train_taps": False},
     "raw text": {"centre_text": False},
@@ -130,6 +132,8 @@ def run(factor, kind, seed, out, steps):
     names, hidden = classes_of(seed)
     text = clip.class_embeddings(names, FROZEN.templates)
     known = [position for position in range(len(names)) if position not in hidden]
+    if factor == SWAPPED:
+        text[known] = text[known].roll(1, 0)
     torch.manual_seed(seed)
     settings = replace(FROZEN.model, **FACTORS[factor], **MODELS[kind])
     model = CascadeCLIP(on_tower_of(clip, settings), clip.visual)

@@ -17,16 +17,16 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/03_build_it.ipynb)
 #
 # Here you write Cascade-CLIP yourself, in plain PyTorch, from CLIP's image tower to the training loop. The package
-# stands by for what is not the idea: pictures, the tower, the embeddings of words, plots; and it says after every piece
-# whether yours computes the same. Notebook 03b then takes a trained cascade apart.
+# supplies what is not the point here: pictures, the tower, the embeddings of words, plots; and it says after every
+# piece whether yours computes the same. Notebook 03b then takes a trained cascade apart.
 #
 # **What you will learn**
 #
-# 1. How patch tokens of several blocks of a frozen tower become masks of words: six small modules and one sum.
+# 1. How patch tokens of several blocks of a frozen tower become masks of words: six modules and one sum.
 # 2. How the model is trained: the loss with its two parts, and a loop of a dozen lines.
 # 3. That masks of classes appear which *no mask label* was ever given for, and how to make sure that the words do it.
 #
-# **Time:** between two and three minutes on two laptop CPU cores. A GPU is used if there is one. Nothing is downloaded.
+# **Time:** between two and three minutes on two laptop CPU cores. A GPU is used if there is one.
 #
 # Letters and words are those of the [notation and glossary](../docs/method/notation.md).
 
@@ -79,9 +79,9 @@ plot_architecture(preset.model)
 # %% [markdown]
 # Letters: B pictures, C words, N = 144 patches, D = 192 the width of the tower's tokens, E = 128 the width of the joint
 # image-text space. $T$ are the words' text embeddings (a word is put into caption templates, the embeddings are brought
-# to length one, averaged, and brought to length one again), $g$ is the picture's image embedding, $X_l$ are the tower's
-# tokens after block $l$, $H_l$ the patch tokens read there, $Z_s$ those of stage $s$, $q$ the queries, $M_s$ the mask
-# logits of a stage.
+# to length one, averaged, and brought to length one again), $g$ is the picture's image embedding (block 12's class
+# token through CLIP's exit, of length one), $X_l$ are the tower's tokens after block $l$, $H_l$ the patch tokens read
+# there, $Z_s$ those of stage $s$, $q$ the queries, $M_s$ the mask logits of a stage.
 #
 # ## The tower
 #
@@ -130,10 +130,10 @@ with torch.no_grad():
 # %% [markdown]
 # ## Prompt tokens
 #
-# CLIP's weights stay as they are, but what the tower *does* can be adapted. P learnable vectors, the *prompt tokens*,
-# are put beside the tokens before every block. Patches attend to them, so they steer what a frozen block computes.
-# Afterwards they are thrown away, and the next block gets a set of its own. All sets go through one linear layer first.
-# (They have nothing to do with text prompts such as "a photo of a cat".)
+# CLIP's weights stay as they are, but what the tower *does* can be adapted. A few learnable vectors, the *prompt
+# tokens* $P_l$, are put in front of the tokens before block $l$. Patches attend to them, so they steer what a frozen
+# block computes. Then they are thrown away, and the next block gets a set of its own. One linear layer, the same for
+# all blocks, is applied to every set first. (They are no text prompts such as "a photo of a cat".)
 #
 # $$[\,\cdot\,, X_{l}] = \mathrm{Block}_l([W P_l + b,\; X_{l-1}])$$
 
@@ -166,15 +166,14 @@ print("same as without prompts:", same(steered, plain))
 
 # %% [markdown]
 # Random prompts change the tokens, trained ones would do so usefully. For the rest of this notebook we leave them out,
-# as the package's preset `mini-frozen` does. Then nothing in the tower is trained, a picture's tokens never change, and
-# they need to be computed only once: that makes training within minutes possible. (What prompts add is one of the
-# package's comparisons, `cascadeclip experiments prompts`.)
+# as the package's preset `mini-frozen` does: a picture's tokens then never change and need to be computed only once,
+# which makes training within minutes possible.
 #
 # ## Taps
 #
 # Block 12 has a way into the joint space: CLIP's last LayerNorm and its projection. Earlier blocks have none, so each
-# gets a LayerNorm and a projection of its own, the *tap*. All tokens are brought to length one. (In the authors' code
-# the taps keep their random values. Here they are trained.)
+# gets a LayerNorm (with gain and shift) and a random matrix $W_l$, the *tap*. The class token is dropped, patch tokens
+# are brought to length one. (In the authors' code the projections keep their random values. Here they are trained.)
 #
 # $$H_l = \mathrm{norm}\big(\mathrm{LN}_l(X_l)\,W_l\big) \quad (l = 6 \dots 11), \qquad
 # H_{12} = \mathrm{norm}\big(\mathrm{LN}_{\mathrm{CLIP}}(X_{12})\,W_{\mathrm{CLIP}}\big)$$
@@ -212,9 +211,9 @@ print("same as the package:", all(same(features[b], reference.features[b]) for b
 # ## Neighborhood Gaussian Aggregation
 #
 # Neighbouring blocks are alike, but each has something that the others lack. NGA makes one set of patch tokens of the
-# $d$ blocks of a stage. The deepest block starts with weight 1, shallower ones with less, along a Gaussian. The weights
-# are not normalised, and they are trained. (In these letters the paper prints $(d-i+1)^2$; its code has $(d-i)^2$, and
-# so have we.)
+# $d$ blocks $l_1 < \dots < l_d$ of a stage. The deepest starts with weight 1, shallower ones with less, along a
+# Gaussian. The weights are not normalised, and they are trained. (In these letters the paper prints $(d-i+1)^2$; its
+# code has $(d-i)^2$, and so have we.)
 #
 # $$Z_s = \sum_{i=1}^{d} w_i H_{l_i}, \qquad w_i = \exp\!\Big(\!-\frac{(d-i)^2}{2\sigma^2}\Big)\ \text{at first},\quad
 # \sigma = 1$$
@@ -250,8 +249,8 @@ with torch.no_grad():
 #
 # A decoder needs a *query* for every word, a vector that asks each patch "is it you?". The text embedding $t_c$ alone
 # is the same for all pictures. The descriptor conditions it on the picture: it multiplies it with $g$, element by
-# element, and one linear layer mixes both. (For words as CLIP gives them, the elements of $t_c \odot g$ add up to the
-# cosine of word and picture, the number that CLIP itself decides with.)
+# element, and one linear layer mixes both. (For words as CLIP gives them, which ours will not be, the elements of $t_c
+# \odot g$ add up to the cosine of word and picture, the number that CLIP itself decides with.)
 #
 # $$q_c = W\,[\,t_c \odot g,\; t_c\,] + b$$
 
@@ -282,11 +281,11 @@ with torch.no_grad():
 #
 # Queries look at the patch tokens (cross-attention), add what they found, and pass a small feed-forward network. They
 # do not look at each other, so a word's mask does not depend on which other words are asked for: words can be added
-# after training. With $Q = W_Q\,q + b_Q$, $K = W_K Z_s + b_K$, $V = W_V Z_s + b_V$, cut into heads of width E / heads;
+# after training. With $Q = W_Q\,q + b_Q$, $K = W_K Z_s + b_K$, $V = W_V Z_s + b_V$, cut into 8 heads of width E / 8;
 # FFN widens E to 4 E, takes the ReLU, and comes back:
 #
 # $$A = \mathrm{softmax}\!\Big(\frac{Q K^\top}{\sqrt{E/\text{heads}}}\Big)V, \qquad
-# q' = \mathrm{LN}(q + W_o A), \qquad q'' = \mathrm{LN}(q' + \mathrm{FFN}(q'))$$
+# q' = \mathrm{LN}(q + W_o A + b_o), \qquad q'' = \mathrm{LN}(q' + \mathrm{FFN}(q'))$$
 
 
 # %%
@@ -326,9 +325,10 @@ with torch.no_grad():
 #
 # $$M_{c,n} = \frac{1}{\text{heads}} \sum_h \frac{q_h^\top k_h}{\sqrt{E/\text{heads}}}$$
 #
-# With random $W_Q$ and $W_K$ a mask says nothing at first about how similar query and patch token are; training has to
-# find that. We add the identity to both, times $\sqrt{\text{heads}}$ for the key, so that masks *start* near $q^\top z
-# / \sqrt{E}$. (This *aligned start* is ours, not the paper's, and so are the *centred words* of the next piece.)
+# With random $W_Q$ and $W_K$ (its own, with biases) a mask says nothing at first about how similar query and patch
+# token are; training has to find that. The formula is $q^\top k / \sqrt{E \cdot \text{heads}}$, so we add the identity
+# to both, times $\sqrt{\text{heads}}$ for the key: masks *start* near $q^\top z / \sqrt{E}$, q being what the second
+# layer gave. (This *aligned start* is ours, not the paper's, and so are the *centred words* of the next piece.)
 
 
 # %%
@@ -374,13 +374,12 @@ with torch.no_grad():
 # %% [markdown]
 # ## The cascade
 #
-# Three stages, each with its own aggregation, descriptor and decoder; their mask logits are added: $M = \sum_s M_s$.
-# Before that, the words are *centred*: CLIP's text embeddings all point in nearly the same direction, and what a mask
-# needs is what they differ in. So the mean of the seen words is taken off every word: $t_c \leftarrow \mathrm{norm}(t_c
-# -
-# \bar t_{\text{seen}})$.
+# Three stages, blocks 6-8, 9-11 and 12, each with its own descriptor and decoder, and NGA where there are three blocks;
+# their mask logits are added: $M = \sum_s M_s$. Before that, the words are *centred*: CLIP's text embeddings share a
+# large common part, and a mask needs what they differ in. So the mean of the seen words is taken off every word: $t_c
+# \leftarrow \mathrm{norm}(t_c - \bar t_{\text{seen}})$.
 #
-# The parameters are named as in the package, so that the whole model can be compared: we give it our weights.
+# All attributes above are named as in the package, so that the whole model can be compared: it gets our weights.
 
 
 # %%
@@ -423,7 +422,7 @@ for part, module in cascade.named_children():
 # ### Exercise 03.1 · How much the deepest block says (easy, 10 minutes)
 #
 # Write `half_sigma(blocks)`: the σ for which the deepest of so many blocks starts with exactly half of all the weight.
-# Halving an interval will do. (Three blocks or more: of two, the deepest always has more than half.)
+# Bisection will do. (Three blocks or more: of two, the deepest always has more than half.)
 # ([Solutions](solutions/03_build_it.py), if you get stuck.)
 
 
@@ -438,10 +437,11 @@ check("03.1", half_sigma)
 # %% [markdown]
 # ## The loss
 #
-# Every word has a mask: target $y = 1$ where the label is that word, else 0. With $p = \mathrm{sigmoid}(M)$, two parts:
+# $M$ is enlarged bilinearly to the labels' size. Every word has a mask: target $y = 1$ where the label is that word,
+# else 0. With $p = \mathrm{sigmoid}(M)$, two parts:
 #
 # - **focal**: a pixel inside the mask costs $-\tfrac14 (1-p)^2 \ln p$, one outside $-\tfrac34\, p^2 \ln(1-p)$. Pixels
-#   that are right and sure cost next to nothing, so the many easy ones do not drown the few hard ones.
+#   that are confidently right cost next to nothing, so the many easy ones do not drown the few hard ones.
 # - **dice**: $1 - \frac{2\sum p y + 1}{\sum p + \sum y + 1}$ for the words in the picture. It looks at the overlap of
 #   the mask as a whole, however small the mask is.
 #
@@ -529,8 +529,9 @@ test_tokens, test_labels = prepare(held_out, HELD_OUT)
 print(f"{SCENES} scenes to train on: {(train_labels == 255).float().mean():.0%} of their pixels are of unseen classes")
 
 # %% [markdown]
-# Now the loop: draw eight scenes, compute the loss of the seen words' masks, backpropagate, take a step. The learning
-# rate rises for the first tenth of the steps and then falls to zero.
+# Now the loop: draw eight scenes, compute the loss of the seen words' masks, backpropagate, clip the gradient to length
+# 1, take a step of AdamW (weight decay 0.01), 200 times. The learning rate rises to 0.003 for the first tenth of the
+# steps and then falls linearly to zero.
 
 
 # %%
@@ -559,20 +560,22 @@ losses = train(cascade, steps=200)
 
 figure, axis = plt.subplots(figsize=(6, 2.8), layout="constrained")
 axis.plot(range(1, len(losses) + 1), losses, color="#4878a8", linewidth=0.8)
-axis.set(xlabel="step", ylabel="loss of a batch", yscale="log")
+axis.set(xlabel="step", ylabel="loss of one step's eight scenes", yscale="log")
 axis.set_title(
-    f"The loss falls from {losses[0]:.0f} to {sum(losses[-20:]) / 20:.1f} in {len(losses)} steps", fontsize=10
+    f"The loss falls from {losses[0]:.0f} to {sum(losses[-50:]) / 50:.2f}, the mean of the last 50 steps", fontsize=10
 )
 plt.show()
 
 # %% [markdown]
 # Is it more than a falling loss? We score it on scenes that it never saw, with *all* 72 words. Every pixel takes the
 # word of the highest probability, after 0.1 is taken off the seen words, which alone were ever taught to say yes. The
-# score is *intersection over union* (IoU), averaged over the classes of a group.
+# score is *intersection over union* (IoU), counted over all scenes together and averaged over the classes of a group.
+# (Unseen stuff is two classes, sand and snow: a mean to be read with care.)
 #
 # Two controls: the cascade before training, and the trained one with **swapped words**, where every unseen thing gets
 # the text embedding of another unseen thing. A mask depends on the picture and its own word alone, so the swap only
-# gives masks other names: seen classes and stuff cannot notice, and things would not if any thing's mask did for any.
+# gives masks other names: scores of seen classes and stuff cannot change, and those of things would not if the mask of
+# any thing served for any other.
 
 
 # %%
@@ -626,9 +629,6 @@ plot_predictions(package, two, text, names, preset.unseen, preset.seen_offset)
 # Instead of NGA's fixed sum, let every patch choose its block. Write `attentive(features, query)`: `features` are d
 # tensors (B, N, E), `query` is a vector (E,). At each patch, a block's score is the dot product of its token with the
 # query; a softmax over the *blocks* makes weights of the d scores; the weighted tokens are added up, (B, N, E).
-#
-# If you have a minute more: make a module of it whose query is a parameter that starts at zero, put it into a
-# `Cascade`'s `aggregations`, and train that.
 # ([Solutions](solutions/03_build_it.py), if you get stuck.)
 
 
@@ -655,22 +655,21 @@ models = {"yours": package, "shipped": shipped.model}
 print(table({name: summarise(preset, score(preset, clip, model, limit=HELD_OUT)) for name, model in models.items()}))
 
 # %% [markdown]
-# (`hIoU` is the harmonic mean of seen and unseen. Notebook 04 takes these scores apart.) Compare both groups of
-# classes: the loss knows masks of seen words only, so nothing makes unseen words follow where longer training improves
-# seen ones. One training of each cannot tell whether this order would repeat.
+# (`hIoU` is the harmonic mean of both. Notebook 04 takes these scores apart.) Compare seen with unseen: the loss knows
+# seen words only, so improving these by longer training need not improve unseen ones. One training of each cannot tell
+# whether the order of the two models would repeat.
 #
 # ## Recap
 #
-# 1. **The model.** A frozen tower is read at several blocks. Taps bring the tokens into the space of words, NGA merges
-#    neighbouring blocks, a descriptor makes queries of words and picture, decoder layers let queries look at patches,
-#    and the last attention scores are mask logits. The cascade adds those of its stages.
+# 1. **The model.** Taps bring tokens of several blocks into the space of words, NGA merges neighbouring blocks, a
+#    descriptor makes queries of words and picture, decoder layers let queries look at patches, and the last attention
+#    scores are mask logits. The cascade adds those of its stages.
 # 2. **The training.** Focal and dice loss on the seen words' masks; pixels of unseen classes say *no* to all of them.
-#    Nothing of CLIP is trained.
 # 3. **Unseen classes.** Their masks came although nothing showed them, and went when the words were swapped: it is the
 #    words that carry them.
 #
-# **What to try next:** train without the aligned start (leave out two lines of `MaskLayer`) or without centred words;
-# read only block 12 (`stages=((12,),)`); give `train` 50 scenes instead of 400.
+# **What to try next:** train without clipping, without the aligned start (two lines of `MaskLayer`) or without centred
+# words; read only block 12 (`stages=((12,),)`).
 #
 # Next: [03b · Take it apart](03b_take_it_apart.ipynb): what each stage does, where queries look, and which pieces are
 # missed when they are taken out.

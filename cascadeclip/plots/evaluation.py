@@ -20,7 +20,7 @@ from cascadeclip.evaluation.resampling import Resampled
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores
 from cascadeclip.plots.axes import draw_equal_harmonic, draw_reference, legend_above
 from cascadeclip.plots.figure import Figure
-from cascadeclip.plots.given import check_columns, reach_of, refuse_empty
+from cascadeclip.plots.given import check_columns, check_lengths, reach_of, refuse_empty
 
 IGNORED_COLOUR = (0.85, 0.85, 0.85)
 SERIES_COLOURS = {"mIoU_seen": SEEN_COLOUR, "mIoU_unseen": UNSEEN_COLOUR, "hIoU": HARMONIC_COLOUR}
@@ -306,4 +306,26 @@ def plot_error_kinds(report: Mapping[str, tuple[torch.Tensor, int]]) -> Figure:
     axis.set_xlim(0, reach)
     axis.set_xlabel("wrong pixels, share of all labelled pixels, per cent")
     legend_above(axis, columns=4)
+    return figure
+
+
+def plot_class_table(report: Mapping[str, Sequence[float]], names: Sequence[str], title: str = "") -> Figure:
+    """IoU of some classes as a table in colour: a row per model, a column per class, in per cent.
+
+    Args:
+        report: model -> IoU of each of `names`, fractions; NaN for a class without pixels.
+    """
+    refuse_empty(report=report, names=names)
+    check_lengths(len(names), "classes", report)
+    values = 100 * np.array(list(report.values()), dtype=float)
+    figure = Figure(figsize=(2.4 + 0.5 * len(names), 1.5 + 0.32 * len(report)), layout="constrained")
+    axis = figure.subplots()
+    shown = axis.imshow(values, cmap="Purples", vmin=0, vmax=100, aspect="auto")
+    for (row, column), value in np.ndenumerate(values):
+        text = "" if np.isnan(value) else f"{value:.0f}"
+        axis.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if value > 60 else "black")
+    axis.set_xticks(range(len(names)), list(names), rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    axis.set_yticks(range(len(report)), list(report), fontsize=9)
+    axis.set_title(title, fontsize=9)
+    figure.colorbar(shown, ax=axis, label="IoU, per cent", pad=0.01)
     return figure
