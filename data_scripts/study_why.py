@@ -40,7 +40,9 @@ MODELS = {
     "cascade": {"stages": CASCADE},
 }
 PAPER = {"train_taps": False, "centre_text": False, "aligned_start": False}
-SWAPPED = "swapped words"  # a control: each class with masks bears the next one's word, so that words teach nothing true
+SWAPPED = (
+    "swapped words"  # a control: each class with masks bears the next one's word, so that words teach nothing true
+)
 FACTORS = {
     "mini preset": {},
     SWAPPED: {},

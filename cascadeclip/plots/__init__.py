@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cascadeclip.plots.evaluation import (
         plot_bars,
         plot_class_iou,
+        plot_class_table,
         plot_confusion,
         plot_error_kinds,
         plot_masks_and_rims,
@@ -55,6 +56,7 @@ __all__ = [
     "plot_attention",
     "plot_bars",
     "plot_class_iou",
+    "plot_class_table",
     "plot_classes_over_blocks",
     "plot_confusion",
     "plot_error_kinds",

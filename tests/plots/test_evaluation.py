@@ -133,6 +133,14 @@ def test_bars_of_unlike_groups_are_refused(report):
         plots.plot_bars(report, "per cent")
 
 
+def test_a_table_of_classes_has_a_number_for_every_score():
+    (axis, _) = drawn(plots.plot_class_table({"one": [0.1, float("nan")], "two": [0.25, 1.0]}, ["cat", "snow"])).axes
+    assert [text.get_text() for text in axis.texts] == ["10", "", "25", "100"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["cat", "snow"]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["one", "two"]
+    np.testing.assert_allclose(axis.images[0].get_array(), [[10, np.nan], [25, 100]])
+
+
 def test_error_kinds_stand_side_by_side_and_say_what_is_right():
     report = {"one": (torch.tensor([1, 2, 3, 4]), 20), "two": (torch.tensor([0, 0, 0, 0]), 10)}
     (axis,) = drawn(plots.plot_error_kinds(report)).axes
