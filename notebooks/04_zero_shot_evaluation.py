@@ -205,7 +205,11 @@ for name, segmentation in predicted.items():
     s, u, h = (100 * value for value in three_numbers(segmentation, labels))
     print(f"{name:10}: S {s:.1f}   U {u:.1f}   hIoU {h:.1f}")
 scores = diagnostics.confusion_of(predicted["cascade"], labels, len(names)).scores(names, unseen)
-plots.plot_class_iou(scores)
+of_unseen_classes = sorted((100 * scores.iou[names.index(name)], name) for name in unseen)
+figure = plots.plot_class_iou(scores)
+(low, lowest), (high, highest) = of_unseen_classes[0], of_unseen_classes[-1]
+figure.suptitle(f"Unseen classes range from {lowest} ({low:.0f}) to {highest} ({high:.0f})", fontsize=10)
+figure
 
 # %% [markdown]
 # The figure is the cascade's. Classes of either group spread widely, so a mean over unseen classes is no property of
@@ -242,7 +246,12 @@ for name, readout in readouts.items():
         at = list(offsets).index(preset.seen_offset)
         best = int(np.argmax(values))
         print(f"{name:10} {key:12} {values[at]:.1f} at 0.1; highest, {values[best]:.1f}, at {offsets[best]:g}")
-plots.plot_trades({name: (offsets.tolist(), sweep) for name, sweep in sweeps.items()}, dict.fromkeys(sweeps, 0.1))
+suits = {name: offsets[np.argmax([entry.hIoU for entry in sweep])] for name, sweep in sweeps.items()}
+paths = {name: (offsets.tolist(), sweep) for name, sweep in sweeps.items()}
+figure = plots.plot_trades(paths, dict.fromkeys(sweeps, 0.1))
+told = ", ".join(f"{name} at {offset:g}" for name, offset in suits.items())
+figure.suptitle(f"The highest hIoU: {told} (numbers: ends of the sweep)", fontsize=9)
+figure
 
 # %% [markdown]
 # Along each path the model is the same; only how its scores are read changes. Purple curves join points of equal hIoU.
@@ -303,7 +312,9 @@ for k, group in enumerate(("seen", "unseen")):
     unpaired = 100 * np.hypot(*(np.ptp(alone[name][1:, k]) for name in counts))
     print(f"widths: {widths}, of the difference {high - low:.1f}; not paired, it would be {unpaired:.1f}")
 bars = {name: {"mIoU_seen": triple[:, 0], "mIoU_unseen": triple[:, 1]} for name, triple in alone.items()}
-plots.plot_bars(bars, "mean IoU, per cent", title=f"{COUNT} pictures, 95 % intervals over pictures")
+seen_lead, unseen_lead = 100 * paired[0]
+title = f"cascade minus last layer: seen {seen_lead:+.1f}, unseen {unseen_lead:+.1f} points ({COUNT} pictures, 95 %)"
+plots.plot_bars(bars, "mean IoU, per cent", title=title)
 
 # %% [markdown]
 # The interval of the unseen mean is the wider one: it rests on few classes (on VOC, on five). A draw misses some rare
@@ -364,10 +375,14 @@ for name, readout in readouts.items():
     named = diagnostics.right_unseen_names(readout, hidden)
     print(f"{name:10}: with unseen words alone on offer, {100 * named:.0f} % of unseen pixels get the right one")
 confusion = diagnostics.confusion_of(predicted["cascade"], labels, len(names))
-for true, given, share in diagnostics.top_confusions(confusion, names, among=unseen, count=6):
+confused = diagnostics.top_confusions(confusion, names, among=unseen, count=6)
+for true, given, share in confused:
     group = "unseen" if given in unseen else "seen"
     print(f"{100 * share:4.0f} % of {true:9} pixels are called {given} ({group})")
-plots.plot_confusion(confusion, names, unseen)
+figure = plots.plot_confusion(confusion, names, unseen)
+true, given, share = confused[0]
+figure.suptitle(f"The cascade calls {100 * share:.0f} % of {true} {given}", fontsize=10)
+figure
 
 # %% [markdown]
 # On the diagonal at the left is what is right. Read a row to its right end: what spreads over "all the rest" is a class
@@ -383,7 +398,11 @@ kinds = {
     for name, readout in readouts.items()
     for offset in (0.0, preset.seen_offset)
 }
-plots.plot_error_kinds({label: (wrong, pixels) for label, wrong in kinds.items()})
+figure = plots.plot_error_kinds({label: (wrong, pixels) for label, wrong in kinds.items()})
+mixed = {name: 100 * kinds[f"{name}, offset {preset.seen_offset:g}"][3].item() / pixels for name in readouts}
+told = ", ".join(f"{name} {share:.1f} %" for name, share in mixed.items())
+figure.suptitle(f"Unseen as another unseen, of all pixels, at offset 0.1: {told}", fontsize=10)
+figure
 
 # %% [markdown]
 # The offset lowers one kind, "unseen as seen" (the classic zero-shot failure). What it costs is its mirror, "seen as

@@ -410,8 +410,13 @@ plots.plot_class_table(of_class, (*things, *stuff), "unseen things, then unseen 
 offsets = np.linspace(-0.2, 0.5, 15).round(2) + 0.0
 sweeps = {key: diagnostics.sweep_offsets(readouts[key], names, unseen, offsets) for key in readouts}
 best = {key: offsets[max(range(len(offsets)), key=lambda k, key=key: sweeps[key][k].hIoU)] for key in sweeps}
+reached = {key: 100 * max(entry.hIoU for entry in sweeps[key]) for key in whole}
 print("the best offset of its own:", ", ".join(f"{key} {best[key]:g}" for key in whole))
-plots.plot_trades({key: (offsets.tolist(), sweeps[key]) for key in whole}, dict.fromkeys(whole, 0.1))
+figure = plots.plot_trades({key: (offsets.tolist(), sweeps[key]) for key in whole}, dict.fromkeys(whole, 0.1))
+figure.suptitle(
+    "hIoU, each at its best offset: " + ", ".join(f"{key} {high:.1f}" for key, high in reached.items()), fontsize=8
+)
+figure
 
 
 # %%

@@ -50,6 +50,15 @@ def test_the_page_says_of_stuff_what_is_stored(stuff):
     assert "ahead of the last layer on unseen things" in claims_table()
 
 
+def test_the_page_says_of_naive_fusion_with_the_settings_of_the_paper_what_is_stored(stuff):
+    last, *fused = (row for row in stuff["fusion-paper"] if row["name"] != "cascade")
+    for row in fused:
+        assert min(row["runs"]["stuff called a thing"]) > max(last["runs"]["stuff called a thing"])
+        without = row["difference"][WITHOUT]
+        assert -0.025 < without["low"] < 0 < without["high"] < 0.025, "level with the last layer"
+    assert claims_table().count("level with the last layer") == 1
+
+
 def test_a_ground_that_is_called_a_thing_costs_the_thing_only_while_its_pixels_count():
     things, stuff = (study_stuff.POSITIONS[group] for group in ("things", "stuff"))
     whole = torch.zeros(3, 1, len(FROZEN.names))
