@@ -215,10 +215,24 @@ def test_the_clip_that_is_given_reads_the_words_of_the_authors_checkpoints(segme
     assert [one["pretrained"] for one in asked] == [
         preset.clip["pretrained"],
         "here.pt",
-        None,
+        "random",
         preset.clip["pretrained"],
     ]
     assert [one["name"] for one in asked] == [*["ViT-B-16-quickgelu"] * 3, "ViT-B-16"]
+
+
+def test_another_clip_than_that_of_the_authors_tower_is_told_of(segmenter, tmp_path, monkeypatch, caplog):
+    theirs = SimpleNamespace(info=None, clip=None, model=segmenter.model, lines=())
+    monkeypatch.setattr(module, "load_any", lambda *args, **kwargs: theirs)
+    cascadeclip.load(tmp_path, preset=MINI)
+    assert not caplog.messages
+    with pytest.raises(InputError, match=r"have 128 numbers, those of CLIP 'ViT-B-16' have 512: give the preset"):
+        cascadeclip.load(tmp_path, preset=MINI, clip="ViT-B-16", clip_weights="random")
+    other = cascadeclip.clip.load_clip()
+    other.visual.proj.data *= 2
+    monkeypatch.setattr(module, "load_clip", lambda **given: other)
+    cascadeclip.load(tmp_path, preset=MINI)
+    assert "is not that of CLIP 'mini'" in caplog.text and "give the preset, or the CLIP" in caplog.text
 
 
 def test_plot_shows_the_words_that_were_found(segmenter, scene):
