@@ -5,6 +5,7 @@ import logging
 import os
 import platform
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
@@ -146,29 +147,64 @@ def told_of_compiler() -> Iterator[None]:
         ) from error
 
 
+# --- the caller's settings of PyTorch --------------------------------------------------------------------------------
+
+
 @contextmanager
 def plain_torch() -> Iterator[None]:
-    """Computes as PyTorch does by default, whatever default dtype, default device and autocast the caller has set.
+    """Computes as PyTorch does by default, whatever default dtype, default device, autocast and mode of gradients the
+    caller has set.
 
-    Also a decorator. What is built and kept (towers, text embeddings) would else be of the caller's dtype for good.
+    Also a decorator. What is built and kept (towers, text embeddings) would else be of the caller's dtype for good, or
+    could not be trained.
     """
-    dtype, away = torch.get_default_dtype(), torch.get_default_device().type != "cpu"
-    kinds = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
-    torch.set_default_dtype(torch.float32)
-    try:
-        with ExitStack() as contexts:
-            if away:
-                contexts.enter_context(torch.device("cpu"))
-            for kind in kinds:
+    with ExitStack() as contexts:
+        contexts.enter_context(_float32.meant())
+        if torch.get_default_device().type != "cpu":
+            contexts.enter_context(torch.device("cpu"))
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
                 contexts.enter_context(torch.autocast(kind, enabled=False))
+        contexts.enter_context(torch.inference_mode(False))
+        contexts.enter_context(torch.enable_grad())
+        yield
+
+
+class _Float32:
+    """The default dtype while threads need float32. All of a process share it: the last of them, which need not be the
+    first, puts the caller's back."""
+
+    def __init__(self) -> None:
+        self.lock, self.users, self.callers = threading.Lock(), 0, torch.float32
+
+    @contextmanager
+    def meant(self) -> Iterator[None]:
+        with self.lock:
+            if not self.users:
+                self.callers = torch.get_default_dtype()
+                torch.set_default_dtype(torch.float32)
+            self.users += 1
+        try:
             yield
-    finally:
-        torch.set_default_dtype(dtype)
+        finally:
+            with self.lock:
+                self.users -= 1
+                if not self.users:
+                    torch.set_default_dtype(self.callers)
 
 
-# A forked process has the memory of its parent's worker threads and not the threads: it would wait for them for ever.
+_float32 = _Float32()
+
+
+def _in_forked_child() -> None:
+    """A forked process has the memory of its parent's other threads and not the threads: it would wait for them for
+    ever, as for those that compute."""
+    torch.set_num_threads(1)
+    _float32.lock = threading.Lock()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
+    os.register_at_fork(after_in_child=_in_forked_child)
 
 
 def physical_memory() -> int:

@@ -1,5 +1,6 @@
 """Image + words -> segmentation, for people."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from cascadeclip.checkpoints.own import TRAINED, CheckpointInfo, clip_of, load_any
-from cascadeclip.clip.load import RANDOM, Clip, load_clip
+from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.clip.vocabulary import read_vocabulary, split_synonyms
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.images import read_image
@@ -31,6 +32,8 @@ from cascadeclip.sharing.hub import HubMixin
 
 if TYPE_CHECKING:
     from cascadeclip.plots.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 RECOMMENDED = "mini/concat"  # best hIoU with seen classes held out, see notebooks/results/why.md
 SHIPPED = {  # the rows of the comparison `fusion`, and a cascade with prompt tokens
@@ -235,7 +238,7 @@ def load(
     preset: Preset | None = None,
     device: str | torch.device = "cpu",
     clip: str | None = None,
-    clip_weights: str | None = None,
+    clip_weights: str | Path | None = None,
 ) -> Segmenter:
     """A segmenter from a shipped checkpoint or from a checkpoint file, of this package or of the authors.
 
@@ -246,8 +249,7 @@ def load(
             the seen classes. For every checkpoint: templates and offset; those it was trained with by default.
         device: where the model computes.
         clip: name of the CLIP that the checkpoint must have been trained on; of whatever it names by default.
-        clip_weights: weights of that CLIP, where they lie elsewhere here: a file, or a tag of open_clip; "random" if it
-            was trained on such.
+        clip_weights: weights of that CLIP, where they lie elsewhere here, as `load_clip` takes them.
 
     Raises:
         InputError: neither of them, or a checkpoint that is damaged, does not fit its CLIP, or needs a preset.
@@ -269,6 +271,7 @@ def load(
         built_on, seen, settings = loaded.clip, loaded.info.seen, preset or loaded.info
     elif preset is not None:
         built_on = load_clip(**_clip_given(preset, clip, clip_weights))
+        _check_belongs(built_on, loaded.model, path)
         seen, settings = preset.seen, preset
     else:
         raise InputError(f"{path} is in the authors' layout, which names no classes and no CLIP: give a preset")
@@ -278,12 +281,30 @@ def load(
     )  # fmt: skip
 
 
-def _clip_given(preset: Preset, name: str | None, weights: str | None) -> dict[str, Any]:
+def _clip_given(preset: Preset, name: str | None, weights: str | Path | None) -> dict[str, Any]:
     """The preset's CLIP, with what is said otherwise."""
-    given: dict[str, Any] = {} if name is None else {"name": name}
-    if weights is not None:
-        given["pretrained"] = None if weights == RANDOM else weights
-    return {**preset.clip, **given}
+    said = {"name": name, "pretrained": weights}
+    return {**preset.clip, **{key: value for key, value in said.items() if value is not None}}
+
+
+def _check_belongs(clip: Clip, model: CascadeCLIP, path: Path) -> None:
+    """An `InputError`, or a warning, if words are to be read by another CLIP than the checkpoint's tower is of."""
+    found, wanted = clip.tower.embed_dim, model.config.tower.embed_dim
+    of, remedy = f"CLIP {clip.name!r}", "give the preset, or the CLIP and its weights, that it was trained with"
+    if found != wanted:
+        raise InputError(f"the embeddings of {path} have {wanted} numbers, those of {of} have {found}: {remedy}")
+    ours, its = (visual.state_dict() for visual in (clip.visual, model.encoder.visual))
+    others = its.keys() - {"positional_embedding"}  # may have been resized
+    if not all(_nearly_same(its[name], ours.get(name)) for name in others):
+        said = "the tower of %s is not that of %s (%s), whose words it may not know: %s"
+        logger.warning(said, path, of, clip.weights, remedy)
+
+
+def _nearly_same(one: Tensor, other: Tensor | None) -> bool:
+    """Whether two tensors are the same but for what half precision leaves."""
+    if other is None or one.shape != other.shape:
+        return False
+    return torch.allclose(one.cpu().float(), other.cpu().float(), rtol=1e-2, atol=1e-3)
 
 
 def _sizes(preset: Preset) -> dict[str, Any]:

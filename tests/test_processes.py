@@ -1,6 +1,7 @@
 """Device, number format and random numbers of a process; what a missing compiler says."""
 
 import logging
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from cascadeclip import processes
 from cascadeclip.data.streams import Endless
 from cascadeclip.errors import InputError
 from cascadeclip.presets import get_preset
-from cascadeclip.processes import has_bf16, number_format, own_draws, readers, told_of_compiler
+from cascadeclip.processes import has_bf16, number_format, own_draws, plain_torch, readers, told_of_compiler
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
 
@@ -55,6 +56,42 @@ def test_everything_asks_one_place_for_the_device():
     }
     # the first two besides say what there is, the last asks whether a fork may follow, not where to compute
     assert askers <= {"processes.py", "report.py", "info.py", "kernel.py"}
+
+
+# --- the caller's settings ------------------------------------------------------------------------------------------
+
+
+def test_the_default_dtype_is_plain_until_the_last_thread_is_done_and_the_callers_again_then():
+    torch.set_default_dtype(torch.float64)
+    inside, first_is_out, found = threading.Event(), threading.Event(), []
+
+    def second():
+        with plain_torch():
+            inside.set()
+            first_is_out.wait(60)
+            found.append(torch.zeros(1).dtype)
+
+    try:
+        thread = threading.Thread(target=second)
+        with plain_torch():
+            thread.start()
+            assert inside.wait(60)
+        first_is_out.set()
+        thread.join(60)
+        assert found == [torch.float32]
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_what_is_loaded_where_no_gradients_are_wanted_can_be_trained_elsewhere(mode):
+    with mode():
+        model = cascadeclip.load("mini").model
+        assert not torch.is_grad_enabled()
+    words = torch.nn.functional.normalize(torch.randn(3, model.config.tower.embed_dim), dim=-1)
+    model(torch.randn(1, 3, 96, 96), words).mask_logits.sum().backward()
+    assert any(parameter.grad is not None for parameter in model.parameters())
 
 
 # --- who reads pictures ---------------------------------------------------------------------------------------------

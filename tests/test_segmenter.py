@@ -6,16 +6,19 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import cascadeclip
 from cascadeclip import segmenter as module
+from cascadeclip.analysis.dense.segment import segment_by_methods
 from cascadeclip.checkpoints.own import save_checkpoint
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import working_size
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import bands
+from cascadeclip.evaluation.scores import predict
 from cascadeclip.presets import MINI, get_preset
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,6 +54,36 @@ def test_shipped_model_finds_what_is_there(segmenter):
 
 
 EMOJI_NAMES = MINI.names
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "autocast"),
+    [(torch.bfloat16, "cpu", False), (torch.float64, "cpu", False), (torch.float32, "meta", False),
+     (torch.float32, "cpu", True)],
+)  # fmt: skip
+def test_a_users_settings_of_pytorch_change_no_score(dtype, device, autocast, segmenter, scene):
+    words, text = ["tiger", "grass"], segmenter.clip.class_embeddings(["tiger", "grass"])
+    picture = np.asarray(Image.fromarray(scene.image).resize((150, 110)))
+    images = torch.randn(1, 3, 110, 150, generator=torch.Generator().manual_seed(0))
+
+    def all_ways():
+        late = segmenter.segment(picture, words)
+        by_method = segment_by_methods(segmenter.clip, picture, words, ("naclip",))["naclip"]
+        yield lambda: late.scores
+        yield lambda: by_method.scores
+        yield lambda: segment_by_methods(segmenter.clip, picture, words, ("naclip",))["naclip"].scores
+        if not autocast:  # which is how a precision is chosen for `predict`
+            yield lambda: predict(segmenter.model, images, text, [0], 0.1, window=96).numpy()
+
+    for scores in all_ways():
+        wanted = scores()
+        torch.set_default_dtype(dtype)
+        try:
+            with torch.device(device), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                found = scores()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert found.dtype == np.float32 and np.array_equal(found, wanted)
 
 
 def test_order_of_words_permutes_the_scores(segmenter, scene):
@@ -182,10 +215,24 @@ def test_the_clip_that_is_given_reads_the_words_of_the_authors_checkpoints(segme
     assert [one["pretrained"] for one in asked] == [
         preset.clip["pretrained"],
         "here.pt",
-        None,
+        "random",
         preset.clip["pretrained"],
     ]
     assert [one["name"] for one in asked] == [*["ViT-B-16-quickgelu"] * 3, "ViT-B-16"]
+
+
+def test_another_clip_than_that_of_the_authors_tower_is_told_of(segmenter, tmp_path, monkeypatch, caplog):
+    theirs = SimpleNamespace(info=None, clip=None, model=segmenter.model, lines=())
+    monkeypatch.setattr(module, "load_any", lambda *args, **kwargs: theirs)
+    cascadeclip.load(tmp_path, preset=MINI)
+    assert not caplog.messages
+    with pytest.raises(InputError, match=r"have 128 numbers, those of CLIP 'ViT-B-16' have 512: give the preset"):
+        cascadeclip.load(tmp_path, preset=MINI, clip="ViT-B-16", clip_weights="random")
+    other = cascadeclip.clip.load_clip()
+    other.visual.proj.data *= 2
+    monkeypatch.setattr(module, "load_clip", lambda **given: other)
+    cascadeclip.load(tmp_path, preset=MINI)
+    assert "is not that of CLIP 'mini'" in caplog.text and "give the preset, or the CLIP" in caplog.text
 
 
 def test_plot_shows_the_words_that_were_found(segmenter, scene):

@@ -189,7 +189,7 @@ def _is_authors(tensors: Mapping[str, Tensor]) -> bool:
     return any(name.removeprefix("module.").startswith("backbone.") for name in tensors)
 
 
-def clip_of(info: CheckpointInfo, name: str | None = None, weights: str | None = None) -> Clip:
+def clip_of(info: CheckpointInfo, name: str | None = None, weights: str | Path | None = None) -> Clip:
     """The CLIP that a checkpoint was trained on.
 
     Args:
@@ -203,15 +203,15 @@ def clip_of(info: CheckpointInfo, name: str | None = None, weights: str | None =
         raise InputError(f"the checkpoint was trained on CLIP {info.clip['name']!r}, not on {name!r}: leave --clip out")
     own_weights = info.clip["name"] == MINI  # whatever stands beside it: earlier versions wrote the preset's tag there
     known = None if own_weights else info.clip.get("pretrained")
-    if weights is not None and (own_weights or (weights == RANDOM and known is not None)):
+    if weights is not None and (own_weights or (weights == RANDOM and known not in (None, RANDOM))):
         its = "its own weights" if known is None else f"the weights {known!r}"
         raise InputError(
-            f"the checkpoint was trained on CLIP {info.clip['name']!r} with {its}, not on {weights!r}: leave "
+            f"the checkpoint was trained on CLIP {info.clip['name']!r} with {its}, not on {str(weights)!r}: leave "
             "--clip-weights out"
         )
-    pretrained = known if weights in (None, RANDOM) else weights
+    asked = known if weights is None else weights
     try:
-        return load_clip(str(info.clip["name"]), pretrained, image_size=info.model.tower.image_size)
+        return load_clip(str(info.clip["name"]), asked, image_size=info.model.tower.image_size)
     except InputError as error:
         raise InputError(f"{error}. Weights that lie elsewhere: --clip-weights, or clip_weights=") from error
 

@@ -98,7 +98,7 @@ def weights_of(clip: str, given: str | None, otherwise: str | None) -> str | Non
     weights = otherwise if given is None else given
     if weights is None:
         raise InputError(f"--clip {clip}: which weights? --clip-weights, 'random' to try things out")
-    return None if weights == RANDOM else weights
+    return None if weights == RANDOM else weights  # a preset's files have always said None
 
 
 def blocks_of(text: str | None) -> tuple[int, ...] | None:

@@ -26,11 +26,13 @@ from cascadeclip.errors import InputError
 from cascadeclip.files import check_file, exists, is_file, open_file
 from cascadeclip.model.tower import position_embedding, tower_config
 from cascadeclip.processes import device, own_draws, plain_torch
+from cascadeclip.tensors import check_finite
 
 logger = logging.getLogger(__name__)
 
 MINI = "mini"
-RANDOM = "random"  # weights that are asked for by this word; `load_clip` itself takes None for them
+RANDOM = "random"  # in place of a tag or a file
+LARGEST_SIDE = 2**14  # px, as of a `TowerConfig`
 _PAPER_STAGES = ((6, 7, 8), (9, 10, 11), (12,))
 _ANY_VALUE = {  # settings of open_clip's image tower that may have any value
     *("layers", "width", "head_width", "mlp_ratio", "patch_size", "image_size", "ls_init_value", "patch_dropout"),
@@ -66,6 +68,11 @@ class Clip:
     @property
     def visual(self) -> VisionTransformer:
         return self.model.visual
+
+    @property
+    def weights(self) -> str:
+        """Which they are, for people."""
+        return self.pretrained or ("its own weights" if self.name == MINI else "random weights")
 
     @property
     def tower(self) -> TowerConfig:
@@ -155,20 +162,24 @@ class _TextTower(nn.Module):
 
 
 @plain_torch()
-def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: int | None = None) -> Clip:
+def load_clip(name: str = MINI, pretrained: str | Path | None = None, *, image_size: int | None = None) -> Clip:
     """Mini-CLIP, shipped with the package, or a CLIP of open_clip.
 
     Args:
         name: `mini`, or an architecture that `open_clip.list_models()` names.
         pretrained: for others than `mini`: open_clip's tag (`openai`) or a weights file, OpenAI's own (`ViT-B-16.pt`)
-            included; None gives random weights. Tags and OpenAI's files bring their activation along. Of another file
-            nothing tells whether it was trained with quick-GELU: the name has to, as `ViT-B-16-quickgelu` does.
+            included; "random" or None gives random weights. Tags and OpenAI's files bring their activation along. Of
+            another file nothing tells whether it was trained with quick-GELU: the name has to, as `ViT-B-16-quickgelu`
+            does.
         image_size: px; bring the position embedding to this size, bilinearly as the authors do.
 
     Raises:
-        InputError: unknown name, weights that cannot be had, or a tower that cannot carry prompt tokens.
+        InputError: unknown name, weights that cannot be had or are no finite numbers, or a tower that cannot carry
+            prompt tokens.
     """
     tokenize: Tokenizer
+    if pretrained is not None and (not isinstance(pretrained, str | Path) or not str(pretrained)):
+        raise InputError(f"pretrained={pretrained!r}: give a weights file, a tag of open_clip, or {RANDOM!r}")
     if name == MINI:
         if pretrained is not None:
             raise InputError(f"CLIP {MINI!r} comes with its weights: leave out {pretrained!r}")
@@ -176,11 +187,13 @@ def load_clip(name: str = MINI, pretrained: str | None = None, *, image_size: in
         with as_file(files("cascadeclip") / "assets" / "mini_clip.safetensors") as path:
             model.load_state_dict({key: tensor.float() for key, tensor in load_file(path).items()})
     else:
+        pretrained = None if pretrained in (None, RANDOM) else str(pretrained)
         with own_draws(0):  # random weights are the same every time: what was trained on them can be loaded
             model, tokenize = _from_open_clip(name, pretrained)
+        check_finite(model.state_dict(), f"the weights {pretrained!r} of CLIP {name!r} are of no use")
     if image_size is not None:
         resize_positions(model.visual, image_size)
-    return Clip(name, pretrained, model.eval().requires_grad_(False), tokenize)
+    return Clip(name, None if pretrained is None else str(pretrained), model.eval().requires_grad_(False), tokenize)
 
 
 def _from_open_clip(name: str, pretrained: str | None) -> tuple[open_clip.CLIP, Tokenizer]:
@@ -311,6 +324,8 @@ def scaled_stages(
 def resize_positions(visual: VisionTransformer, image_size: int) -> None:
     """Change, in place, the picture size that a tower stores its position embedding for."""
     patch = visual.patch_size[0]
+    if not isinstance(image_size, int) or not 0 < image_size <= LARGEST_SIDE:
+        raise InputError(f"image_size={image_size!r} must be a whole number of px, from 1 to {LARGEST_SIDE}")
     if image_size % patch:
         raise InputError(f"image_size={image_size} is not a multiple of the patch size {patch}")
     side = image_size // patch

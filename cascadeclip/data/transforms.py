@@ -28,7 +28,7 @@ def normalise(images: Tensor, mean: Sequence[float] = IMAGE_MEAN, std: Sequence[
 
 def _by_channel(values: Sequence[float], device: torch.device) -> Tensor:
     """(3, 1, 1) float32, filled in on the device: a list would have to be waited for on its way to a GPU."""
-    return torch.cat([torch.full((1, 1, 1), value, device=device) for value in values])
+    return torch.cat([torch.full((1, 1, 1), value, dtype=torch.float32, device=device) for value in values])
 
 
 def to_tensor(image: np.ndarray) -> Tensor:

@@ -70,7 +70,8 @@ def _rows_at(scores: Tensor, size: Sequence[int], rows: slice) -> Tensor:
     (height, width), length = size, scores.shape[2]
     if tuple(scores.shape[2:]) == (height, width):
         return scores[:, :, rows]
-    place = (torch.arange(rows.start, rows.stop, device=scores.device) + 0.5) * length / height - 0.5
+    place = torch.arange(rows.start, rows.stop, dtype=torch.float32, device=scores.device)
+    place = (place + 0.5) * length / height - 0.5
     above = place.clamp(min=0).floor().long()
     below = (above + 1).clamp(max=length - 1)
     weight = (place.clamp(min=0) - above).to(scores.dtype)[:, None]

@@ -54,7 +54,7 @@ def predict(
     """
     if not math.isfinite(seen_offset):
         raise InputError(f"seen_offset={seen_offset} must be a finite number")
-    offset = torch.zeros(len(text))
+    offset = torch.zeros(len(text), dtype=torch.float32, device="cpu")
     outside = [index for index in seen if not 0 <= index < len(text)]
     if outside:
         raise InputError(f"seen={outside} are no indices of the {len(text)} classes")
@@ -63,8 +63,9 @@ def predict(
     height, width = images.shape[2:]
     views = windows_over(height, width, window, stride)
     alone = len(views) == 1
-    total = (torch.empty if alone else torch.zeros)(len(images), len(text), height, width, device=images.device)
-    visits = torch.zeros(height, width, device=images.device)
+    make = images.new_empty if alone else images.new_zeros
+    total = make((len(images), len(text), height, width), dtype=torch.float32)
+    visits = images.new_zeros((height, width), dtype=torch.float32)
     finite = torch.ones((), dtype=torch.bool, device=images.device)
     for position in range(0, len(views), WINDOWS_AT_ONCE):
         some = views[position : position + WINDOWS_AT_ONCE]

@@ -19,8 +19,8 @@ it was.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from cascadeclip.exercises import budget, layers, pieces, wire
-from cascadeclip.exercises.answering import Here
+from cascadeclip.exercises import budget, layers, pieces
+from cascadeclip.exercises.answering import AsGraded
 from cascadeclip.exercises.checking import Exercise, Wrong, verdict
 from cascadeclip.exercises.notebooks import NOTEBOOK_EXERCISES, check
 
@@ -45,7 +45,7 @@ def grade(name: str, namespace: Mapping[str, object], seed: int | None = None) -
     Raises:
         Wrong: not one part holds; the message tells a student why.
     """
-    found = verdict(EXERCISES[name], _AsGraded(namespace), seed)
+    found = verdict(EXERCISES[name], AsGraded(namespace), seed)
     if found.wrong is not None:
         raise found.wrong
     print("\n".join(found.lines))
@@ -63,23 +63,6 @@ def grade_part(name: str, number: int, namespace: Mapping[str, object], seed: in
         Wrong: it does not hold; the message tells a student why.
     """
     exercise = EXERCISES[name]
-    found = verdict(replace(exercise, parts=(exercise.parts[number],)), _AsGraded(namespace), seed)
+    found = verdict(replace(exercise, parts=(exercise.parts[number],)), AsGraded(namespace), seed)
     if found.wrong is not None:
         raise found.wrong
-
-
-class _AsGraded(Here):
-    """Answers as a judge outside the notebook's process reads them: what would not arrive there does not pass here."""
-
-    def find(self, exercise: Exercise) -> object:
-        return _arrived(super().find(exercise))
-
-    def call(self, exercise: Exercise, arguments: tuple[object, ...]) -> object:
-        return _arrived(super().call(exercise, arguments))
-
-
-def _arrived(answer: object) -> object:
-    try:
-        return wire.unpack(wire.pack(answer))
-    except Exception as error:
-        raise Wrong(f"what it returns cannot be read: {error}") from error

@@ -18,7 +18,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from cascadeclip.exercises import wire
 from cascadeclip.exercises.checking import Ask, Exercise, Late, Wrong, kind
 
 PACKAGE = __name__.partition(".")[0]
@@ -29,11 +31,11 @@ LIBRARIES = (
     *{sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")},
 )
 # What CPython tells its audit hooks before code starts to run where no watch sees it.
-PROCESSES = {"os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system"}
-PROCESSES |= {"_winapi.CreateProcess"}  # what multiprocessing calls on Windows
-ESCAPES = {"sys.setprofile", "subprocess.Popen", *PROCESSES}
-THREADS = {"_thread.start_new_thread", "_thread.start_joinable_thread"}  # not before Python 3.12
-STARTERS = {getattr(_thread, name.split(".")[1]) for name in THREADS if hasattr(_thread, name.split(".")[1])}
+PROCESSES = ("os.exec", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.startfile", "os.system")
+WINDOWS = "_winapi.CreateProcess"  # what multiprocessing calls there
+ESCAPES = frozenset({"sys.setprofile", "subprocess.Popen", WINDOWS, *PROCESSES})
+THREADS = frozenset({"_thread.start_new_thread", "_thread.start_joinable_thread"})  # not before Python 3.12
+STARTERS = frozenset(getattr(_thread, one) for name in THREADS if hasattr(_thread, one := name.split(".")[1]))
 # As they were before a notebook could put others in their place.
 _getprofile, _setprofile = sys.getprofile, sys.setprofile
 _profile_of_threads, _bootstrap = threading.getprofile, threading.Thread._bootstrap  # type: ignore[attr-defined]
@@ -74,7 +76,7 @@ class Here:
         given = copy.deepcopy(arguments)
         with torch.set_grad_enabled(exercise.trains), quiet():
             try:
-                answer = watched(function, given, exercise)
+                answer = watched(function, given, exercise, self.received)
             except Wrong:
                 raise
             except NotImplementedError as error:
@@ -89,6 +91,28 @@ class Here:
             )
         return answer
 
+    @staticmethod
+    def received(answer: object) -> object:
+        """The answer as it is judged; made while the function that gave it is still watched."""
+        return answer
+
+
+class AsGraded(Here):
+    """Answers as a judge outside the notebook's process reads them: what would not arrive there does not pass here.
+
+    They are plain numbers by the time the watch ends: an object cannot put off its work until it is read.
+    """
+
+    def find(self, exercise: Exercise) -> object:
+        return self.received(super().find(exercise))
+
+    @staticmethod
+    def received(answer: object) -> object:
+        try:
+            return wire.unpack(wire.pack(answer))
+        except Exception as error:
+            raise Wrong(f"what it returns cannot be read: {error}"[:2000]) from error
+
 
 def _same_tensors(one: Any, other: Any) -> bool:
     """Whether all tensors are the same, in nested lists, too."""
@@ -102,8 +126,10 @@ def _same_tensors(one: Any, other: Any) -> bool:
 # --- whose work it is ------------------------------------------------------------------------------------------------
 
 
-def watched(function: Ask, arguments: tuple[object, ...], exercise: Exercise) -> object:
-    """What the function returns; a `Wrong` if it lets a library do what the exercise asks for.
+def watched(
+    function: Ask, arguments: tuple[object, ...], exercise: Exercise, received: Callable[[object], object]
+) -> object:
+    """What is `received` of what the function returns; a `Wrong` if it lets a library do what the exercise asks for.
 
     It is the calls that are seen, not the names in the student's code: an alias, a partial, a default argument, an
     attribute or a method all end in the same call. Catching the `Wrong` inside the function does not help. Nor does it
@@ -112,15 +138,18 @@ def watched(function: Ask, arguments: tuple[object, ...], exercise: Exercise) ->
     watch = _Watch(exercise)
     before, before_in_threads = _getprofile(), _profile_of_threads()
     try:
-        with _TorchWatch(watch):
+        with _TorchWatch(watch), _OperationWatch(watch):
             threading.setprofile(watch)
             _setprofile(watch)
             try:
-                return function(*arguments)
+                return received(function(*arguments))
             finally:
+                untouched = watch.exercise is exercise and not watch.is_over and _getprofile() is watch
                 watch.is_over = True
                 _setprofile(before)
                 threading.setprofile(before_in_threads)
+                if not untouched:
+                    watch.caught = watch.caught or Wrong(_tampering(exercise))
     finally:
         if watch.caught is not None:
             raise watch.caught
@@ -128,6 +157,8 @@ def watched(function: Ask, arguments: tuple[object, ...], exercise: Exercise) ->
 
 class _Watch:
     """A profile function: sees every Python function that is called, in this thread and in those that it starts."""
+
+    __slots__ = ("_first", "caught", "exercise", "is_over")  # its methods cannot be covered by attributes
 
     def __init__(self, exercise: Exercise) -> None:
         self.exercise = exercise
@@ -138,6 +169,8 @@ class _Watch:
     def __call__(self, frame: FrameType, event: str, argument: object) -> None:
         if event == "c_call" and argument in STARTERS:
             self.hear("_thread.start_new_thread", (frame.f_locals["self"]._bootstrap if _is_start(frame) else None,))
+        if argument is _getprofile and not frame.f_code.co_filename.startswith(LIBRARIES):
+            self.stop(_tampering(self.exercise))
         if event != "call" or not frame.f_code.co_filename.startswith(LIBRARIES):
             self._first = self._first and event != "call"
             return
@@ -145,7 +178,7 @@ class _Watch:
         if module.startswith(f"{PACKAGE}.") and module != __name__:
             if self._first:
                 self.stop(f"`{names[-1]}` is the package's own: write this one yourself")
-            if module.startswith(f"{ROOM}."):
+            if module.startswith(f"{ROOM}.") and module != wire.__name__:
                 self.stop(f"your `{self.exercise.name}` calls `{names[-1]}` of the tests: write it yourself")
         self._first = False
         self.look(names)
@@ -172,6 +205,10 @@ class _Watch:
         raise self.caught
 
 
+def _tampering(exercise: Exercise) -> str:
+    return f"your `{exercise.name}` interferes with what watches it: compute the answer, and nothing else"
+
+
 def _is_start(frame: FrameType) -> bool:
     return frame.f_code is threading.Thread.start.__code__
 
@@ -196,6 +233,19 @@ class _TorchWatch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.watch.look([getattr(func, "__name__", "")])
+        return func(*args, **(kwargs or {}))
+
+
+class _OperationWatch(TorchDispatchMode):
+    """Shows the watch what PyTorch's functions come down to, by whichever of their names they were called: those of
+    compiled functions and of `torch.ops`, too."""
+
+    def __init__(self, watch: _Watch) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.watch = watch
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.watch.look([func.overloadpacket.__name__])
         return func(*args, **(kwargs or {}))
 
 

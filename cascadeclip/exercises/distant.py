@@ -4,6 +4,7 @@ import json
 import pickle
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from cascadeclip.exercises import integrity, wire
@@ -38,8 +39,9 @@ class Distant:
     def call(self, exercise: Exercise, arguments: tuple[object, ...]) -> object:
         with tempfile.TemporaryDirectory() as folder:
             question = Path(folder) / "question"
-            question.write_bytes(pickle.dumps(arguments))
-            return _answer(self._said(f"{IN_KERNEL}.call(globals(), {exercise.name!r}, {str(question)!r})", exercise))
+            rules = replace(exercise, parts=())  # the notebook's process may have changed its own
+            question.write_bytes(pickle.dumps((rules, arguments)))
+            return _answer(self._said(f"{IN_KERNEL}.call(globals(), {str(question)!r})", exercise))
 
     def _said(self, expression: str, exercise: Exercise) -> dict[str, object]:
         try:

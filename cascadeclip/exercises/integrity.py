@@ -1,6 +1,8 @@
 """Whether the package in this process is the one on the disk.
 
-Points do not depend on it: they come from another process. It is there for the teacher, who reads what a notebook did.
+Points for right numbers do not depend on it: they come from another process. It is there for the teacher, who reads
+what a notebook did. Whether an answer is the student's own work is seen in the notebook's process; no answer counts
+where that was changed (`watch_replaced`).
 """
 
 import importlib.util
@@ -11,9 +13,11 @@ from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
 
+from cascadeclip.exercises import answering
 from cascadeclip.exercises.answering import LIBRARIES, PACKAGE
 
 LOOKED_AT = (PACKAGE, "torch", "numpy")
+_WATCH = dict(vars(answering))  # as it was loaded
 
 
 def origins() -> dict[str, str]:
@@ -25,6 +29,12 @@ def replaced() -> list[str]:
     """Names of the package's functions that are not, in this process, what their files say."""
     modules = [(name, module) for name, module in sorted(sys.modules.items()) if name.split(".")[0] == PACKAGE]
     return [f"{name}.{function}" for name, module in modules for function in _replaced_in(module)]
+
+
+def watch_replaced() -> list[str]:
+    """Names of what watches a student's function that are not what they were, constants included."""
+    others = {name for name, value in _WATCH.items() if vars(answering).get(name) is not value}
+    return sorted(others.union(_replaced_in(answering)))
 
 
 def _replaced_in(module: ModuleType) -> Iterator[str]:

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from cascadeclip.exercises import EXERCISES, integrity, wire
-from cascadeclip.exercises.answering import Here, Nowhere, too_late
+from cascadeclip.exercises.answering import AsGraded, Here, Nowhere, too_late
 from cascadeclip.exercises.checking import Exercise, Late, Wrong
 from cascadeclip.exercises.patience import Patience
 
@@ -42,17 +42,23 @@ def find(namespace: Mapping[str, object], name: str) -> str:
     return _sent(json.dumps({**found, "replaced": integrity.replaced(), "origins": integrity.origins()}))
 
 
-def call(namespace: Mapping[str, object], name: str, question: str) -> str:
+def call(namespace: Mapping[str, object], question: str) -> str:
     """What a student's function returns, as `reply` writes it.
 
     Args:
-        question: file with the pickled arguments, written by the judge.
+        question: file with the exercise, but for its tests, and the arguments; pickled by the judge.
     """
-    exercise, arguments = EXERCISES[name], pickle.loads(Path(question).read_bytes())
-    here = Here(namespace)
-    if not _can_fork(exercise):
-        return _sent(reply(lambda: here.call(exercise, arguments)))
-    return _sent(_apart(lambda: here.call_unlimited(exercise, arguments), exercise))
+    exercise, arguments = pickle.loads(Path(question).read_bytes())
+    here = AsGraded(namespace)
+    apart = _can_fork(exercise)
+
+    def answer() -> object:
+        found = (here.call_unlimited if apart else here.call)(exercise, arguments)
+        if replaced := integrity.watch_replaced():
+            raise Wrong(f"this notebook replaced what sees whether an answer is its own work: {', '.join(replaced)}")
+        return found
+
+    return _sent(_apart(answer, exercise))
 
 
 def _sent(text: str) -> str:

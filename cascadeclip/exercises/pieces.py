@@ -12,6 +12,13 @@ from torch import Tensor, nn
 from cascadeclip.exercises.checking import CASES, Ask, Exercise, Part, Test, expect, integer
 from cascadeclip.exercises.learning import clipping_test, decay_test, loss_test, steps_test, warmup_test
 
+FUSED_ATTENTION = (  # all of attention in one call: PyTorch's functions, and the operations below them
+    "scaled_dot_product_attention", "multi_head_attention_forward", "_native_multi_head_attention",
+    "_scaled_dot_product_attention_math", "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_fused_attention_overrideable",
+)  # fmt: skip
+
 # --- run_prompted --------------------------------------------------------------------------------------------------
 
 
@@ -165,9 +172,7 @@ EXERCISES = (
             Part("several heads", 2, _attend_test()),
             Part("with padding", 1, _attend_test(padded=True)),
         ),
-        frozenset(
-            {"DecoderLayer", "scaled_dot_product_attention", "multi_head_attention_forward", "MultiheadAttention"}
-        ),
+        frozenset({"DecoderLayer", "MultiheadAttention", *FUSED_ATTENTION}),
     ),
     Exercise(
         "learning_rate(step, steps, peak, warmup)",

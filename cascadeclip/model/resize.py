@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 def bilinear_matrix(small: int, large: int, device: torch.device) -> Tensor:
     """Matrix (large, small) that brings one side of a picture from `small` to `large` pixels, as `F.interpolate`."""
-    return F.interpolate(torch.eye(small, device=device)[None], large, mode="linear", align_corners=False)[0].T
+    one = torch.eye(small, dtype=torch.float32, device=device)
+    return F.interpolate(one[None], large, mode="linear", align_corners=False)[0].T
 
 
 def bilinear(values: Tensor, size: Sequence[int]) -> Tensor:

@@ -128,7 +128,7 @@ class HubMixin(ModelHubMixin):
 
     @classmethod
     def _from_pretrained(
-        cls, *, model_id: str, clip_weights: str | None = None, device: str | torch.device = "cpu", **rest: Any
+        cls, *, model_id: str, clip_weights: str | Path | None = None, device: str | torch.device = "cpu", **rest: Any
     ) -> Self:
         """`rest`: where to download from, and values of `config.json`, which is read again below, strictly."""
         download = {name: value for name, value in rest.items() if name in _DOWNLOAD}
@@ -154,7 +154,7 @@ class HubMixin(ModelHubMixin):
         return ModelCard(
             CARD.format(
                 data=data.to_yaml(),
-                clip=f"{clip['name']} ({clip['pretrained'] or 'the weights that come with that name'})",
+                clip=f"{clip['name']} ({clip['pretrained'] or self.clip.weights})",
                 sha256=fingerprint(self.model.encoder.visual),
                 stages=[list(stage) for stage in config.stages],
                 side=config.tower.image_size,

@@ -171,7 +171,8 @@ def test_another_clip_than_the_checkpoints_is_refused_and_its_weights_may_lie_el
     clip_of(replace(info, clip={"name": "mini", "pretrained": "openai"}))  # as older versions wrote
     clip_of(published, "ViT-B-16", "here.pt")
     clip_of(untrained, weights="random")
-    assert asked == [("mini", None), ("mini", None), ("ViT-B-16", "here.pt"), ("ViT-B-16", None)]
+    clip_of(replace(info, clip={"name": "ViT-B-16", "pretrained": "random"}), weights="random")
+    assert asked == [("mini", None), ("mini", None), ("ViT-B-16", "here.pt"), *[("ViT-B-16", "random")] * 2]
     for one, weights, said in (
         (info, "here.pt", "with its own weights, not on 'here.pt'"),
         (info, "random", "with its own weights, not on 'random'"),

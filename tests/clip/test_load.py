@@ -87,11 +87,45 @@ def test_positions_are_resized_in_place():
         ("ViT-B-16", "no/such/weights.pt", "cannot load weights 'no/such/weights.pt'"),
         ("RN50", None, "does not fit: its image tower is a ResNet"),
         ("mini", "openai", "'mini' comes with its weights: leave out 'openai'"),
+        ("mini", "random", "'mini' comes with its weights: leave out 'random'"),
+        ("ViT-B-16", "", "pretrained='': give a weights file, a tag of open_clip, or 'random'"),
+        ("ViT-B-16", 7, "pretrained=7: give a weights file"),
     ],
 )
 def test_a_clip_that_cannot_be_had_is_refused(name, pretrained, message):
     with pytest.raises(InputError, match=message):
         load_clip(name, pretrained)
+
+
+@pytest.fixture(scope="module")
+def untrained():
+    return load_clip("ViT-B-32")
+
+
+def test_random_weights_have_a_word(untrained):
+    asked = load_clip("ViT-B-32", "random")
+    assert asked.pretrained is None
+    assert torch.equal(asked.visual.proj, untrained.visual.proj)
+
+
+def test_a_weights_file_may_be_a_path(untrained, tmp_path):
+    torch.save(untrained.model.state_dict(), tmp_path / "weights.pt")
+    found = load_clip("ViT-B-32", tmp_path / "weights.pt")
+    assert found.pretrained == str(tmp_path / "weights.pt")
+    assert torch.equal(found.visual.proj, untrained.visual.proj)
+
+
+def test_weights_that_are_no_numbers_are_refused(untrained, tmp_path):
+    spoilt = untrained.model.state_dict() | {"visual.proj": untrained.visual.proj * float("nan")}
+    torch.save(spoilt, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"weights\.pt' of CLIP 'ViT-B-32' are of no use: NaN .* in visual.proj"):
+        load_clip("ViT-B-32", str(tmp_path / "weights.pt"))
+
+
+@pytest.mark.parametrize("size", [0, -8, 96.0, "96", 10**9])
+def test_a_size_that_no_picture_has_is_refused(size):
+    with pytest.raises(InputError, match="must be a whole number of px, from 1 to 16384"):
+        load_clip(image_size=size)
 
 
 def test_text_is_encoded_where_the_text_tower_is():

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -158,11 +159,11 @@ def talk():
         print("z" * 1000)
 threading.Thread(target=talk).start()
 """
-SHORT = """
+FLOOD = """
 import os, time
 from cascadeclip.exercises import EXERCISES
 for one in EXERCISES.values():
-    object.__setattr__(one, "seconds", 2)
+    object.__setattr__(one, "seconds", 2000)
 os.system("yes | head -c 50000000")
 """
 SWALLOWS = """
@@ -177,9 +178,11 @@ def mask_loss(*arguments):
 
 @pytest.mark.slow
 @linux
-def test_floods_and_endless_answers_cost_what_they_must(tmp_path, capfd):
+def test_floods_and_endless_answers_cost_what_they_must(tmp_path, capfd, monkeypatch):
+    for name, one in list(EXERCISES.items()):
+        monkeypatch.setitem(EXERCISES, name, replace(one, seconds=2))
     shown = grade_cells(
-        *(RATE, TALK, "learning_rate", SHORT, "learning_rate"),
+        *(RATE, TALK, "learning_rate", FLOOD, "learning_rate"),
         *(SWALLOWS, "mask_loss"),
         *("def attend(*arguments):\n    time.sleep(1000)", "attend"),
         *("def run_prompted(*arguments):\n    os._exit(0)", "run_prompted"),

@@ -75,14 +75,6 @@ def switched_off(seen, unseen):
     return cascadeclip.evaluation.harmonic_mean(seen, unseen)
 
 
-def off_and_on_again(seen, unseen):
-    watch = sys.getprofile()
-    next(map(sys.setprofile, [None]))
-    found = cascadeclip.evaluation.harmonic_mean(seen, unseen)
-    sys.setprofile(watch)
-    return found
-
-
 def in_a_raw_thread(seen, unseen):
     found = queue.Queue()
     _thread.start_new_thread(lambda: found.put(cascadeclip.evaluation.harmonic_mean(seen, unseen)), ())
@@ -112,7 +104,6 @@ def swallowing_too(seen, unseen):
 
 ESCAPES = {
     "switched off": switched_off,
-    "off and on again": off_and_on_again,
     "raw thread": in_a_raw_thread,
     "thread that nobody watches": in_a_thread_that_nobody_watches,
     "forked": pytest.param(forked, marks=pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks")),
@@ -148,9 +139,24 @@ def test_an_answer_may_use_threads(capsys):
     assert grade("learning_rate", {"learning_rate": in_threads}, 1) == 3
 
 
+def past_functions(q, k, v, heads, is_patch):
+    with torch._C.DisableTorchFunction():
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+def compiled(q, k, v, heads, is_patch):
+    example = (torch.zeros(1, 1, 2, 4),) * 3
+    return torch.jit.trace(F.scaled_dot_product_attention, example, check_trace=False)(q[None], k[None], v[None])[0]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize(
     "answer",
     [
+        past_functions,
+        compiled,
+        lambda q, k, v, heads, is_patch: torch.ops.aten.scaled_dot_product_attention.default(q, k, v),
+        lambda q, k, v, heads, is_patch: torch._scaled_dot_product_attention_math(q, k, v)[0],
         lambda q, k, v, heads, is_patch: partial(F.scaled_dot_product_attention)(q, k, v),
         lambda q, k, v, heads, is_patch: torch.nn.MultiheadAttention(q.shape[-1], heads, batch_first=True)(q, k, v)[0],
     ],

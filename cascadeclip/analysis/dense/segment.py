@@ -27,6 +27,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation.refine import pamr
 from cascadeclip.evaluation.scores import WINDOWS_AT_ONCE, windows_over
 from cascadeclip.model.resize import bilinear
+from cascadeclip.processes import plain_torch
 from cascadeclip.segmenter import PixelScores, Segmentation
 
 SCALE = 40.0  # of similarities before the softmax over words, as in the code of SCLIP, NACLIP and SC-CLIP
@@ -101,9 +102,10 @@ def at_pixels(
         text: (K, E) float, L2-normed.
         window, stride: px, as in `evaluation.predict`.
     """
-    (height, width), device = images.shape[2:], images.device
-    totals = [torch.zeros(len(images), len(text), height, width, device=device) for _ in readers]
-    visits = torch.zeros(height, width, device=device)
+    height, width = images.shape[2:]
+    shape = (len(images), len(text), height, width)
+    totals = [images.new_zeros(shape, dtype=torch.float32) for _ in readers]
+    visits = images.new_zeros((height, width), dtype=torch.float32)
     views = windows_over(height, width, window, stride)
     for start in range(0, len(views), WINDOWS_AT_ONCE):
         some = views[start : start + WINDOWS_AT_ONCE]
@@ -219,6 +221,7 @@ def segment_by_methods(
     return dict(zip(methods, found, strict=True))
 
 
+@plain_torch()
 @torch.inference_mode()
 def _segment(
     readers: Sequence[DenseReader], image: str | Path | Image.Image | np.ndarray, words: str | Sequence[str], *,
