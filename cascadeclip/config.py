@@ -26,6 +26,7 @@ AS_BEFORE: dict[str, Any] = {
 # Far above what anybody uses; a damaged file must not make us reserve terabytes.
 Size = Annotated[int, Range(high=2**14)]
 Steps = Annotated[int, Range(high=10**9)]
+MOST_PATCHES = 256  # in a row; no tensor of a checkpoint has to have as many
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,10 @@ class TowerConfig:
         _require(
             self.image_size % self.patch_size == 0,
             f"tower.image_size={self.image_size} is not a multiple of tower.patch_size={self.patch_size}",
+        )
+        _require(
+            self.image_size <= MOST_PATCHES * self.patch_size,
+            f"tower.image_size={self.image_size} is more than {MOST_PATCHES} patches of {self.patch_size} px",
         )
 
 

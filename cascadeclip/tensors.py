@@ -14,6 +14,8 @@ from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import check_file, replace_file, size_of
 
 TOWER = "encoder.visual."  # the frozen tower's tensors in a `CascadeCLIP`: CLIP's, not trained
+# What weights are kept in. PyTorch has more formats, of 8 and 4 bits, and few of its functions take them.
+REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def read_safetensors(path: str | Path, what: str = "checkpoint") -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -137,7 +139,7 @@ def matched(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[s
         f"{name}: {given[name].dtype} instead of {wanted[name].dtype}"
         for name in both
         if given[name].dtype != wanted[name].dtype
-        and not (given[name].is_floating_point() and wanted[name].is_floating_point())
+        and not (given[name].dtype in REAL and wanted[name].dtype in REAL)
     ]
     problems = [
         f"{what} {shorten(names)}"

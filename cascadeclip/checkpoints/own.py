@@ -14,7 +14,7 @@ from torch import Tensor
 
 from cascadeclip._version import __version__
 from cascadeclip.checkpoints.authors import read_authors
-from cascadeclip.clip.load import MINI, RANDOM, Clip, load_clip
+from cascadeclip.clip.load import MINI, RANDOM, Clip, fits_sizes, load_clip
 from cascadeclip.config import ModelConfig
 from cascadeclip.data.words import check_templates
 from cascadeclip.errors import DamagedFile, InputError
@@ -178,6 +178,7 @@ def load_any(
         lines = (*_origins(model, path.name, path.name), f"dropped: {len(dropped)} tensors that never reach a mask")
         return Loaded(model, None, None, lines)
     info, tensors = read_checkpoint(path)
+    _check_sizes(info, tensors)
     built_on = (clip or clip_of)(info)
     model = build_model(info, tensors, built_on.visual)
     weights = info.clip.get("pretrained")
@@ -209,6 +210,8 @@ def clip_of(info: CheckpointInfo, name: str | None = None, weights: str | None =
             f"the checkpoint was trained on CLIP {info.clip['name']!r} with {its}, not on {weights!r}: leave "
             "--clip-weights out"
         )
+    if not fits_sizes(str(info.clip["name"]), info.model.tower):
+        raise _other_weights(info)
     pretrained = known if weights in (None, RANDOM) else weights
     try:
         return load_clip(str(info.clip["name"]), pretrained, image_size=info.model.tower.image_size)
@@ -229,20 +232,32 @@ def build_model(info: CheckpointInfo, tensors: Mapping[str, Tensor], visual: Vis
     Raises:
         InputError: another tower, or tensors that are missing, unknown or of other shapes.
     """
-    _check_sizes(info, tensors, visual)
+    if tower_config(visual) != info.model.tower:
+        raise _other_weights(info)
+    _check_sizes(info, tensors)
     if fingerprint(visual) != info.tower_sha256:
-        raise InputError(f"the checkpoint was trained on other weights of CLIP {info.clip}; load those")
+        raise _other_weights(info)
     model = CascadeCLIP(info.model, visual)
     load_own_state(model, tensors)
     return model.eval()
 
 
-def _check_sizes(info: CheckpointInfo, tensors: Mapping[str, Tensor], visual: VisionTransformer) -> None:
+def _other_weights(info: CheckpointInfo) -> InputError:
+    return InputError(f"the checkpoint was trained on other weights of CLIP {info.clip}; load those")
+
+
+def _check_sizes(info: CheckpointInfo, tensors: Mapping[str, Tensor]) -> None:
     """An `InputError` if settings and tensors do not fit each other, before memory is reserved for what they say."""
-    if tower_config(visual) != info.model.tower:
-        raise InputError(f"the checkpoint was trained on other weights of CLIP {info.clip}; load those")
+    config = info.model
+    projections = 1 if config.shared_projection else len(config.stages)
+    layers = config.decoder_layers * (1 if config.shared_decoder else len(config.stages))
+    if projections + layers > len(tensors):  # each of them has several; so many modules take minutes to make
+        raise InputError(
+            f"the checkpoint does not fit the model: missing decoders: {len(tensors)} tensors are too few for "
+            f"{projections} projections and {layers} decoder layers"
+        )
     with torch.device("meta"):
-        wanted = own_state(CascadeCLIP(info.model, visual))
+        wanted = own_state(CascadeCLIP(config))
     matched(wanted, {name: tensor.to("meta") for name, tensor in tensors.items()})
 
 
