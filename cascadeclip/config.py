@@ -26,6 +26,7 @@ AS_BEFORE: dict[str, Any] = {
 # Far above what anybody uses; a damaged file must not make us reserve terabytes.
 Size = Annotated[int, Range(high=2**14)]
 Steps = Annotated[int, Range(high=10**9)]
+Offset = Annotated[float, Range(-1, 1)]  # what is taken off the probability of seen classes
 MOST_PATCHES = 256  # in a row; no tensor of a checkpoint has to have as many
 
 
