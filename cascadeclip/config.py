@@ -215,6 +215,11 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
         for name in ("weight_decay", "warmup", "validate_every", "checkpoint_every", "keep_every"):
             _require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        _require(self.clip_norm != 0, "clip_norm=0 leaves nothing of any gradient; None (null) cuts none")
+        _require(
+            self.focal_weight or self.dice_weight,
+            f"focal_weight={self.focal_weight} and dice_weight={self.dice_weight}: one must be positive",
+        )
         _require(0 <= self.seed < 2**20, f"seed={self.seed} must be from 0 to {2**20 - 1}")
         _require(self.precision in PRECISIONS, f"precision={self.precision!r}: choose from {', '.join(PRECISIONS)}")
 
