@@ -26,6 +26,8 @@ AS_BEFORE: dict[str, Any] = {
 # Far above what anybody uses; a damaged file must not make us reserve terabytes.
 Size = Annotated[int, Range(high=2**14)]
 Steps = Annotated[int, Range(high=10**9)]
+Offset = Annotated[float, Range(-1, 1)]  # what is taken off the probability of seen classes
+MOST_PATCHES = 256  # in a row; no tensor of a checkpoint has to have as many
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,10 @@ class TowerConfig:
         _require(
             self.image_size % self.patch_size == 0,
             f"tower.image_size={self.image_size} is not a multiple of tower.patch_size={self.patch_size}",
+        )
+        _require(
+            self.image_size <= MOST_PATCHES * self.patch_size,
+            f"tower.image_size={self.image_size} is more than {MOST_PATCHES} patches of {self.patch_size} px",
         )
 
 
@@ -209,6 +215,11 @@ class TrainConfig:
             _require(getattr(self, name) > 0, f"{name}={getattr(self, name)} must be positive")
         for name in ("weight_decay", "warmup", "validate_every", "checkpoint_every", "keep_every"):
             _require(getattr(self, name) >= 0, f"{name}={getattr(self, name)} must not be negative")
+        _require(self.clip_norm != 0, "clip_norm=0 leaves nothing of any gradient; None (null) cuts none")
+        _require(
+            self.focal_weight or self.dice_weight,
+            f"focal_weight={self.focal_weight} and dice_weight={self.dice_weight}: one must be positive",
+        )
         _require(0 <= self.seed < 2**20, f"seed={self.seed} must be from 0 to {2**20 - 1}")
         _require(self.precision in PRECISIONS, f"precision={self.precision!r}: choose from {', '.join(PRECISIONS)}")
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cascadeclip.config import ModelConfig, Size, Steps, TowerConfig, TrainConfig
+from cascadeclip.config import ModelConfig, Offset, Size, Steps, TowerConfig, TrainConfig
 from cascadeclip.data import emojiscenes, folders
 from cascadeclip.data.benchmarks import BENCHMARKS, Benchmark
 from cascadeclip.data.classes import ONE_TEMPLATE
@@ -74,6 +74,7 @@ class Preset:
     strict: bool = False
 
     def __post_init__(self) -> None:
+        check_value(self.seen_offset, Offset, "seen_offset")  # now, and not when a trained model is to be saved
         check_templates(self.templates, check_names(self.names))
         known = set(self.names)
         unknown = [name for name in self.unseen if name not in known]

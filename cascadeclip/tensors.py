@@ -14,6 +14,8 @@ from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import check_file, replace_file, size_of
 
 TOWER = "encoder.visual."  # the frozen tower's tensors in a `CascadeCLIP`: CLIP's, not trained
+# What weights are kept in. PyTorch has more formats, of 8 and 4 bits, and few of its functions take them.
+REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def read_safetensors(path: str | Path, what: str = "checkpoint") -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -48,8 +50,8 @@ def read_pth(path: str | Path, what: str = "checkpoint") -> object:
 
     Raises:
         InputError: no such file, or one whose unpickling would run code.
-        DamagedFile: one that is cut short, of another kind, or in which a bit has changed; tensors without values, or
-            that are sparse or quantised.
+        DamagedFile: one that is cut short, of another kind, or in which a bit has changed; tensors without values,
+            with fewer than they should have, or that are sparse or quantised.
     """
     path = check_file(path, what)
     _check_sums(path)
@@ -80,6 +82,8 @@ def _check_plain(path: Path, content: object) -> None:
             part.layout != torch.strided or part.is_meta or part.is_quantized or part.is_nested
         ):
             raise DamagedFile(f"{path} holds a tensor without values, or one that is sparse, nested or quantised")
+        if isinstance(part, Tensor) and part.nbytes > part.untyped_storage().nbytes():  # a copy would be of any size
+            raise DamagedFile(f"{path} holds a tensor of {tuple(part.shape)}, and fewer values than that")
         if isinstance(part, Mapping):
             left += part.values()
         elif isinstance(part, list | tuple):
@@ -136,8 +140,7 @@ def matched(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[s
     mistyped = [
         f"{name}: {given[name].dtype} instead of {wanted[name].dtype}"
         for name in both
-        if given[name].dtype != wanted[name].dtype
-        and not (given[name].is_floating_point() and wanted[name].is_floating_point())
+        if given[name].dtype != wanted[name].dtype and not (given[name].dtype in REAL and wanted[name].dtype in REAL)
     ]
     problems = [
         f"{what} {shorten(names)}"

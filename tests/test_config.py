@@ -2,7 +2,7 @@
 
 import pytest
 
-from cascadeclip.config import ModelConfig, TowerConfig
+from cascadeclip.config import ModelConfig, TowerConfig, TrainConfig
 from cascadeclip.errors import InputError
 
 BAD_MODELS = [
@@ -31,6 +31,12 @@ BAD_TOWERS = [
         if name != "quick_gelu"
     ],
 ]
+
+
+@pytest.mark.parametrize("settings", [dict(clip_norm=0.0), dict(focal_weight=0.0, dice_weight=0.0)])
+def test_a_training_that_cannot_learn_is_refused(settings):
+    with pytest.raises(InputError, match=f"{next(iter(settings))}=0"):
+        TrainConfig(**settings)
 
 
 @pytest.mark.parametrize(("settings", "message"), BAD_MODELS)

@@ -59,7 +59,7 @@ def test_a_folder_that_training_wrote_is_a_checkpoint(tmp_path, segmenter):
 
 def test_checkpoints_may_be_read_by_others(tmp_path, segmenter):
     path = tmp_path / "model.safetensors"
-    cascadeclip.checkpoints.save_checkpoint(path, segmenter.model, clip={}, seen=())
+    cascadeclip.checkpoints.save_checkpoint(path, segmenter.model, clip={"name": "mini"}, seen=())
     ordinary = tmp_path / "ordinary"
     ordinary.touch()
     assert path.stat().st_mode == ordinary.stat().st_mode

@@ -1,5 +1,5 @@
 """Models in files: the package's own checkpoints (`own`) and those in the layout of Cascade-CLIP's and ZegCLIP's
-authors (`authors`). `load_any` reads either.
+authors (`authors`). `load_any` reads either. `sizes` holds what they say against what they have.
 
 Of other rooms it may import `model`, `data` and `clip`.
 """

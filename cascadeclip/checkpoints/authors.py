@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cascadeclip.checkpoints.sizes import check_sizes
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.errors import InputError
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.tower import build_tower
-from cascadeclip.tensors import TOWER, load_strictly, read_pth, read_safetensors, shorten, write_pth
+from cascadeclip.tensors import TOWER, check_finite, load_strictly, read_pth, read_safetensors, shorten, write_pth
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ def read_authors(
         ) from error
     renamed, dropped = _rename(tensors, config)
     logger.info("dropped %d tensors that never reach a mask: %s", len(dropped), shorten(dropped))
+    check_sizes(config, renamed, tower=True)
     model = CascadeCLIP(config)
     load_strictly(model, renamed)
     return model.eval(), dropped
@@ -134,8 +136,10 @@ def save_authors(path: str | Path, model: CascadeCLIP) -> None:
     `meta` says what no tensor does: `heads`, `decoder_heads` and `quick_gelu`, the arguments of `from_authors`.
 
     Raises:
-        InputError: a model that the layout cannot express, or a file that cannot be written.
+        InputError: a model that the layout cannot express, weights that are not finite numbers, or a file that cannot
+            be written.
     """
+    check_finite(model.state_dict(), f"{path} was not written, the model is of no use")
     config = model.config
     meta = {
         "heads": config.tower.heads,
@@ -210,7 +214,7 @@ def _config(tensors: dict[str, Tensor], heads: int, decoder_heads: int, quick_ge
     if block != layers:
         raise InputError(f"{layers - block} tapped blocks belong to no stage of the checkpoint")
     tower = TowerConfig(
-        image_size=patch * math.isqrt(len(tensors["backbone.positional_embedding"]) - 1),
+        image_size=patch * math.isqrt(max(len(tensors["backbone.positional_embedding"]) - 1, 0)),
         patch_size=patch,
         width=width,
         layers=layers,

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 from open_clip.transformer import VisionTransformer
 from safetensors.torch import save_file
 from torch import Tensor
 
 from cascadeclip._version import __version__
 from cascadeclip.checkpoints.authors import read_authors
-from cascadeclip.clip.load import MINI, RANDOM, Clip, load_clip
-from cascadeclip.config import ModelConfig
+from cascadeclip.checkpoints.sizes import check_sizes
+from cascadeclip.clip.load import MINI, RANDOM, Clip, fits_sizes, load_clip
+from cascadeclip.config import ModelConfig, Offset
 from cascadeclip.data.words import check_templates
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import parse_json, replace_file
@@ -54,7 +54,7 @@ class CheckpointInfo:
     seen: tuple[str, ...]
     tower_sha256: str
     templates: Annotated[tuple[str, ...] | None, Range(1, 10_000)] = None
-    seen_offset: Annotated[float, Range(-1, 1)] = 0.1
+    seen_offset: Offset = 0.1
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -103,8 +103,11 @@ def save_checkpoint(
     """Write everything but the frozen tower to one safetensors file (`half`: in float16).
 
     Raises:
-        InputError: weights that are not finite numbers, or a file that cannot be written.
+        InputError: weights that are not finite numbers, settings that could not be read again, or a file that cannot be
+            written.
     """
+    tower = fingerprint(model.encoder.visual)
+    CheckpointInfo(model.config, clip, seen, tower, templates, seen_offset)  # the check that reading makes
     tensors = {name: t.detach().cpu() for name, t in own_state(model).items()}
     tensors = {name: (t.half() if half else t).contiguous() for name, t in tensors.items()}
     check_finite(tensors, f"{path} was not written, the model is of no use")
@@ -116,7 +119,7 @@ def save_checkpoint(
         "seen": json.dumps(list(seen)),
         "templates": json.dumps(templates),
         "seen_offset": json.dumps(seen_offset),
-        "tower_sha256": fingerprint(model.encoder.visual),
+        "tower_sha256": tower,
     }
     replace_file(Path(path), lambda scratch: save_file(tensors, scratch, metadata=metadata))
 
@@ -178,6 +181,7 @@ def load_any(
         lines = (*_origins(model, path.name, path.name), f"dropped: {len(dropped)} tensors that never reach a mask")
         return Loaded(model, None, None, lines)
     info, tensors = read_checkpoint(path)
+    check_sizes(info.model, tensors, tower=False)
     built_on = (clip or clip_of)(info)
     model = build_model(info, tensors, built_on.visual)
     weights = info.clip.get("pretrained")
@@ -209,6 +213,8 @@ def clip_of(info: CheckpointInfo, name: str | None = None, weights: str | Path |
             f"the checkpoint was trained on CLIP {info.clip['name']!r} with {its}, not on {str(weights)!r}: leave "
             "--clip-weights out"
         )
+    if not fits_sizes(str(info.clip["name"]), info.model.tower):
+        raise _other_weights(info)
     asked = known if weights is None else weights
     try:
         return load_clip(str(info.clip["name"]), asked, image_size=info.model.tower.image_size)
@@ -229,21 +235,18 @@ def build_model(info: CheckpointInfo, tensors: Mapping[str, Tensor], visual: Vis
     Raises:
         InputError: another tower, or tensors that are missing, unknown or of other shapes.
     """
-    _check_sizes(info, tensors, visual)
+    if tower_config(visual) != info.model.tower:
+        raise _other_weights(info)
+    check_sizes(info.model, tensors, tower=False)
     if fingerprint(visual) != info.tower_sha256:
-        raise InputError(f"the checkpoint was trained on other weights of CLIP {info.clip}; load those")
+        raise _other_weights(info)
     model = CascadeCLIP(info.model, visual)
     load_own_state(model, tensors)
     return model.eval()
 
 
-def _check_sizes(info: CheckpointInfo, tensors: Mapping[str, Tensor], visual: VisionTransformer) -> None:
-    """An `InputError` if settings and tensors do not fit each other, before memory is reserved for what they say."""
-    if tower_config(visual) != info.model.tower:
-        raise InputError(f"the checkpoint was trained on other weights of CLIP {info.clip}; load those")
-    with torch.device("meta"):
-        wanted = own_state(CascadeCLIP(info.model, visual))
-    matched(wanted, {name: tensor.to("meta") for name, tensor in tensors.items()})
+def _other_weights(info: CheckpointInfo) -> InputError:
+    return InputError(f"the checkpoint was trained on other weights of CLIP {info.clip}; load those")
 
 
 def own_state(model: CascadeCLIP) -> dict[str, Tensor]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from cascadeclip.clip.mini import MiniTokenizer, build_mini_clip
+from cascadeclip.clip.mini import EMBED_DIM, VISION, MiniTokenizer, build_mini_clip
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.words import check_names, check_templates, filled
@@ -245,6 +245,18 @@ def misfit(name: str) -> str | None:
         if key not in _ANY_VALUE and value not in (getattr(usual, key, None), "tok", "default")
     ]
     return f"its blocks are not CLIP's own ({', '.join(strange)})" if strange else None
+
+
+def fits_sizes(name: str, tower: TowerConfig) -> bool:
+    """Whether a CLIP's image tower has these sizes, as far as its name tells; nothing is built. The size of pictures is
+    left out, to which a tower can be brought; so is a name that is unknown, of which `load_clip` says more.
+    """
+    known = {"vision_cfg": VISION, "embed_dim": EMBED_DIM} if name == MINI else open_clip.get_model_config(name)
+    if known is None:
+        return True
+    vision = known["vision_cfg"]
+    asked = {"patch_size": tower.patch_size, "width": tower.width, "layers": tower.layers}
+    return known["embed_dim"] == tower.embed_dim and all(vision.get(key, size) == size for key, size in asked.items())
 
 
 def _warn_of_activation(name: str, file: str) -> None:

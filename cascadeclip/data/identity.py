@@ -4,12 +4,15 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cascadeclip.data.emojiscenes import EmojiScenes
+from cascadeclip.data.folders import FolderDataset, LabelReader
+from cascadeclip.data.labels import LabelMap
 from cascadeclip.files import check_file, open_file, unreadable
 from cascadeclip.processes import own_draws
 
@@ -31,13 +34,14 @@ def data_identity(
         times: also when each file was changed last. It finds every change, and a copy of the files is another set.
     """
     told: dict[str, object] = {"kind": type(data).__qualname__, "items": len(data)}  # type: ignore[arg-type]
-    if files := getattr(data, "files", None):
-        told["files"] = _files(files, times)
-    elif (options := getattr(data, "options", None)) is not None:
-        told |= {"options": _plain(options), "seed": getattr(data, "seed", None)}
-    else:
+    numbers = None
+    if isinstance(data, FolderDataset):
+        told["files"], numbers = _files(data.files, times), _numbers(data.label_map)
+    elif isinstance(data, EmojiScenes):
+        told |= {"options": _plain(data.options), "seed": data.seed}
+    else:  # whatever it calls its parts, they may mean anything
         told["sample"] = _items(data, collate)
-    return {"pictures and masks": digest_of(told), "label numbers": _plain(getattr(data, "label_map", None))}
+    return {"pictures and masks": digest_of(told), "label numbers": numbers}
 
 
 def digest_of(values: object) -> str:
@@ -77,6 +81,11 @@ def _files(pairs: Sequence[tuple[Path, Path]], times: bool) -> str:
     return digest.hexdigest()
 
 
+def _numbers(reader: LabelReader) -> Any:
+    """What numbers mean; of a reader that knows every picture's labels, a digest of all that it knows."""
+    return _plain(reader) if isinstance(reader, LabelMap) else digest_of(_plain(reader))
+
+
 def _items(data: Dataset[Any], collate: Callable[[list[Any]], tuple[Tensor, ...]]) -> str:
     items: dict[str, Tensor] = {}
     for index in _sample(len(data)):  # type: ignore[arg-type]
@@ -93,8 +102,11 @@ def _plain(value: object) -> Any:
             type(value).__qualname__,
             *((field.name, _plain(getattr(value, field.name))) for field in fields(value)),
         ]
+    if isinstance(value, PurePath):
+        return value.name  # a folder may move
     if isinstance(value, Mapping):
-        return sorted(([repr(key), _plain(inner)] for key, inner in value.items()), key=lambda pair: str(pair[0]))
+        pairs = ([repr(_plain(key)), _plain(inner)] for key, inner in value.items())
+        return sorted(pairs, key=lambda pair: str(pair[0]))
     if isinstance(value, list | tuple | set | frozenset):
         return [_plain(inner) for inner in value]
     return value if value is None or isinstance(value, bool | int | float | str) else type(value).__qualname__

@@ -2,9 +2,12 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
+
+from torch import Tensor
 
 from cascadeclip.errors import InputError
+from cascadeclip.tensors import check_finite
 
 GAP = "{}"  # where the class word goes in a template
 
@@ -85,10 +88,11 @@ def seen_positions(names: Sequence[str], unseen: str | Sequence[str]) -> list[in
     return [position for position in range(len(names)) if position not in hidden]
 
 
-def check_embeddings(text: Sized, names: Sequence[str]) -> None:
-    """An `InputError` unless there is one text embedding for each class word."""
+def check_embeddings(text: Tensor, names: Sequence[str]) -> None:
+    """An `InputError` unless there is one text embedding, of finite numbers, for each class word."""
     if len(text) != len(names):
         raise InputError(f"{len(text)} text embeddings for {len(names)} class names: give one for each, in their order")
+    check_finite({"the text embeddings": text}, "the CLIP that made them is damaged, or what was done to them")
 
 
 def filled(template: str, name: str) -> str:

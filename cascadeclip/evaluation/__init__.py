@@ -1,7 +1,7 @@
 """Judging a model: predictions over windows, the confusion matrix and the means over seen and unseen classes
 (`scores`), scores read at the size of labels (`bands`), a whole evaluation that can be stopped and shared among
-processes (`run`), where a model fails (`diagnostics`, `contours`), how sure a number is (`resampling`), and scores
-refined along edges (`refine`).
+processes (`run`), its segmentations in files (`predictions`), where a model fails (`diagnostics`, `contours`), how sure
+a number is (`resampling`), and scores refined along edges (`refine`).
 
 Of other rooms it may import all from `model` to `checkpoints`, and `presets`.
 """

@@ -7,23 +7,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from accelerate import PartialState
-from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from cascadeclip.clip.load import Clip
-from cascadeclip.colours import class_colours
 from cascadeclip.data.identity import data_identity, digest_of, tensor_digest
-from cascadeclip.data.labels import IGNORE
-from cascadeclip.data.words import seen_positions
+from cascadeclip.data.words import check_embeddings, seen_positions
 from cascadeclip.errors import DamagedFile, InputError
+from cascadeclip.evaluation.predictions import Predictions
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, count, predict_batches, warn_of_nonsense
-from cascadeclip.files import check_no_folder, exists, is_file, replace_file
+from cascadeclip.files import check_no_folder, exists, replace_file
 from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
@@ -60,6 +57,7 @@ def score(
     """Scores of a model on one of the preset's fixed sets, see `score_with` for the arguments."""
     text, how = clip.class_embeddings(preset.names, preset.templates), preset.training
     seen = seen_positions(preset.names, preset.unseen)
+    check_embeddings(text, preset.names)
     run = cast(CascadeCLIP, torch.compile(model)) if how.compile else model
 
     def predict_all(batches: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
@@ -95,8 +93,7 @@ def score_with(
         limit: only the first pictures.
         out: folder in which a stopped evaluation is kept, so that the same call goes on with it; what was counted of
             other pictures, masks, weights or settings is not used. None keeps nothing.
-        predictions: also write every segmentation to `out/predictions/` as a PNG with a palette: class numbers that
-            look like colours, up to 256 classes; beyond, 16-bit greys.
+        predictions: also write every segmentation to `out/predictions/`, see `Predictions`.
         progress: show a progress bar.
 
     Raises:
@@ -121,18 +118,22 @@ def _score(
     data = preset.eval_data(split)
     length = len(data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length
     wanted = range(length) if limit is None else range(min(limit, length))
+    if not wanted:
+        raise InputError(f"split {split!r} of preset {preset.name!r} holds no picture to score")
     own = list(wanted)[state.process_index :: state.num_processes]
     confusion = ConfusionMatrix(len(preset.names))
-    name = _prediction_names(data, wanted) if predictions else None
-    kept, done = None, 0
+    kept, predicted, done = None, None, 0
     if out is not None:
         which = data_identity(data, preset.collate, times=True) | {
             "preset": preset.name, "classes": preset.names, "unseen classes": preset.unseen, "split": split,
             "pictures": len(wanted), "batch": preset.scoring_batch, "processes": state.num_processes,
             "predictions": predictions, "predicted by": identity,
         }  # fmt: skip
-        kept = _Kept(Path(out) / f"counts-{state.process_index}.safetensors", confusion, digest_of(which))
-        done = kept.load(len(own), (lambda position: Path(out) / "predictions" / name(own[position])) if name else None)
+        whole = digest_of(which)
+        if predictions:
+            predicted = Predictions(Path(out) / "predictions", data, wanted, preset.names, whole)
+        kept = _Kept(Path(out) / f"counts-{state.process_index}.safetensors", confusion, whole)
+        done = kept.load(own, predicted)
     loader = DataLoader(
         Subset(data, own[done:]), preset.scoring_batch, collate_fn=preset.collate,
         num_workers=readers(preset.training.workers) if len(own) > SAVE_EVERY else 0,
@@ -144,8 +145,8 @@ def _score(
     def after_batch(found: Tensor) -> None:
         for labels in found:
             index = next(sources)
-            if name and out is not None:
-                _save_prediction(labels, preset.names, Path(out) / "predictions" / name(index))
+            if predicted:
+                predicted.save(index, labels)
         if kept:
             kept.add(len(found))
 
@@ -153,6 +154,8 @@ def _score(
     _sum_over_processes(confusion, state)
     if state.is_main_process:
         warn_of_nonsense(confusion, preset.names, preset.unseen)
+        if predicted:
+            predicted.warn_of_others()
     return confusion.scores(preset.names, preset.unseen)
 
 
@@ -163,12 +166,12 @@ class _Kept:
         self.path, self.confusion, self.identity = path, confusion, identity
         self.done = self.since = 0
 
-    def load(self, pictures: int, predicted: Callable[[int], Path] | None) -> int:
+    def load(self, pictures: Sequence[int], predicted: Predictions | None) -> int:
         """How many of `pictures` are already in the counts.
 
         Args:
-            pictures: of this process.
-            predicted: where the prediction of a picture has to be; None if none were asked for.
+            pictures: indices of this process's.
+            predicted: their segmentations, which have to be there; None if none were asked for.
         """
         check_no_folder(self.path)  # now, and not when there is something to save
         if not exists(self.path):
@@ -178,11 +181,11 @@ class _Kept:
             if metadata.get("identity") != self.identity:
                 logger.info("%s is of another evaluation: counting anew", self.path)
                 return 0
-            done, counts = self._checked(metadata, tensors, pictures)
+            done, counts = self._checked(metadata, tensors, len(pictures))
         except InputError as error:
             logger.warning("%s; counting anew", error)
             return 0
-        if predicted is not None and not all(is_file(predicted(position)) for position in range(done)):
+        if predicted is not None and not all(map(predicted.has, pictures[:done])):
             return 0
         self.confusion.counts += counts
         self.done = done
@@ -221,28 +224,6 @@ def _sum_over_processes(confusion: ConfusionMatrix, state: PartialState) -> None
         counts = confusion.counts.to(state.device)
         torch.distributed.all_reduce(counts)
         confusion.counts = counts.cpu()
-
-
-def _prediction_names(data: Dataset[Any], wanted: range) -> Callable[[int], str]:
-    """Picture's index -> file name: that of the picture, numbered where two pictures have the same."""
-    source = getattr(data, "source", None)
-    if source is None:
-        return "{}.png".format
-    stems = {index: Path(source(index)).stem for index in wanted}
-    if len(set(stems.values())) == len(stems):
-        return lambda index: f"{stems[index]}.png"
-    return lambda index: f"{index:06}-{stems[index]}.png"
-
-
-def _save_prediction(labels: Tensor, names: Sequence[str], path: Path) -> None:
-    if len(names) > IGNORE + 1:  # a palette has no more colours
-        picture = Image.fromarray(labels.cpu().numpy().astype(np.uint16))
-    else:
-        picture = Image.fromarray(labels.to(torch.uint8).cpu().numpy())
-        colours = np.zeros((IGNORE + 1, 3), dtype=np.uint8)
-        colours[: len(names)] = (255 * class_colours(names)).round()
-        picture.putpalette(colours.flatten().tolist())
-    replace_file(path, lambda scratch: picture.save(scratch, format="PNG"), sync=False)
 
 
 def summarise(preset: Preset, scores: Scores) -> dict[str, float]:

@@ -196,10 +196,12 @@ class ConfusionMatrix:
         """Add pictures: both integer tensors of one shape; labels may hold `ignore_index`.
 
         Raises:
-            InputError: shapes differ, or a label or prediction is out of range.
+            InputError: shapes differ, or a label or prediction is no integer or out of range.
         """
         if predicted.shape != labels.shape:
             raise InputError(f"predicted {tuple(predicted.shape)} and labels {tuple(labels.shape)} differ in shape")
+        if predicted.is_floating_point() or labels.is_floating_point():
+            raise InputError(f"predicted {predicted.dtype} and labels {labels.dtype}: class indices are integers")
         truth, guess, counted = labels.long(), predicted.long(), labels != self.ignore_index
         # all on the device, with one place more for what is ignored and one for what is wrong, and then read at once
         ignored, wrong = self.classes**2, self.classes**2 + 1

@@ -39,6 +39,7 @@ from cascadeclip.processes import (
     this_process,
     told_of_compiler,
 )
+from cascadeclip.tensors import check_finite
 from cascadeclip.training.labels import pseudo_labels, reduce_labels, seen_only
 from cascadeclip.training.launcher import accelerator_for
 from cascadeclip.training.optimiser import Optimiser
@@ -140,6 +141,7 @@ class _Run:
             raise InputError(
                 f"batch_size={config.batch_size} does not split into {ranks} processes times accumulate={parts} parts"
             )
+        check_finite(model.state_dict(), "the model to train is damaged or of a training that failed")
         known, table = seen_only(names, () if config.transductive else unseen)
         check_embeddings(text, names)
         hidden = positions_of(unseen, names)

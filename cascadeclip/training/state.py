@@ -17,9 +17,10 @@ from torch import Tensor
 
 from cascadeclip._version import __version__
 from cascadeclip.config import AS_BEFORE
+from cascadeclip.data.identity import digest_of, tensor_digest
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import exists, move, parse_json, parse_json_object, without_nan
-from cascadeclip.tensors import check_finite, matched, read_pth, write_pth
+from cascadeclip.tensors import REAL, check_finite, matched, read_pth, write_pth
 
 logger = logging.getLogger(__name__)
 
@@ -100,6 +101,7 @@ def save_state(folder: Path, asked: Asked, state: RunState) -> None:
         "model": dict(state.model), "optimiser": state.optimiser, "moments": len(state.optimiser["state"]),
         "scaler": state.scaler, "log": json.dumps(without_nan(state.log)),
     }  # fmt: skip
+    content["sum"] = _sum(content)
     if exists(path):
         move(path, folder / PREVIOUS)
     write_pth(path, content)
@@ -167,7 +169,7 @@ def _check_asked(path: Path, content: object, asked: Asked) -> dict[str, Any]:
 
 
 def _other_run(path: Path, content: dict[str, Any], asked: Asked) -> list[str]:
-    if "run" not in content:
+    if "run" not in content and "sum" not in content:
         logger.warning(
             "%s is of an older cascadeclip, which did not note classes, data and start of a run: see that they are the "
             "same", path,
@@ -176,7 +178,7 @@ def _other_run(path: Path, content: dict[str, Any], asked: Asked) -> list[str]:
     run = parse_json_object(_get(path, content, "run", str), f"run of {path}")
     changed = [name for name in sorted(run.keys() | asked.run.keys()) if run.get(name) != asked.run.get(name)]
     text = _get(path, content, "text", Tensor)
-    if not text.is_floating_point():
+    if text.dtype not in REAL:
         raise DamagedFile(f"{path} is damaged: text embeddings of {text.dtype}")
     if text.shape != asked.text.shape or not (text - asked.text).abs().max() < _SAME_TEXT:
         changed.append("text embeddings")
@@ -199,8 +201,10 @@ def _checked(
     moments = _checked_moments(path, content, sizes, step)
     scaler = _get(path, content, "scaler", dict)
     numbers = [value for value in scaler.values() if isinstance(value, int | float) and math.isfinite(value)]
-    if scaler and like.scaler and (scaler.keys() != like.scaler.keys() or len(numbers) < len(scaler)):
+    if len(numbers) < len(scaler) or (scaler and like.scaler and scaler.keys() != like.scaler.keys()):
         raise DamagedFile(f"{path} is damaged: the state of the loss scaling")
+    if "sum" in content and content["sum"] != _sum(content):  # states of older versions have none
+        raise DamagedFile(f"{path} is damaged: its checksum is wrong")
     optimiser = {"state": moments, "param_groups": like.optimiser["param_groups"]}
     return RunState(step, model, optimiser, scaler if like.scaler else {}, log)
 
@@ -222,23 +226,39 @@ def _checked_moments(
 ) -> dict[int, Any]:
     """The optimiser's moments, by number of the parameter. The fused optimiser writes past the end of one too short."""
     entries = _get(path, content, "optimiser", dict).get("state")
-    if not isinstance(entries, dict) or not entries.keys() <= set(range(len(sizes))):
+    if not isinstance(entries, dict) or not all(type(key) is int and 0 <= key < len(sizes) for key in entries):
         raise DamagedFile(f"{path} is damaged: the state of the optimiser is of other parameters")
-    if len(entries) != content.get("moments", len(entries)) or (step and not entries):
+    whole = _get(path, content, "moments", int) if "moments" in content else len(entries)
+    if len(entries) != whole or (step and not entries):
         raise DamagedFile(f"{path} is damaged: the state of the optimiser is not whole")
-    for index, entry in entries.items():
-        if not isinstance(entry, dict) or entry.keys() != {"step", *_MOMENTS}:
-            raise DamagedFile(f"{path} is damaged: the state of parameter {index} in the optimiser")
-        for name, shape in (("step", ()), *((name, sizes[index]) for name in _MOMENTS)):
-            value = entry[name]
-            fits = isinstance(value, Tensor) and value.is_floating_point() and tuple(value.shape) == shape
-            if not fits or not value.isfinite().all() or (name != "exp_avg" and value.min() < 0):
-                raise DamagedFile(f"{path} is damaged: {name} of parameter {index} in the optimiser")
-        if entry["step"] > step:
-            raise DamagedFile(f"{path} is damaged: parameter {index} has moved {entry['step']:g} times in {step} steps")
-        for name in _MOMENTS:  # the fused optimiser takes each to lie by itself, and in order
-            entry[name] = entry[name].clone(memory_format=torch.contiguous_format)
-    return entries
+    return {index: _checked_entry(path, index, entry, sizes[index], step) for index, entry in entries.items()}
+
+
+def _checked_entry(path: Path, index: int, entry: object, size: tuple[int, ...], step: int) -> dict[str, Tensor]:
+    """What the optimiser keeps of one parameter. It takes each tensor to lie by itself, and in order."""
+    if not isinstance(entry, dict) or entry.keys() != {"step", *_MOMENTS}:
+        raise DamagedFile(f"{path} is damaged: the state of parameter {index} in the optimiser")
+    checked = {}
+    for name, value in entry.items():
+        shape = () if name == "step" else size
+        if not isinstance(value, Tensor) or value.dtype not in REAL or tuple(value.shape) != shape:
+            raise DamagedFile(f"{path} is damaged: {name} of parameter {index} in the optimiser")
+        value = value.detach().float().clone(memory_format=torch.contiguous_format)
+        if not value.isfinite().all() or (name != "exp_avg" and (value < 0).any()):
+            raise DamagedFile(f"{path} is damaged: {name} of parameter {index} in the optimiser")
+        checked[name] = value
+    if (times := checked["step"].item()) > step or times % 1:
+        raise DamagedFile(f"{path} is damaged: parameter {index} has moved {times:g} times in {step} steps")
+    return checked
+
+
+def _sum(content: Mapping[str, Any]) -> str:
+    """Checksum of a state's values: a file that was changed and written again has a right one of its own."""
+    entries = content["optimiser"]["state"]
+    moments = {f"{index} {name}": tensor for index, entry in entries.items() for name, tensor in entry.items()}
+    texts = [str(content[name]) for name in ("step", "config", "settings", "tower", "run", "scaler", "log")]
+    tensors = tensor_digest(content["model"]), tensor_digest(moments), tensor_digest({"text": content["text"]})
+    return digest_of([*texts, *tensors])
 
 
 def _get(path: Path, content: dict[str, Any], name: str, kind: type) -> Any:

@@ -9,7 +9,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from cascadeclip._version import __version__
-from cascadeclip.checkpoints.own import build_model, clip_of, fingerprint, read_checkpoint, save_checkpoint
+from cascadeclip.checkpoints.own import (
+    build_model,
+    clip_of,
+    fingerprint,
+    load_any,
+    read_checkpoint,
+    save_checkpoint,
+)
 from cascadeclip.config import AS_BEFORE, ModelConfig, TrainConfig
 from cascadeclip.errors import InputError
 from cascadeclip.model.tower import build_tower
@@ -93,6 +100,7 @@ def test_what_a_newer_version_wrote_is_named_as_such(saved):
         {"aggregation": "a" * 10**5},
         {"tower": []},
         {"tower": {"width": 10**12}},
+        {"tower": {"image_size": 2**14}},
         {"spectral_blocks": 3},
     ],
     ids=lambda value: str(value)[:40],
@@ -153,6 +161,33 @@ def test_sizes_are_held_against_the_tensors_before_memory_is_reserved(saved, mak
     assert not reserved
 
 
+@pytest.mark.parametrize(
+    ("stages", "name", "said"),
+    [
+        ([[4]] * 1000, "mini", r"\d+ tensors are too few for 1000 projections and 100000 decoder layers"),
+        ([[1, 2], [3], [4]], "mini", "does not fit the model: missing decoders: "),
+        (None, "ViT-bigG-14", r"trained on other weights of CLIP .*'ViT-bigG-14'"),
+        (None, "mini", "trained on other weights of CLIP .*'mini'"),
+    ],
+)
+def test_what_does_not_fit_is_told_of_before_a_clip_is_built(saved, monkeypatch, stages, name, said):
+    """A file of some kilobytes would have gigabytes of random weights made, or modules for minutes."""
+    monkeypatch.setattr("cascadeclip.checkpoints.own.load_clip", lambda *args, **kwargs: pytest.fail("it was built"))
+    settings = json.loads(read_safetensors(saved)[0]["model"])
+    many = {} if stages is None else {"stages": stages, "decoder_layers": 100}
+    rewrite(saved, model=settings | many, clip={"name": name, "pretrained": None})
+    with pytest.raises(InputError, match=said):
+        load_any(saved)
+
+
+def test_formats_that_nobody_computes_in_are_refused(saved):
+    metadata, tensors = read_safetensors(saved)
+    for kind in (torch.float8_e4m3fn, torch.float8_e8m0fnu):
+        save_file({name: tensor.to(kind) for name, tensor in tensors.items()}, saved, metadata=metadata)
+        with pytest.raises(InputError, match=r"other kinds: .*float8.* instead of torch\.float32"):
+            load_any(saved)
+
+
 @pytest.mark.parametrize("name", ["learning_rate", "weight_decay", "focal_weight", "clip_norm", "power"])
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), "1"])
 def test_options_that_are_no_finite_numbers_are_refused(name, value):
@@ -165,6 +200,7 @@ def test_another_clip_than_the_checkpoints_is_refused_and_its_weights_may_lie_el
     with pytest.raises(InputError, match="was trained on CLIP 'mini', not on 'nope'"):
         clip_of(info, "nope")
     monkeypatch.setattr("cascadeclip.checkpoints.own.load_clip", lambda *args, **kwargs: asked.append(args))
+    monkeypatch.setattr("cascadeclip.checkpoints.own.fits_sizes", lambda *args: True)
     published = replace(info, clip={"name": "ViT-B-16", "pretrained": "openai"})
     untrained = replace(info, clip={"name": "ViT-B-16", "pretrained": None})
     clip_of(info)

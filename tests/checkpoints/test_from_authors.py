@@ -181,6 +181,8 @@ RESIZED = [
     ("backbone.prompt_embeddings", (3,), "prompt_embeddings has shape"),
     ("backbone.conv1.weight", (32, 192), "conv1.weight has shape"),
     ("backbone.proj", (32,), "backbone.proj has shape"),
+    ("backbone.positional_embedding", (0, 32), r"image_size=0 must be at least 1"),
+    ("decode_head.cascade_decoders.0.layers.99.x_weight", (1,), r"missing decoders"),
     ("decode_head.weights_s1", (), "2 tapped blocks belong to no stage"),
 ]
 
@@ -256,6 +258,17 @@ def test_a_pth_file_cut_short_is_named(share, zipped, weights, tmp_path):
     path.write_bytes(content[: int(share * len(content))])
     with pytest.raises(InputError, match="is cut short or no PyTorch checkpoint"):
         load(path)
+
+
+def test_sizes_that_no_tensor_fills_are_refused_before_a_model_is_built(weights, tmp_path, monkeypatch):
+    """A file of some kilobytes may say any size: of blocks by a name, of a tensor by a stride of 0."""
+    monkeypatch.setattr("cascadeclip.checkpoints.authors.CascadeCLIP", lambda config: pytest.fail("it was built"))
+    with pytest.raises(InputError, match=r"does not fit the model: missing .*resblocks"):
+        load(weights | {"backbone.transformer.resblocks.12.x": torch.zeros(1)})
+    wide = {name: tensor[..., :1].expand(*tensor.shape[:-1], 2**14) for name, tensor in weights.items() if tensor.ndim}
+    torch.save(wide, tmp_path / "wide.pth")
+    with pytest.raises(InputError, match=r"wide\.pth holds a tensor of \(.*16384.*\), and fewer values than that"):
+        load(tmp_path / "wide.pth")
 
 
 @pytest.mark.parametrize("content", [b"hello world", b"\x80", b"\x80\x02M"], ids=repr)

@@ -15,6 +15,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.files import replace_file
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.tower import build_tower
+from cascadeclip.presets import MINI
 from cascadeclip.tensors import load_strictly, read_safetensors
 
 CLIP = {"name": "mini", "pretrained": None}
@@ -283,6 +284,30 @@ def test_weights_that_are_no_numbers_are_neither_saved_nor_loaded(value, saved, 
     with pytest.raises(InputError, match=r"new\.safetensors was not written, .* NaN or infinite numbers"):
         save_checkpoint(tmp_path / "new.safetensors", model, clip=CLIP, seen=SEEN)
     assert not (tmp_path / "new.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"seen_offset": float("nan")}, "seen_offset=nan must be a finite number"),
+        ({"seen_offset": 2.0}, r"seen_offset=2\.0 must be at most 1"),
+        ({"seen": "cat"}, "seen='cat' must be a list"),
+        ({"templates": "a {}"}, "templates='a {}' must be a list"),
+        ({"templates": ("a",)}, "template 'a'"),
+        ({"clip": {}}, "must give the name of a CLIP"),
+    ],
+    ids=str,
+)
+def test_settings_that_could_not_be_read_again_are_not_saved(settings, said, model, tmp_path):
+    with pytest.raises(InputError, match=said):
+        save_checkpoint(tmp_path / "new.safetensors", model, **{"clip": CLIP, "seen": SEEN} | settings)
+    assert not (tmp_path / "new.safetensors").exists()
+
+
+@pytest.mark.parametrize("offset", [float("nan"), 2.0])
+def test_an_offset_that_could_not_be_saved_is_told_of_before_a_training(offset):
+    with pytest.raises(InputError, match=r"seen_offset=.* must be"):
+        dataclasses.replace(MINI, seen_offset=offset)
 
 
 def test_whole_numbers_in_place_of_weights_are_named(saved, model):

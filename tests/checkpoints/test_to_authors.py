@@ -155,6 +155,14 @@ def test_a_saved_file_is_what_mmcv_reads_and_what_we_read(make_model, make_input
     assert path.stat().st_size < 1.2 * size + 100_000
 
 
+def test_weights_that_are_no_numbers_are_not_saved(make_model, tmp_path):
+    model = make_model(tower=QUICK)
+    with torch.no_grad():
+        model.encoder.prompts[0, 0, 0] = float("nan")
+    with pytest.raises(InputError, match=r"model\.pth was not written, .* NaN or infinite numbers in encoder\.prompts"):
+        save_authors(tmp_path / "model.pth", model)
+
+
 def test_a_disk_that_fills_up_leaves_the_old_file(make_model, tmp_path, monkeypatch):
     def full(content, path):
         Path(path).write_bytes(b"half")

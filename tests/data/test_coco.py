@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -144,3 +145,19 @@ def test_kept_work_knows_the_file_of_masks_that_are_no_files(own):
     content["annotations"].pop()
     found, reader = own(content).find("train")
     assert data_identity(FolderDataset(found, reader), collate) != before
+
+
+@pytest.mark.parametrize("content", [PANOPTIC, STUFF], ids=["panoptic", "stuff"])
+def test_what_work_depends_on_is_short_and_knows_no_folder(own, content, tmp_path, monkeypatch):
+    """A state of a training would else hold all of the file, and not go on once its folder was moved."""
+
+    def told(folder):
+        found, reader = OwnData(folder / "images", folder / "masks", coco=folder / "coco.json").find("train")
+        return data_identity(FolderDataset(found, reader), collate)
+
+    monkeypatch.setattr("cascadeclip.data.own._share", lambda pairs, share, split: pairs)
+    own(content)
+    here = shutil.copytree(tmp_path, tmp_path / "here", ignore=lambda *_: {"here"})
+    before = told(here)
+    assert len(json.dumps(before)) < 300
+    assert told(here.rename(tmp_path / "there")) == before

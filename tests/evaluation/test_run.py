@@ -180,6 +180,68 @@ def test_predictions_asked_for_later_are_written(preset, model, tmp_path, monkey
     assert len(list((tmp_path / "predictions").iterdir())) == 8
 
 
+def segmentations(folder):
+    return [np.asarray(Image.open(path)).tolist() for path in sorted((folder / "predictions").iterdir())]
+
+
+def test_predictions_of_another_evaluation_are_written_anew(preset, model, tmp_path, monkeypatch):
+    """One that was too short to leave counts of its own writes over those of the first."""
+    monkeypatch.setattr(scoring, "SAVE_EVERY", 1)
+    score(preset, Words(), model, out=tmp_path, predictions=True)
+    found = segmentations(tmp_path)
+    monkeypatch.setattr(scoring, "SAVE_EVERY", 1000)
+    score(replace(preset, seen_offset=-1.0), Words(), model, out=tmp_path, predictions=True)
+    assert segmentations(tmp_path) != found
+    score(preset, Words(), model, out=tmp_path, predictions=True)
+    assert segmentations(tmp_path) == found
+    (tmp_path / "predictions" / "3.png").write_bytes(b"")
+    score(preset, Words(), model, out=tmp_path, predictions=True)
+    assert segmentations(tmp_path) == found
+
+
+def test_predictions_that_another_evaluation_left_are_told_of(preset, model, tmp_path, caplog):
+    score(preset, Words(), model, out=tmp_path, predictions=True)
+    assert "other evaluations" not in caplog.text
+    score(preset, Words(), model, out=tmp_path, predictions=True, limit=2)
+    assert "predictions also holds 6 segmentations of other evaluations" in caplog.text
+
+
+class Named(Noise):
+    """A data set of somebody's own, whose attributes have names that ours use for other things."""
+
+    options, seed, files, label_map = {"root": "here"}, 0, ["a.png"], {}
+
+    def __init__(self, added=0):
+        self.added = added
+        self.label_map["own"] = self.label_map
+
+    def __getitem__(self, index):
+        image, labels = super().__getitem__(index)
+        return image, (labels + self.added) % 3
+
+
+def test_attributes_of_somebodys_data_say_nothing_of_what_is_in_them(preset, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "SAVE_EVERY", 1)
+    one, two = (replace(preset, eval_data=lambda split, added=added: Named(added)) for added in (0, 1))
+    first = score(one, Words(), model, out=tmp_path)
+    assert score(two, Words(), model, out=tmp_path) == score(two, Words(), model) != first
+
+
+def test_nothing_to_score_and_texts_that_are_none_are_refused(preset, model, monkeypatch):
+    class Empty(Noise):
+        def __len__(self):
+            return 0
+
+    with pytest.raises(InputError, match="split 'test' of preset 'noise' holds no picture"):
+        score(replace(preset, eval_data=lambda split: Empty()), Words(), model)
+    monkeypatch.setattr(Words, "class_embeddings", lambda *args: TEXT[:2])
+    with pytest.raises(InputError, match="2 text embeddings for 3 class names"):
+        score(preset, Words(), model)
+    monkeypatch.setattr(Words, "class_embeddings", lambda *args: TEXT * float("nan"))
+    with pytest.raises(InputError, match=r"NaN or infinite numbers in the text embeddings"):
+        score(preset, Words(), model)
+
+
 def spoil(path, counts=None, **metadata):
     from safetensors.torch import save_file
 

@@ -113,6 +113,11 @@ def test_labels_out_of_range_are_refused(labels):
         ConfusionMatrix(2).update(torch.tensor([[0, 1]]), torch.tensor(labels))
 
 
+def test_labels_that_are_no_integers_are_refused():
+    with pytest.raises(InputError, match=r"labels torch\.float32: class indices are integers"):
+        ConfusionMatrix(2).update(torch.zeros(1, 2).long(), torch.full((1, 2), 0.7))
+
+
 def test_shapes_that_differ_are_refused():
     with pytest.raises(InputError, match="differ in shape"):
         ConfusionMatrix(2).update(torch.zeros(1, 2).long(), torch.zeros(1, 3).long())

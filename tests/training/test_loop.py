@@ -129,6 +129,18 @@ def test_validation_is_called_as_often_as_asked():
     assert [entry.get("score") for entry in log] == [1.0, 2.0, 3.0]
 
 
+def test_what_is_no_number_before_the_first_step_is_not_blamed_on_pictures():
+    model = CascadeCLIP(MODEL)
+    with torch.no_grad():
+        model.encoder.prompts[0] = float("nan")
+    for start, text, named in (
+        (model, TEXT, r"the model to train is damaged .*in encoder\.prompts"),
+        (CascadeCLIP(MODEL), TEXT / 0, "the CLIP that made them is damaged.* in the text embeddings"),
+    ):
+        with pytest.raises(InputError, match=named):
+            train(start, Noise(), text, NAMES, UNSEEN, CONFIG, collate=collate, progress=False)
+
+
 @pytest.mark.parametrize("broken_at", [2, 4])
 def test_a_loss_that_is_no_number_stops_the_run_and_names_what_it_saw(tmp_path, monkeypatch, broken_at):
     calls, original = [], training.segmentation_loss

@@ -110,13 +110,25 @@ DAMAGES = {
     "a log of words": lambda path: change(path, lambda state: state.update(log='[{"step": 2, "total": "low"}]')),
     "no such format": lambda path: change(path, lambda state: state.update(format=0)),
     "settings cut": lambda path: change(path, lambda state: state.update(config='{"steps":')),
+    "8-bit moments": lambda path: change(path, lambda state: convert(moments(state), as_bytes)),
+    "8-bit weights": lambda path: change(path, lambda state: convert(state["model"], as_bytes)),
+    "8-bit text": lambda path: change(path, lambda state: convert(state, as_bytes)),
+    "half moments": lambda path: change(path, lambda state: convert(moments(state), torch.Tensor.half)),
+    "other moments": lambda path: change(path, lambda state: moments(state)["exp_avg"].mul_(2)),
+    "other weights": lambda path: change(path, lambda state: state["model"]["encoder.prompts"].mul_(2)),
+    "an earlier step": lambda path: change(path, lambda state: state.update(step=3)),
+    "fewer moves": lambda path: change(path, lambda state: moments(state)["step"].fill_(1)),
+    "a count of moments that is none": lambda path: change(path, lambda state: state.update(moments=torch.zeros(3))),
+    "moments under fractions": lambda path: change(path, lambda state: state["optimiser"].update(state={0.5: {}})),
+    "no run": lambda path: change(path, lambda state: state.pop("run")),
     "settings deep": lambda path: change(path, lambda state: state.update(config="[" * 100_000)),
 }
 
 
 def flip(path):
+    weights = torch.load(path, weights_only=True)["model"]["encoder.prompts"].numpy().tobytes()
     content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
+    content[content.index(weights)] ^= 1
     path.write_bytes(content)
 
 
@@ -126,6 +138,10 @@ def moments(state):
 
 def convert(tensors, how):
     tensors.update({name: how(tensor) for name, tensor in tensors.items() if isinstance(tensor, torch.Tensor)})
+
+
+def as_bytes(tensor):
+    return tensor.to(torch.float8_e4m3fn)
 
 
 def shrink(entry):
@@ -156,8 +172,10 @@ def test_moments_may_lie_in_any_order(copy, finished, stored):
     """The fused optimiser reads and writes past them otherwise."""
 
     def edit(state):
-        for entry in state["optimiser"]["state"].values():
+        entries = state["optimiser"]["state"].values()
+        for entry in entries:
             entry.update({name: stored(entry[name]) for name in ("exp_avg", "exp_avg_sq")})
+            entry["step"] = moments(state)["step"]  # the same memory for all
 
     (copy / PREVIOUS).replace(copy / STATE)
     change(copy / STATE, edit)
@@ -187,7 +205,7 @@ def test_without_another_state_the_file_and_the_way_on_are_named(copy):
 
 def test_a_state_of_an_older_version_goes_on_with_a_line(copy, caplog):
     def older(state):
-        for name in ("format", "version", "run", "text", "moments"):
+        for name in ("format", "version", "run", "text", "moments", "sum"):
             del state[name]
         settings = json.loads(state["settings"])
         del settings["centre_text"], settings["spectral_blocks"]
