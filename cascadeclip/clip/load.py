@@ -251,12 +251,13 @@ def fits_sizes(name: str, tower: TowerConfig) -> bool:
     """Whether a CLIP's image tower has these sizes, as far as its name tells; nothing is built. The size of pictures is
     left out, to which a tower can be brought; so is a name that is unknown, of which `load_clip` says more.
     """
-    known = {"vision_cfg": VISION, "embed_dim": EMBED_DIM} if name == MINI else open_clip.get_model_config(name)
-    if known is None:
-        return True
-    vision = known["vision_cfg"]
+    vision, embed_dim = VISION, EMBED_DIM
+    if name != MINI:
+        if (known := open_clip.get_model_config(name)) is None:
+            return True
+        vision, embed_dim = known["vision_cfg"], known["embed_dim"]
     asked = {"patch_size": tower.patch_size, "width": tower.width, "layers": tower.layers}
-    return known["embed_dim"] == tower.embed_dim and all(vision.get(key, size) == size for key, size in asked.items())
+    return embed_dim == tower.embed_dim and all(vision.get(key, size) == size for key, size in asked.items())
 
 
 def _warn_of_activation(name: str, file: str) -> None:
