@@ -89,6 +89,8 @@ def test_the_page_says_what_its_rows_say(rows):
     fusion = {row["name"]: row["runs"]["mIoU_unseen"] for row in stored_report("fusion")["rows"]}
     assert max(fusion["cascade"]) + 0.1 < min(fusion[best]), "far behind"
     stages = {row["factor"]: row["scores"] for row in rows if row["model"] == "cascade"}
+    control, usual = (stages[factor]["all"] for factor in ("swapped words", "mini preset"))
+    assert control["seen"] > 0.9 * usual["seen"] and control["unseen"] < 0.1 * usual["unseen"]
     assert max(stages["paper"][stage]["unseen"] for stage in "123") < held_out("paper", "cascade") / 2
     for factor in ("mini preset", "random start"):
         assert stages[factor]["3"]["hIoU"] < 0.01
