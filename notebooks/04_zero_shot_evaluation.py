@@ -313,7 +313,7 @@ for k, group in enumerate(("seen", "unseen")):
     print(f"widths: {widths}, of the difference {high - low:.1f}; not paired, it would be {unpaired:.1f}")
 bars = {name: {"mIoU_seen": triple[:, 0], "mIoU_unseen": triple[:, 1]} for name, triple in alone.items()}
 seen_lead, unseen_lead = 100 * paired[0]
-title = f"cascade minus last layer: seen {seen_lead:+.1f}, unseen {unseen_lead:+.1f} points ({COUNT} pictures, 95 %)"
+title = f"cascade minus last layer: seen {seen_lead:+.1f}, unseen {unseen_lead:+.1f} points"
 plots.plot_bars(bars, "mean IoU, per cent", title=title)
 
 # %% [markdown]
