@@ -12,7 +12,7 @@ from cascadeclip.data.labels import IGNORE, WIDE_IGNORE, LabelMap, ignored_label
 from cascadeclip.data.transforms import Augment
 from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation.run import _save_prediction
+from cascadeclip.evaluation.predictions import Predictions
 from cascadeclip.evaluation.scores import ConfusionMatrix
 from cascadeclip.model.losses import present_pairs, segmentation_loss
 from cascadeclip.presets import own_preset
@@ -146,5 +146,5 @@ def test_class_255_is_learnt_and_counted_like_any_other(tmp_path):
 
 
 def test_predictions_of_many_classes_keep_their_numbers(tmp_path):
-    _save_prediction(torch.tensor([[0, 255, 846]]), range(847), tmp_path / "p.png")
-    assert np.asarray(Image.open(tmp_path / "p.png")).tolist() == [[0, 255, 846]]
+    Predictions(tmp_path, [None], range(1), range(847), "this one").save(0, torch.tensor([[0, 255, 846]]))
+    assert np.asarray(Image.open(tmp_path / "0.png")).tolist() == [[0, 255, 846]]
