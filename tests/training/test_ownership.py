@@ -53,7 +53,7 @@ def test_a_training_that_breaks_off_gives_back_too(monkeypatch):
     torch.manual_seed(5)
     model, before = CascadeCLIP(MODEL), torch.get_rng_state()
     bad = TEXT * 1e30  # finite, and too large for products
-    with pytest.raises(InputError, match="the loss is (nan|inf) at step 1"):
+    with pytest.raises(InputError, match=r"the loss is (nan|inf) at step 1"):
         train(model, Noise(), bad, NAMES, UNSEEN, CONFIG, collate=collate, progress=False)
     assert torch.equal(torch.get_rng_state(), before) and not model.training
     assert homes[-1] == torch.device("cpu")
