@@ -42,6 +42,7 @@ def visible_but_not_hidden(answers, seeds):
     return found
 
 
+@pytest.mark.slow
 @KNOWN
 def test_no_answer_passes_with_one_seed_and_fails_with_another(name, answer):
     assert visible_but_not_hidden([(name, answer)], SEEDS) == []
@@ -72,6 +73,7 @@ ODD = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
 @pytest.mark.parametrize("name", ["attend", "mask_loss", "learning_rate", "run_prompted", "harmonic_mean", "held_out"])
 @pytest.mark.parametrize("odd", ODD)
@@ -87,6 +89,7 @@ def test_an_odd_answer_gets_from_the_visible_test_what_grading_gives_it(name, od
         grade_part(name, 0, space, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
 @pytest.mark.parametrize("name", [name for name in EXERCISES if name not in {*SLOW, "my_settings"}])
 def test_grading_says_of_a_known_answer_what_the_visible_test_says(name):

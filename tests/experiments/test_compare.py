@@ -61,6 +61,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals are sent here")
 def test_processes_end_with_the_command_that_started_them(tmp_path):
     (tmp_path / "pool.py").write_text(POOL)
@@ -392,6 +393,7 @@ def test_curves_that_fit_no_steps_are_refused(report, live, said):
         plot_curves(report, live={"row": live} if live else None)
 
 
+@pytest.mark.slow
 def test_the_command_lists_and_runs(tmp_path):
     listed = CliRunner().invoke(app, ["experiments"], catch_exceptions=False).output
     assert all(name in listed for name in COMPARISONS)
