@@ -258,8 +258,8 @@ display(Markdown(table_of("fusion-paper")), plot_curves(as_paper))
 # than its interval can tell, concatenation by more, if barely (one of many intervals, not corrected for that). On the
 # test pictures the cascade ends above all three in both groups and with every seed. But one of its trainings was still
 # learning by the rule of section 1, so it gets numbers and no verdict. The architectures are the same in both tables;
-# the settings differ in four things at once, and these tables do not tell which of them matters. And the preset's
-# plainest row, the last layer alone, is ahead of all of these.
+# the settings differ in four things at once, and these tables do not tell which of them matters. The preset's last
+# layer alone stands higher than each of these rows did after as many steps.
 #
 # ## 4. Inside the cascade
 #
