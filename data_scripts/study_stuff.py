@@ -14,44 +14,37 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from cascadeclip.evaluation import OverRuns, Resampled, bootstrap
-from cascadeclip.evaluation.bands import argmax_at
+from cascadeclip.checkpoints.own import TRAINED
+from cascadeclip.data.labels import IGNORE
+from cascadeclip.data.words import positions_of
 from cascadeclip.evaluation.diagnostics import picture_counts
-from cascadeclip.evaluation.scores import predict_batches
+from cascadeclip.evaluation.resampling import bootstrap_runs
 from cascadeclip.experiments import get_comparison, trained_run
+from cascadeclip.experiments.report import differences_as_json
+from cascadeclip.experiments.run import TOKENS, segmentations
 from cascadeclip.files import exists, read_json, write_json
 from cascadeclip.presets import FROZEN
-from cascadeclip.segmenter import load
-from cascadeclip.training.recall import recalling
+from cascadeclip.training import open_clip_of
 
 TARGET = Path(__file__).resolve().parents[1] / "notebooks" / "results" / "stuff.json"
-SEEDS, REPEATS = (0, 1, 2), 200
-POSITIONS = {group: [FROZEN.names.index(name) for name in words] for group, words in FROZEN.unseen_groups.items()}
+SEEDS = (0, 1, 2)
+POSITIONS = {group: positions_of(words, FROZEN.names) for group, words in FROZEN.unseen_groups.items()}
 MEASURES = ("things", "things, without pixels of stuff", "stuff", "stuff called a thing")
 
 
-def tables(path, tokens):
+def tables(path, clip, tokens):
     """Of one trained model: counts (3, pictures, C), the same without pixels of unseen stuff, and (2, pictures) pixels
     of unseen stuff: all of them, and those that are called an unseen thing."""
-    segmenter, data = load(path, preset=FROZEN), FROZEN.eval_data(FROZEN.final_split)
-    text = segmenter.clip.class_embeddings(FROZEN.names, FROZEN.templates)
-    seen = [FROZEN.names.index(name) for name in FROZEN.seen]
-    batches = DataLoader(data, FROZEN.scoring_batch, collate_fn=FROZEN.collate)
     things, stuff = torch.tensor(POSITIONS["things"]), torch.tensor(POSITIONS["stuff"])
-    parts = []
-    with recalling(segmenter.model, tokens):
-        for scores, labels in predict_batches(
-            segmenter.model, batches, text, seen, FROZEN.seen_offset, None, None, FROZEN.training.precision
-        ):
-            found, labels = argmax_at(scores, labels.shape[1:]).long(), labels.long()
-            of_stuff = torch.isin(labels, stuff)
-            without = torch.where(of_stuff, 255, labels)
-            called = of_stuff & torch.isin(found, things)
-            counts = [picture_counts(found, some, len(FROZEN.names)) for some in (labels, without)]
-            parts.append((*counts, torch.stack([of_stuff, called]).flatten(2).sum(2)))
+    data, parts = FROZEN.eval_data(FROZEN.final_split), []
+    for found, labels in segmentations(path, FROZEN, clip, data, FROZEN.seen_offset, tokens):
+        of_stuff = torch.isin(labels.long(), stuff)
+        called = of_stuff & torch.isin(found.long(), things)
+        truths = labels.long(), torch.where(of_stuff, IGNORE, labels.long())
+        counts = [picture_counts(found, truth, len(FROZEN.names)) for truth in truths]
+        parts.append((*counts, torch.stack([of_stuff, called]).flatten(2).sum(2)))
     return [torch.cat(part, dim=1) for part in zip(*parts, strict=True)]
 
 
@@ -62,44 +55,30 @@ def measured(whole, without, stuff):
         right, true, given = counts.sum(1)[:, POSITIONS[group]]
         return (right / (true + given - right)).mean().item()
 
-    return (
-        mean(whole, "things"),
-        mean(without, "things"),
-        mean(whole, "stuff"),
-        (stuff[1].sum() / stuff[0].sum()).item(),
-    )
+    called = stuff[1].sum() / stuff[0].sum()
+    return mean(whole, "things"), mean(without, "things"), mean(whole, "stuff"), called.item()
 
 
 def over_seeds(runs):
     """Tables of every seed -> measure -> `OverRuns`."""
 
-    def measure(rows):
-        return np.array([measured(*(table[:, rows] for table in run)) for run in runs]).flatten()
+    def measure(run, drawn):
+        return np.array(measured(*(table[:, drawn] for table in run)))
 
-    found = bootstrap(measure, runs[0][0].shape[1], repeats=REPEATS)
-    whole, draws = found.whole.reshape(len(runs), -1), found.draws.reshape(REPEATS, len(runs), -1)
-    return {
-        key: OverRuns(whole[:, k], Resampled(whole[:, k].mean(), draws[..., k].mean(1), found.drawn_as))
-        for k, key in enumerate(MEASURES)
-    }
+    return dict(zip(MEASURES, bootstrap_runs(measure, runs, runs[0][0].shape[1]), strict=True))
 
 
 def study(name, folder):
     """Rows of one comparison."""
-    variants, tokens = get_comparison(name).variants, folder / "tokens"
-    found = {}
-    for variant in tqdm(variants, desc=name, unit="row"):
-        paths = [trained_run(variant, FROZEN, folder, seed) / "model.safetensors" for seed in SEEDS]
-        found[variant.name] = over_seeds([tables(path, tokens) for path in paths])
-    first = found[variants[0].name]
-    rows = []
-    for row, of_row in found.items():
-        difference = {}
-        for key, measure in of_row.items():
-            low, high = (measure - first[key]).interval()
-            difference[key] = {"difference": measure.whole - first[key].whole, "low": low, "high": high}
-        runs = {key: measure.runs.tolist() for key, measure in of_row.items()}
-        rows.append({"name": row, "runs": runs, "difference": difference if row != variants[0].name else None})
+    clip, found, rows = open_clip_of(FROZEN), {}, []
+    for variant in tqdm(get_comparison(name).variants, desc=name, unit="row"):
+        paths = [trained_run(variant, FROZEN, folder, seed) / TRAINED for seed in SEEDS]
+        found[variant.name] = over_seeds([tables(path, clip, folder / TOKENS) for path in paths])
+    first = next(iter(found.values()))
+    for row, own in found.items():
+        difference = None if own is first else {key: own[key] - first[key] for key in MEASURES}
+        runs = {key: measure.runs.tolist() for key, measure in own.items()}
+        rows.append({"name": row, "runs": runs, "difference": difference and differences_as_json(difference)})
     return rows
 
 

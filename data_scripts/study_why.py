@@ -40,9 +40,7 @@ MODELS = {
     "cascade": {"stages": CASCADE},
 }
 PAPER = {"train_taps": False, "centre_text": False, "aligned_start": False}
-SWAPPED = (
-    "swapped words"  # a control: each class with masks bears the next one's word, so that words teach nothing true
-)
+SWAPPED = "swapped words"  # a control: every class with masks bears the word of the next one
 FACTORS = {
     "mini preset": {},
     SWAPPED: {},

@@ -18,6 +18,7 @@ from cascadeclip.plots.figure import Figure
 
 SHOWN = Path(__file__).resolve().parents[1] / "notebooks" / "results"
 MODELS = MODEL_COLOURS  # those of the learning curves
+SETTINGS = {"fusion": "With the preset's settings", "fusion-paper": "With those of the paper"}
 SCORES = {"seen": "mIoU seen", "unseen": "mIoU held out", "hIoU": "hIoU", "lost": "lost", "named": "named"}
 
 
@@ -119,9 +120,6 @@ def of_stuff(name, rows):
         change = "still learning" if other["not_compared"] else change
         lines.append(f"| {row['name']} | {' | '.join(in_percent(row['runs'][key]) for key in measures)} | {change} |")
     return "\n".join(lines) + "\n"
-
-
-SETTINGS = {"fusion": "With the preset's settings", "fusion-paper": "With those of the paper"}
 
 
 def score_of(rows, score):

@@ -178,6 +178,7 @@ def load_clip(name: str = MINI, pretrained: str | Path | None = None, *, image_s
             prompt tokens.
     """
     tokenize: Tokenizer
+    weights = None if pretrained in (None, RANDOM) else str(pretrained)
     if pretrained is not None and (not isinstance(pretrained, str | Path) or not str(pretrained)):
         raise InputError(f"pretrained={pretrained!r}: give a weights file, a tag of open_clip, or {RANDOM!r}")
     if name == MINI:
@@ -187,13 +188,12 @@ def load_clip(name: str = MINI, pretrained: str | Path | None = None, *, image_s
         with as_file(files("cascadeclip") / "assets" / "mini_clip.safetensors") as path:
             model.load_state_dict({key: tensor.float() for key, tensor in load_file(path).items()})
     else:
-        pretrained = None if pretrained in (None, RANDOM) else str(pretrained)
         with own_draws(0):  # random weights are the same every time: what was trained on them can be loaded
-            model, tokenize = _from_open_clip(name, pretrained)
-        check_finite(model.state_dict(), f"the weights {pretrained!r} of CLIP {name!r} are of no use")
+            model, tokenize = _from_open_clip(name, weights)
+        check_finite(model.state_dict(), f"the weights {weights!r} of CLIP {name!r} are of no use")
     if image_size is not None:
         resize_positions(model.visual, image_size)
-    return Clip(name, None if pretrained is None else str(pretrained), model.eval().requires_grad_(False), tokenize)
+    return Clip(name, weights, model.eval().requires_grad_(False), tokenize)
 
 
 def _from_open_clip(name: str, pretrained: str | None) -> tuple[open_clip.CLIP, Tokenizer]:

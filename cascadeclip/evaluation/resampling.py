@@ -1,13 +1,16 @@
 """How far a measure would move with other pictures or another training: intervals, and paired differences."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from scipy import stats
 
 from cascadeclip.errors import InputError
+
+Run = TypeVar("Run")
 
 
 @dataclass(frozen=True)
@@ -133,3 +136,21 @@ class OverRuns:
         freedom = both**2 / (of_runs**2 / (count - 1) + of_pictures**2 / max(self.pictures.drawn_as[0] - 1, 1))
         half = float(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(both))
         return self.whole - half, self.whole + half
+
+
+def bootstrap_runs(
+    measure: Callable[[Run, np.ndarray], np.ndarray], runs: Sequence[Run], pictures: int, *, repeats: int = 200
+) -> list[OverRuns]:
+    """K measures of several trainings, all of them on the same drawn sets of pictures.
+
+    Args:
+        measure: what belongs to one training, and (pictures,) indices drawn -> (K,) values.
+        runs: what belongs to each training.
+        pictures, repeats: as in `bootstrap`.
+    """
+    found = bootstrap(lambda drawn: np.concatenate([measure(run, drawn) for run in runs]), pictures, repeats=repeats)
+    whole, draws = found.whole.reshape(len(runs), -1), found.draws.reshape(repeats, len(runs), -1)
+    return [
+        OverRuns(values, Resampled(values.mean(), drawn.mean(1), found.drawn_as))
+        for values, drawn in zip(whole.T, np.moveaxis(draws, 2, 0), strict=True)
+    ]

@@ -16,6 +16,7 @@ from matplotlib.patches import Patch
 from cascadeclip._version import __version__
 from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, model_colour
 from cascadeclip.errors import DamagedFile, InputError
+from cascadeclip.evaluation.resampling import OverRuns
 from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, get_comparison
 from cascadeclip.experiments.curves import Curve, not_trained
 from cascadeclip.experiments.run import MEASURES, Row
@@ -77,13 +78,18 @@ def _versions() -> dict[str, str]:
     return own | {name: version(name) for name in packages}
 
 
-def _as_json(row: Row, first: Row) -> dict[str, Any]:
-    difference = {
-        key: dict(zip(DIFFERENCE, map(float, (found.whole, *found.interval())), strict=True))
-        for key, found in (row.difference or {}).items()
-    }
+def differences_as_json(difference: Mapping[str, OverRuns]) -> dict[str, dict[str, float]]:
+    """Measure -> difference and the ends of its interval."""
     return {
-        "name": row.name, "runs": row.runs, "difference": difference, "not_compared": _not_compared(row, first),
+        key: dict(zip(DIFFERENCE, map(float, (found.whole, *found.interval())), strict=True))
+        for key, found in difference.items()
+    }
+
+
+def _as_json(row: Row, first: Row) -> dict[str, Any]:
+    return {
+        "name": row.name, "runs": row.runs, "difference": differences_as_json(row.difference or {}),
+        "not_compared": _not_compared(row, first),
         "trained": [curve.trained for curve in row.curves], "curves": [asdict(curve) for curve in row.curves],
     }  # fmt: skip
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context, parent_process
@@ -24,10 +24,11 @@ from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.data.identity import data_identity, tensor_digest
+from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.evaluation.bands import argmax_at
 from cascadeclip.evaluation.diagnostics import mean_scores, picture_counts
-from cascadeclip.evaluation.resampling import OverRuns, Resampled, bootstrap
+from cascadeclip.evaluation.resampling import OverRuns, bootstrap_runs
 from cascadeclip.evaluation.scores import predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
@@ -170,31 +171,38 @@ def compare_counts(
     """Rows of a table from pixel counts, variant -> (seeds, 3, pictures, C) as in `diagnostics.picture_counts`, and
     from the learning curves of the same trainings."""
 
-    def measure(drawn: np.ndarray) -> np.ndarray:  # the same pictures for every variant and seed: all is paired
-        return np.stack([_means(table[:, :, drawn], preset) for table in counts.values()]).flatten()
+    def measure(table: torch.Tensor, drawn: np.ndarray) -> np.ndarray:
+        scores = mean_scores(table[:, drawn], preset.names, preset.unseen)
+        return np.array([scores[key] for key in MEASURES])
 
-    seeds, pictures = next(iter(counts.values())).shape[0::2][:2]
-    found = bootstrap(measure, pictures, repeats=repeats)
-    shape = (len(counts), seeds, len(MEASURES))
-    whole, draws = found.whole.reshape(shape), found.draws.reshape(repeats, *shape)
-
-    def over_runs(position: int, k: int) -> OverRuns:
-        runs = whole[position, :, k]
-        return OverRuns(runs, Resampled(runs.mean(), draws[:, position, :, k].mean(1), found.drawn_as))
-
-    rows = []
-    for position, name in enumerate(counts):
-        own = {key: over_runs(position, k) for k, key in enumerate(MEASURES)}
-        difference = {key: own[key] - over_runs(0, k) for k, key in enumerate(MEASURES)} if position else None
+    rows: list[Row] = []
+    first: dict[str, OverRuns] = {}
+    for name, tables in counts.items():  # the same pictures for every variant and seed: all is paired
+        measured = bootstrap_runs(measure, list(tables), tables.shape[2], repeats=repeats)
+        own = dict(zip(MEASURES, measured, strict=True))
+        difference = {key: own[key] - first[key] for key in MEASURES} if first else None
+        first = first or own
         runs = {key: tuple(value.runs.tolist()) for key, value in own.items()}
         rows.append(Row(name, runs, difference, curves[name]))
     return rows
 
 
-def _means(counts: torch.Tensor, preset: Preset) -> np.ndarray:
-    """(seeds, 3, n, C) -> (seeds, measures)."""
-    scores = [mean_scores(table, preset.names, preset.unseen) for table in counts]
-    return np.array([[score[key] for key in MEASURES] for score in scores])
+def segmentations(
+    path: Path, preset: Preset, clip: Clip, data: Dataset[Any], offset: float, tokens: Path | None
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """What the model in a file makes of pictures: segmentations (B, H, W) on the CPU and labels, batch by batch.
+
+    Args:
+        tokens: folder of kept tokens, see `training.recall`; None keeps none.
+    """
+    segmenter = load(path, preset=preset, device=device())
+    batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
+    text, seen = clip.class_embeddings(preset.names, preset.templates), seen_positions(preset.names, preset.unseen)
+    with recalling(segmenter.model, tokens):
+        for scores, labels in predict_batches(
+            segmenter.model, batches, text, seen, offset, preset.window, preset.stride, preset.training.precision
+        ):
+            yield argmax_at(scores, labels.shape[1:]).cpu(), labels
 
 
 class _Runs:
@@ -275,18 +283,11 @@ class _Runs:
         return folder
 
     def _score(self, preset: Preset, path: Path, offset: float) -> torch.Tensor:
-        segmenter, data = load(path, preset=preset, device=device()), self._first(preset.eval_data(preset.final_split))
-        batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
-        text = self.clip.class_embeddings(preset.names, preset.templates)
-        seen = [preset.names.index(name) for name in preset.seen]
-        with recalling(segmenter.model, self.tokens):
-            parts = [
-                picture_counts(argmax_at(scores, labels.shape[1:]).cpu(), labels, len(preset.names))
-                for scores, labels in predict_batches(
-                    segmenter.model, batches, text, seen, offset, preset.window, preset.stride,
-                    preset.training.precision,
-                )
-            ]  # fmt: skip
+        data = self._first(preset.eval_data(preset.final_split))
+        parts = [
+            picture_counts(found, labels, len(preset.names))
+            for found, labels in segmentations(path, preset, self.clip, data, offset, self.tokens)
+        ]
         return torch.cat(parts, dim=1)
 
     def _first(self, data: Dataset[Any]) -> Dataset[Any]:
