@@ -13,6 +13,7 @@ from cascadeclip.experiments import demo
 from cascadeclip.experiments import run as experiments
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.tower import build_tower
+from cascadeclip.presets import MINI
 from cascadeclip.training import calibrate, loop, optimiser
 from cascadeclip.training.loop import train
 from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
@@ -195,7 +196,7 @@ def test_experiments_calibration_and_demo_score_on_the_device(monkeypatch, tmp_p
     monkeypatch.setattr(experiments, "load", load)
     monkeypatch.setattr(demo, "load", load)
     with pytest.raises(Asked):
-        experiments._Runs(None, None, tmp_path, None, False)._score(None, tmp_path, 0.1)
+        experiments._Runs(MINI, None, tmp_path, None, False)._score(MINI, tmp_path, 0.1)
     for name in ("score", "draw_predictions", "_train"):
         monkeypatch.setattr(demo, name, lambda *args, **kwargs: None)
     monkeypatch.setattr(demo, "summarise", lambda *args: {})
@@ -206,8 +207,6 @@ def test_experiments_calibration_and_demo_score_on_the_device(monkeypatch, tmp_p
     def read_out(model, *args, **kwargs):
         asked.append(next(model.parameters()).device)
         raise Asked
-
-    from cascadeclip.presets import MINI
 
     (tmp_path / calibrate.TRAINED).touch()
     model = torch.nn.Linear(1, 1)
