@@ -242,7 +242,7 @@ plot_ablations(differences, "IoU less that of the whole cascade, points (lines: 
 
 # %% [markdown]
 # Left of the dotted line, something is missed. An interval that ends just short of it is no sure thing: notebook 04b,
-# section 4, scores the same sets of stages on 100 more scenes, and two such lines then reach zero. Look at both
+# section 4, scores the pairs of stages on 100 more scenes, and two such lines then reach zero. Look at both
 # colours: a stage may matter for seen words, whose masks it was taught, and less for unseen ones, or the other way
 # round.
 #
