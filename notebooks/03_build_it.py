@@ -16,9 +16,9 @@
 #
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/03_build_it.ipynb)
 #
-# Here you write Cascade-CLIP yourself, in plain PyTorch, from CLIP's image tower to the training loop. The package
-# supplies what is not the point here: pictures, the tower, the embeddings of words, plots; and it says after every
-# piece whether yours computes the same. Notebook 03b then takes a trained cascade apart.
+# Here is Cascade-CLIP in plain PyTorch, from CLIP's image tower to the training loop. Empty a class, write it from the
+# formula above it, and the cell says whether it equals the package's. The package supplies what is not the point here:
+# pictures, the tower, the embeddings of words, plots. Notebook 03b then takes a trained cascade apart.
 #
 # **What you will learn**
 #
@@ -165,15 +165,16 @@ print("same as the package:", same(steered, reference))
 print("same as without prompts:", same(steered, plain))
 
 # %% [markdown]
-# Random prompts change the tokens, trained ones would do so usefully. For the rest of this notebook we leave them out,
+# Random prompts change the tokens; trained ones would do so usefully. For the rest of this notebook we leave them out,
 # as the package's preset `mini-frozen` does: a picture's tokens then never change and need to be computed only once,
 # which makes training within minutes possible.
 #
 # ## Taps
 #
 # Block 12 has a way into the joint space: CLIP's last LayerNorm and its projection. Earlier blocks have none, so each
-# gets a LayerNorm (with gain and shift) and a random matrix $W_l$, the *tap*. The class token is dropped, patch tokens
-# are brought to length one. (In the authors' code the projections keep their random values. Here they are trained.)
+# gets a LayerNorm (with gain and shift) and a random matrix $W_l$ (deviation $1/\sqrt D$): the *tap*. The class token
+# is dropped, patch tokens are brought to length one. (In the authors' code the projections keep their random values.
+# Here they are trained.)
 #
 # $$H_l = \mathrm{norm}\big(\mathrm{LN}_l(X_l)\,W_l\big) \quad (l = 6 \dots 11), \qquad
 # H_{12} = \mathrm{norm}\big(\mathrm{LN}_{\mathrm{CLIP}}(X_{12})\,W_{\mathrm{CLIP}}\big)$$
@@ -323,12 +324,12 @@ with torch.no_grad():
 # The last layer only computes attention scores. Before the softmax, averaged over the heads, they *are* the mask
 # logits: one number per word and patch.
 #
-# $$M_{c,n} = \frac{1}{\text{heads}} \sum_h \frac{q_h^\top k_h}{\sqrt{E/\text{heads}}}$$
+# $$M = \frac{1}{\text{heads}} \sum_h \frac{q_h^\top k_h}{\sqrt{E/\text{heads}}}$$
 #
 # With random $W_Q$ and $W_K$ (its own, with biases) a mask says nothing at first about how similar query and patch
 # token are; training has to find that. The formula is $q^\top k / \sqrt{E \cdot \text{heads}}$, so we add the identity
-# to both, times $\sqrt{\text{heads}}$ for the key: masks *start* near $q^\top z / \sqrt{E}$, q being what the second
-# layer gave. (This *aligned start* is ours, not the paper's, and so are the *centred words* of the next piece.)
+# to $W_Q$, and $\sqrt{\text{heads}}$ times it to $W_K$: masks *start* near $q^\top z / \sqrt{E}$, q being what the
+# second layer gave. (This *aligned start* is ours, not the paper's, and so are the *centred words* of the next piece.)
 
 
 # %%
@@ -445,9 +446,9 @@ check("03.1", half_sigma)
 # - **dice**: $1 - \frac{2\sum p y + 1}{\sum p + \sum y + 1}$ for the words in the picture. It looks at the overlap of
 #   the mask as a whole, however small the mask is.
 #
-# Focal is a mean over pixels, summed over *all* words, and weighs 50; dice is summed over the words that are present.
-# Both are divided by the number n of (picture, word) pairs present: $L = \frac1n (50 \sum \text{focal} + \sum
-# \text{dice})$.
+# Focal is a mean over pixels, summed over pictures and *all* words, and weighs 50; dice is summed over the words that
+# are present. Both are divided by the number n of (picture, word) pairs present: the loss is $(50\,\text{focal} +
+# \text{dice}) / n$.
 #
 # What about pixels of *unseen* classes? Their label is 255. As in the authors' code, they are **negatives of every
 # word**: nobody says what is there, but the model learns what is not.
@@ -488,7 +489,7 @@ print("same gradient:", same(found["naive"][1], found["package"][1]))
 # Write `focal_of_labelled(logits, labels)`: focal loss (without the weight of 50) of logits that have the labels' size
 # already, with pixels of label 255 *left out*. Divide each mask's sum by the number of *its picture's* labelled pixels,
 # sum over all words and pictures, divide by n. Would you expect unseen classes to gain from it or to lose?
-# ([Solutions](solutions/03_build_it.py), if you get stuck.)
+# ([Solutions](solutions/03_build_it.py).)
 
 
 # %%
@@ -530,8 +531,8 @@ print(f"{SCENES} scenes to train on: {(train_labels == 255).float().mean():.0%} 
 
 # %% [markdown]
 # Now the loop: draw eight scenes, compute the loss of the seen words' masks, backpropagate, clip the gradient to length
-# 1, take a step of AdamW (weight decay 0.01), 200 times. The learning rate rises to 0.003 for the first tenth of the
-# steps and then falls linearly to zero.
+# 1, take a step of AdamW (weight decay 0.01), 200 times. The learning rate rises from a 25th of it to 0.003 over the
+# first tenth of the steps, then falls linearly to zero.
 
 
 # %%
@@ -609,9 +610,9 @@ verdict = "well above" if results["trained"][1] > 3 * control + 5 else "NOT well
 print(f"unseen things are {verdict} both controls")
 
 # %% [markdown]
-# No mask of these things was ever shown, and no query of theirs ever entered the loss. What they have in common with
-# the seen ones is the space in which CLIP put words and pictures. That *unseen things* fall with the swap shows that a
-# mask belongs to its own word, and is not just "some object".
+# No mask of these things was ever shown, and no query of theirs entered the loss. What they share with the seen ones is
+# the space in which CLIP put words and pictures. That *unseen things* fall with the swap shows that a mask belongs to
+# its own word, and is not just "some object".
 #
 # Look at it. Our weights go into the package's model, which has the figures; black lines surround what was called an
 # unseen class.
@@ -629,7 +630,7 @@ plot_predictions(package, two, text, names, preset.unseen, preset.seen_offset)
 # Instead of NGA's fixed sum, let every patch choose its block. Write `attentive(features, query)`: `features` are d
 # tensors (B, N, E), `query` is a vector (E,). At each patch, a block's score is the dot product of its token with the
 # query; a softmax over the *blocks* makes weights of the d scores; the weighted tokens are added up, (B, N, E).
-# ([Solutions](solutions/03_build_it.py), if you get stuck.)
+# ([Solutions](solutions/03_build_it.py).)
 
 
 # %%
@@ -655,9 +656,9 @@ models = {"yours": package, "shipped": shipped.model}
 print(table({name: summarise(preset, score(preset, clip, model, limit=HELD_OUT)) for name, model in models.items()}))
 
 # %% [markdown]
-# (`hIoU` is the harmonic mean of both. Notebook 04 takes these scores apart.) Compare seen with unseen: the loss knows
-# seen words only, so improving these by longer training need not improve unseen ones. One training of each cannot tell
-# whether the order of the two models would repeat.
+# (S: seen, U: unseen; `hIoU` is the harmonic mean of both. Notebook 04 takes it apart.) Compare seen with unseen: the
+# loss knows seen words only; longer training that helps them need not help unseen ones. One training of each cannot
+# tell whether the order of the two models would repeat.
 #
 # ## Recap
 #

@@ -16,7 +16,7 @@
 # [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/OWNER/cascadeclip/blob/main/notebooks/03b_take_it_apart.ipynb)
 #
 # Notebook 03 built the cascade. Here we take a trained one, look inside while it works, and take pieces out. What
-# counts is *intersection over union* (IoU), with intervals: a difference that other pictures could turn round is
+# counts is *intersection over union* (IoU), with intervals: a difference whose sign other pictures could reverse is
 # reported as "cannot say".
 #
 # **What you will learn**
@@ -125,9 +125,9 @@ plot_predictions(model, two, text, names, preset.unseen, preset.seen_offset)
 #
 # ### Exercise 03b.1 · Who overrules whom (easy, 10 minutes)
 #
-# Adding logits means multiplying *odds*, $p / (1 - p)$. Write `together(probabilities)`: the stages' probabilities, a
-# tensor (S, ...) with one entry per stage, become the cascade's probability (...). What does a stage of probability
-# 1/2 do? What can one of 0.99 do against two of 0.2?
+# Adding logits means multiplying *odds*, $p / (1 - p)$. Write `together(probabilities)`: in goes a tensor of the
+# stages' probabilities, one stage per entry of its first dimension; out comes the cascade's probability, without that
+# dimension. What does a stage of probability 1/2 do? What can one of 0.99 do against two of 0.2?
 # ([Solutions](solutions/03b_take_it_apart.py), if you get stuck.)
 
 
@@ -211,7 +211,7 @@ print("decode does what the model does:", torch.allclose(whole.sum(0)[:20], refe
 # ## Which stage is missed?
 #
 # Every set of stages, the logits of these alone added up. The intervals are those of the *difference* from the whole
-# cascade, scene by scene: a hard scene is hard for both, and drops out.
+# cascade, scene by scene: a scene that is hard for both cancels.
 
 
 # %%
@@ -241,8 +241,10 @@ differences = compare(of_sets, full)
 plot_ablations(differences, "IoU less that of the whole cascade, points (lines: 95 % interval)")
 
 # %% [markdown]
-# Left of the dotted line, something is missed. Look at both colours: a stage may matter for seen words, whose masks it
-# was taught, and less for unseen ones, or the other way round.
+# Left of the dotted line, something is missed. An interval that ends just short of it is no sure thing: notebook 04b,
+# section 4, scores the pairs of stages on 100 more scenes, and two such lines then reach zero. Look at both
+# colours: a stage may matter for seen words, whose masks it was taught, and less for unseen ones, or the other way
+# round.
 #
 # Now compare the columns *IoU unseen* and *recall unseen*. Recall is the share of a class's pixels that are found. It
 # does not mind when too much is called by that name. The next cell asks whether it would have led us astray.
@@ -263,7 +265,7 @@ print(f"{highest}: unseen words are given to {given / true:.1f} times as many pi
 # ### Exercise 03b.2 · IoU from recall and precision (easy, 10 minutes)
 #
 # Of a class, `recall` is the share of its true pixels that are found, `precision` the share of the pixels given to it
-# that are right. Write `iou_of(recall, precision)`. Which IoU have a recall of 0.9 and a precision of 0.3?
+# that are right. Write `iou_of(recall, precision)`. Which IoU goes with a recall of 0.9 and a precision of 0.3?
 # ([Solutions](solutions/03b_take_it_apart.py), if you get stuck.)
 
 
@@ -304,9 +306,11 @@ for title, group in (("seen words", ~unseen), ("unseen words", unseen)):
 plot_groups(answers, "mean logit")
 
 # %% [markdown]
-# The distance between the first group of bars and the last is what a stage contributes. Compare the panels: unseen
-# words were asked for in no training step, neither for a *yes* nor for a *no*, so whatever they say carries over from
-# seen words.
+# The distance between the first group of bars and the last is how well a stage tells a word's patches from the rest. A
+# stage whose bars are all alike says, on average, the same everywhere. It hardly changes the order of the words, yet it
+# lowers all probabilities, so that an offset of 0.1 weighs more: read without the offset, the cascade hardly misses it
+# (notebook 04b, section 4). Compare the panels: unseen words were asked for in no training step, neither for a *yes*
+# nor for a *no*, so whatever they say carries over from seen words.
 #
 # ## What training did to NGA
 #
@@ -413,8 +417,9 @@ for title, panel in looks.items():
 plot_groups(looks, "attention (1 = an even look)", reference=1.0, bottom=1.0)
 
 # %% [markdown]
-# Bars above 1 are looked at more than evenly. A query need not look at its own object to draw its mask: the mask layer
-# compares it with every patch in any case. The looks before can gather what else is there.
+# Where a bar is above 1, patches get more attention than an even look would give them. (The lines printed name the
+# highest bar even where two are nearly level.) A query need not look at its own object to draw its mask: the mask layer
+# compares it with every patch in any case. The layers before it can gather what else is in the picture.
 #
 # ## Try it
 #
@@ -434,7 +439,7 @@ WordExplorer(segmenter)
 # 3. **Measures.** Recall rewards whoever gives a word to many pixels; IoU does not. A difference counts when its paired
 #    interval leaves out zero, and even then only for this training.
 #
-# **What to try next:** does the whole cascade miss a stage for things as much as for stuff? Which words gain most from
-# stage 1? What becomes of the table when the seen offset is 0?
+# **What to try next:** is a stage missed for things as much as for stuff? Which words gain most from stage 1? What
+# becomes of the table when the seen offset is 0?
 #
 # Next: [04 · How to judge a zero-shot segmenter](04_zero_shot_evaluation.ipynb).

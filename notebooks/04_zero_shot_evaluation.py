@@ -260,8 +260,8 @@ figure
 #   stretch: up to an offset of 0.1, S rises and U falls. A pixel given to the wrong group hurts twice, as a miss of its
 #   own class and as a false alarm of the other; and of the pixels that the seen classes let go, many go to the wrong
 #   unseen class (section 5 counts them).
-# - The best offset need not be the same for two models. Who tunes it on test pictures gets a better hIoU for nothing; a
-#   fixed 0.1 for everybody is what makes numbers comparable, even where it is nobody's best value.
+# - The best offset need not be the same for two models. Whoever tunes it on test pictures gets a better hIoU for
+#   nothing; a fixed 0.1 for everybody is what makes numbers comparable, even where it is nobody's best value.
 # - Does the offset alone decide between these two models? Compare their highest hIoU: the gap stays.
 #
 # The ends of the path are useful checks of an evaluation:
@@ -350,9 +350,9 @@ for key in ("mIoU_seen", "mIoU_unseen"):
 #
 # ### Exercise 04.2 · A paired bootstrap (medium, 15 minutes)
 #
-# Write it for one mean over all classes. Counts (3, n, C) of two models (right, true, given pixels per picture and
-# class) and `drawn` (R, n), R sets of picture numbers, in; (R,) out: mean IoU of `one` minus that of `other` on each
-# set. A class without true pixels in a set is left out of its mean.
+# Write it for one mean over all classes. In: counts (3, n, C) of two models (right, true, given pixels per picture and
+# class), and `drawn` (R, n), R sets of picture numbers. Out: mean IoU of `one` minus that of `other` on each set, (R,).
+# A class without true pixels in a set is left out of its mean.
 # ([Solutions](solutions/04_zero_shot_evaluation.py).)
 
 
@@ -387,9 +387,9 @@ figure
 # %% [markdown]
 # On the diagonal at the left is what is right. Read a row to its right end: what spreads over "all the rest" is a class
 # that the model does not know well, one dark cell is a pair that it mixes up. A row is recall alone; false alarms stand
-# in a class's column, seen rows too, and who takes much of others has a low IoU whatever the own row says. The first
-# lines printed leave the seen classes out (of all pixels, most are of large grounds): what is wrong then, no offset can
-# mend, and self-training starts from it. hIoU cannot tell these apart, nor the four kinds of error:
+# in a class's column, seen rows too, and a class that takes many pixels of others has a low IoU, whatever its own row
+# says. The first lines printed leave the seen classes out (of all pixels, most are of large grounds): what is wrong
+# then, no offset can mend, and self-training starts from it. hIoU cannot tell these apart, nor the four kinds of error:
 
 # %%
 pixels = labels.numel()
@@ -427,8 +427,9 @@ plots.plot_maps(
 )
 
 # %% [markdown]
-# The last column leaves only the wrong pixels. The first four rows are extremes, picked because they are the worst. In
-# the last row half of the pictures with much of an unseen class are segmented better, half worse: judge by that one.
+# The last column leaves only the wrong pixels. The first four rows are extremes, picked because they are the worst.
+# Judge by the last row: of the pictures with much of an unseen class, half are segmented better than this one, half
+# worse.
 #
 # ## 6. Boundaries
 #

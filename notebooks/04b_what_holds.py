@@ -75,9 +75,9 @@ print("The paper:", fusion["paper"])
 print("Here:", fusion["here"])
 
 # %% [markdown]
-# Four ways to use the blocks, all with the same settings and schedule (set with a cascade at first, then kept): the
-# last layer alone, blocks 6 to 12 summed or concatenated into *one* decoder (naive fusion), and the cascade: three
-# stages, each with a decoder of its own, added at the end (notebook 03 builds it).
+# Four ways to use the blocks, all with the same settings and schedule (chosen once, with a cascade, and kept for all
+# four): the last layer alone, blocks 6 to 12 summed or concatenated into *one* decoder (naive fusion), and the cascade:
+# three stages, each with a decoder of its own, added at the end (notebook 03 builds it).
 #
 # ## 1. Curves before tables
 #
@@ -193,9 +193,9 @@ plot_report(fusion)
 #
 # ### Exercise 04b.2 · An interval over seeds (medium, 10 minutes)
 #
-# Scores of two models in, one per seed, the same seeds for both, as NumPy arrays (R,); out (2,): the ends of the 95 % t
-# interval of the mean of `one - other`. (`scipy.stats.t.ppf` has the quantiles.) Try it on the runs of two rows: the
-# stored intervals are not the same, for they count the chance of the *pictures*, too.
+# In: scores of two models, one per seed, the same seeds for both, as NumPy arrays (R,). Out: the ends of the 95 % t
+# interval of the mean of `one - other`, (2,). (`scipy.stats.t.ppf` has the quantiles.) Try it on the runs of two rows:
+# the stored intervals are not the same, for they count the chance of the *pictures*, too.
 # ([Solutions](solutions/04b_what_holds.py).)
 
 
@@ -334,10 +334,10 @@ plots.plot_bars(bars_of(shown), "mean IoU, per cent", title="stages alone, the w
 
 # %% [markdown]
 # First four groups: the shipped cascade, one stage at a time, then the whole; lines are 95 % intervals over pictures.
-# The last group is another model: the last layer trained on its own. Nothing is taken off the seen classes here: the
-# probabilities of one stage alone are low, and an offset of 0.1 would leave almost nothing but unseen words. Compare
-# "12" with "last layer": both read block 12, but the first was trained to be *added* to the others. A stage alone is
-# not what it would be had it been trained alone.
+# The last group is another model: the last layer trained on its own. Nothing is taken off the seen classes here: block
+# 12's stage alone gives such low probabilities that an offset of 0.1 would leave it nothing but unseen words (notebook
+# 03b). Compare "12" with "last layer": both read block 12, but the first was trained to be *added* to the others. A
+# stage alone is not what it would be had it been trained alone.
 #
 # What does each stage contribute? Take one out, and read the rest with and without the offset:
 
@@ -386,8 +386,9 @@ plots.plot_class_table(of_class, (*things, *stuff), "unseen things, then unseen 
 
 # %% [markdown]
 # Read the table row by row: where do the cascade and the last layer part? Then the printed lines: a thing that gets the
-# pixels of a whole ground has a low IoU, however well the thing itself is found. Block 12's stage knows sand and snow;
-# alone it knows little else.
+# pixels of a whole ground has a low IoU, however well the thing itself is found. Mind the last line: with this offset
+# block 12's stage calls nothing by a seen word, and in the pictures of notebook 03b it finds sand and snow where leaves
+# and sky are. Its share of right pixels is recall, which rewards that.
 #
 # ## 6. Which explanation was tested?
 #
@@ -455,9 +456,10 @@ said(gap(preset.seen_offset, ("grass", "brick")), "E  control: U without pixels 
 # %% [markdown]
 # Read the lines as tests; all but B and C are the cascade minus the last layer. **A**: where the first interval of a
 # pair lies below zero there is a gap to explain; what is left of it in the second, the offset does not explain. **B**
-# holds for a stage whose line lies above zero. **C** holds for a middle stage below zero, but explains something only
-# if the sum is not there, too. **D** says that names are mixed up; **E**, against its control, *which* names: without
-# two grounds the gap is gone, and for unseen things the sign turns.
+# holds for a stage whose line lies above zero. **C** holds for a middle stage below zero and clearly below the sum.
+# **D** says that names are mixed up; **E**, against its control, *which* names: without two grounds the gap is gone,
+# and for unseen things the sign turns. Here A explains part of the gap in U and little of that in hIoU; B fails for
+# every stage; C holds for one middle stage of two; D and E hold.
 #
 # These lines are of one trained model of each kind, over pictures. E was measured for all stored trainings, too:
 # [what became of the unseen stuff](results/why.md), three seeds, both settings. It tells *where* the cascade loses, in
