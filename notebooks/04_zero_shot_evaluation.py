@@ -62,7 +62,8 @@ print(f"device: {device}")
 
 preset = get_preset("mini-frozen")
 names, unseen = preset.names, preset.unseen
-segmenters = {name: cascadeclip.load(f"mini/{name}", device=device) for name in ("last-layer", "cascade")}
+files = {"last layer": "mini/last-layer", "cascade": "mini/cascade"}
+segmenters = {name: cascadeclip.load(file, device=device) for name, file in files.items()}
 text = segmenters["cascade"].clip.class_embeddings(names, preset.templates)  # one text embedding per class
 hidden = torch.tensor([names.index(name) for name in unseen])
 
@@ -304,7 +305,7 @@ def interval(whole, draws):
 whole = {name: means(tables).numpy() for name, tables in counts.items()}
 draws = {name: np.stack([means(tables[:, rows]) for rows in drawn]) for name, tables in counts.items()}
 alone = {name: interval(whole[name], draws[name]) for name in counts}
-paired = interval(whole["cascade"] - whole["last-layer"], draws["cascade"] - draws["last-layer"])
+paired = interval(whole["cascade"] - whole["last layer"], draws["cascade"] - draws["last layer"])
 for k, group in enumerate(("seen", "unseen")):
     widths = ", ".join(f"{name} {100 * np.ptp(alone[name][1:, k]):.1f}" for name in counts)
     middle, low, high = 100 * paired[:, k]
@@ -482,13 +483,17 @@ def judged(maps):
 
 by_model = {name: judged(readout.segmentation(preset.seen_offset)) for name, readout in told.items()}
 through_grid = judged(diagnostics.through_grid(labels, len(names), side=12))
+leads = {}
 for part in through_grid:
     for key in ("mIoU_seen", "mIoU_unseen"):
-        difference = by_model["cascade"][part][key] - by_model["last-layer"][part][key]
+        difference = by_model["cascade"][part][key] - by_model["last layer"][part][key]
         low, high = difference.interval()
         print(f"{part:12} {key:12} cascade minus last layer: {100 * difference.whole:+5.1f}", end=" points ")
         print(f"({100 * low:+.1f} to {100 * high:+.1f})")
-plots.plot_masks_and_rims(by_model, {part: found["mIoU_seen"].whole for part, found in through_grid.items()})
+    leads[part] = f"{part} {100 * difference.whole:+.1f}"  # of the last key, the unseen classes
+figure = plots.plot_masks_and_rims(by_model, {part: found["mIoU_seen"].whole for part, found in through_grid.items()})
+figure.head(f"Told the classes, the cascade beside the last layer on unseen ones, points: {', '.join(leads.values())}")
+figure
 
 # %% [markdown]
 # Told the classes, the question is no longer *what* but *where*. If rims only follow the whole masks (the same order),

@@ -330,7 +330,8 @@ found = {label: sets_of(readout) for label, readout in readouts.items()}
 as_read = {label: sets_of(readout, 0.0) for label, readout in readouts.items()}
 alone = [f"cascade, {label}" for label in ("6-8", "9-11", "12", "whole")]
 shown = {label: as_read[label] for label in [*alone, "last layer"]}
-plots.plot_bars(bars_of(shown), "mean IoU, per cent", title="stages alone, the whole, the last layer; no seen offset")
+told = ", ".join(f"{key.removeprefix('cascade, ')} {100 * of['mIoU_unseen'].whole:.1f}" for key, of in shown.items())
+plots.plot_bars(bars_of(shown), "mean IoU, per cent", title=f"U without a seen offset: {told}")
 
 # %% [markdown]
 # First four groups: the shipped cascade, one stage at a time, then the whole; lines are 95 % intervals over pictures.
@@ -382,7 +383,9 @@ for key in [*whole, *alone[:3]]:
     right = (given == labels[of_stuff]).double().mean()
     thing = torch.isin(given, torch.tensor([names.index(name) for name in things])).double().mean()
     print(f"  {key:24}{right:7.0%}{thing:15.0%}")
-plots.plot_class_table(of_class, (*things, *stuff), "unseen things, then unseen stuff")
+told = ", ".join(f"{key} {100 * np.mean(iou[: len(things)]):.0f}" for key, iou in of_class.items())
+groups = {"unseen things": things, "unseen stuff": stuff}
+plots.plot_class_table(of_class, groups, f"Mean IoU of the unseen things: {told}")
 
 # %% [markdown]
 # Read the table row by row: where do the cascade and the last layer part? Then the printed lines: a thing that gets the
@@ -440,6 +443,8 @@ for key in [*alone[:2], "sum", "last layer"]:
     kept[key] = Resampled(u.whole / s.whole, u.draws / s.draws, u.drawn_as)
 for key in [*alone[:2], "sum"]:
     said(kept[key] - kept["last layer"], f"C  U / S of {key}, minus that of the last layer")
+for key in alone[:2]:
+    said(kept[key] - kept["sum"], f"C  U / S of {key}, minus that of the sum")
 
 
 def gap(offset, left_out):

@@ -34,7 +34,7 @@ class Claim:
 
 _STUFF = {  # three seeds, see notebooks/results/stuff.json
     NOT_HERE: "preset only: unseen stuff (sand, snow) is taken for unseen things; where its pixels do not count, the "
-    "cascade is ahead of the last layer on unseen things, and level with the sum (notebook 04b, section 6)"
+    "cascade is ahead of the last layer on unseen things, but not of the sum (notebooks/results/why.md)"
 }
 
 _FUSED = {

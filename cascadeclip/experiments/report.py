@@ -62,10 +62,18 @@ def write_report(
 def where(preset: Preset, rows: Sequence[Row], limit: int | None) -> str:
     """Preset, budget, seeds and pictures in words."""
     seeds, training = len(rows[0].runs["hIoU"]), preset.training
+    steps = steps_in_words([curve.steps for row in rows for curve in row.curves], training.steps)
     return (
-        f"preset {preset.name}, {training.steps} steps of {training.batch_size} pictures, {seeds} "
+        f"preset {preset.name}, {steps} steps of {training.batch_size} pictures, {seeds} "
         f"seed{'s' if seeds > 1 else ''}, {'all' if limit is None else f'the first {limit}'} test pictures"
     )
+
+
+def steps_in_words(curves: Sequence[Sequence[int]], otherwise: int) -> str:
+    """How long trainings were, by the steps at which they were scored: `3600`, or `1800 to 3600`; rows may be longer
+    than their preset's budget. `otherwise` where there is no curve."""
+    ends = sorted({steps[-1] for steps in curves if steps}) or [otherwise]
+    return " to ".join(map(str, dict.fromkeys((ends[0], ends[-1]))))
 
 
 def _hardware() -> str:
@@ -220,6 +228,22 @@ def conclusion(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def finding(report: dict[str, Any]) -> str:
+    """What a report says of hIoU in one line, for the head of a figure: whose interval lies above zero, below, neither,
+    and which rows were not trained to the end."""
+    found: dict[str, list[str]] = {"ahead": [], "behind": [], "cannot say": [], "not trained to the end": []}
+    for row in report["rows"][1:]:
+        whole, low, high = ((row["difference"] or {}).get("hIoU", {}).get(key) for key in DIFFERENCE)
+        points = "" if whole is None else f" ({100 * whole:+.1f})"
+        if row.get("not_compared"):
+            found["not trained to the end"].append(row["name"])
+        else:
+            sure = low is not None and high is not None and (low > 0) - (high < 0)
+            found["ahead" if sure == 1 else "behind" if sure == -1 else "cannot say"].append(row["name"] + points)
+    told = "; ".join(f"{verdict}: {', '.join(rows)}" for verdict, rows in found.items() if rows)
+    return f'hIoU beside "{report["rows"][0]["name"]}", points: {told}'
+
+
 def in_points(found: Mapping[str, float | None]) -> str:
     """A difference with its interval, `+1.2 (-0.3 to +2.7)`; words where there was no score to take it of."""
     whole, low, high = (found[key] for key in DIFFERENCE)
@@ -249,7 +273,7 @@ def plot_report(report: dict[str, Any]) -> Figure:
     differences.set_xlabel(f'hIoU minus that of\n"{rows[0]["name"]}", points, 95 % interval')
     handles = [Patch(color=colour, label=label) for label, colour in _LABELS.values()]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False)
-    figure.suptitle(report["question"], fontsize=10)
+    figure.head(f"{report['question']}\n{finding(report)}")
     return figure
 
 
@@ -281,6 +305,7 @@ def plot_curves(report: dict[str, Any], live: dict[str, Curve] | None = None) ->
         axis.set_xlabel("optimiser steps")
         axis.set_ylim(0)
     axes[0].set_ylabel("mean IoU on the validation set, per cent")
+    figure.head(f"In the end, {finding(report)}")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
@@ -321,6 +346,7 @@ def plot_leads(report: dict[str, Any]) -> Figure:
         axis.set_title(f"{group} classes")
         axis.set_xlabel("optimiser steps")
     axes[0].set_ylabel(f'mean IoU minus that of\n"{first["name"]}", points')
+    figure.head(f"In the end, {finding(report)}")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
     return figure
 

@@ -7,7 +7,7 @@ from importlib.resources import as_file, files
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import COLUMNS
 from cascadeclip.experiments.claims import claims_table
-from cascadeclip.experiments.report import in_points, stored_report
+from cascadeclip.experiments.report import in_points, steps_in_words, stored_report
 from cascadeclip.experiments.run import MEASURES
 from cascadeclip.files import read_json, size_of
 from cascadeclip.segmenter import RECOMMENDED, SHIPPED
@@ -35,8 +35,9 @@ def _table(name: str) -> Callable[[], str]:
 def table_of(name: str) -> str:
     """A stored comparison in short: mean and standard deviation over seeds, and what the first row is ahead by."""
     report = stored_report(name)
+    steps = steps_in_words([curve["steps"] for row in report["rows"] for curve in row["curves"]], report["steps"])
     lines = [
-        f"| {report['steps']} steps of {report['batch_size']}, {report['seeds']} seeds | mIoU seen | mIoU unseen "
+        f"| {steps} steps of {report['batch_size']}, {report['seeds']} seeds | mIoU seen | mIoU unseen "
         "| hIoU | unseen, difference | hIoU, difference |",
         "|---|---|---|---|---|---|",
     ]

@@ -19,16 +19,16 @@ from cascadeclip.model.tower import attend, build_tower, tower_config
 
 
 def nga_weights(blocks: int, sigma: float = 1.0) -> Tensor:
-    """Initial weights (d,) of Neighborhood Gaussian Aggregation: w_l = exp(-(d - l)^2 / (2 sigma^2)), l = 1..d.
+    """Initial weights (d,) of Neighborhood Gaussian Aggregation: w_i = exp(-(d - i)^2 / (2 sigma^2)), i = 1..d.
 
-    The paper prints (d - l + 1)^2; its code uses (d - l)^2, so that the deepest block starts at 1. Not normalised.
+    The paper prints (d - i + 1)^2; its code uses (d - i)^2, so that the deepest block starts at 1. Not normalised.
     """
     distance = torch.arange(blocks - 1, -1, -1, dtype=torch.float32)
     return torch.exp(-(distance**2) / (2 * sigma**2))
 
 
 def weighted_sum(weights: Tensor, features: list[Tensor]) -> Tensor:
-    """Z_s = sum_l w_l H_l: weights (d,), d tensors (B, N, E) -> (B, N, E).
+    """Z_s = sum_i w_i H_i: weights (d,), d tensors (B, N, E) -> (B, N, E).
 
     Written out: for the gradient of a product over stacked layers PyTorch may compile a kernel on CUDA.
     """

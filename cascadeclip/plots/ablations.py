@@ -13,7 +13,9 @@ PIECES = ("#5b8c5a", "#c9822b", "#5f6b8a", "#1d1d1d")  # of the series in `plot_
 OF_GROUPS = {"seen": SEEN_COLOUR, "unseen": UNSEEN_COLOUR}
 
 
-def plot_ablations(report: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: str) -> Figure:
+def plot_ablations(
+    report: Mapping[str, Mapping[str, tuple[float, float, float]]], xlabel: str, title: str = ""
+) -> Figure:
     """How far each variant lies from the whole: points with their intervals, a row per variant, a colour per score.
 
     Args:
@@ -38,17 +40,23 @@ def plot_ablations(report: Mapping[str, Mapping[str, tuple[float, float, float]]
     axis.set_ylim(len(report) - 0.5, -0.5)
     axis.set_xlabel(xlabel)
     axis.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper right", ncols=2, frameon=False, fontsize=8)
+    figure.legend(loc="outside lower right", ncols=2, frameon=False, fontsize=8)
+    figure.head(title)
     return figure
 
 
 def plot_groups(
-    panels: Mapping[str, Mapping[str, Mapping[str, float]]], ylabel: str, *, reference: float = 0.0, bottom: float = 0.0
+    panels: Mapping[str, Mapping[str, Mapping[str, float]]],
+    ylabel: str,
+    *,
+    reference: float = 0.0,
+    bottom: float = 0.0,
+    title: str = "",
 ) -> Figure:
     """Panels side by side on one scale, in each of them groups of bars that rise or fall from `bottom`.
 
     Args:
-        panels: title -> group -> series -> value, any sign.
+        panels: heading -> group -> series -> value, any sign.
         reference: where a dotted line is drawn.
         bottom: where bars start.
 
@@ -63,7 +71,7 @@ def plot_groups(
     most = max(len(panel) for panel in panels.values())
     figure = Figure(figsize=(min(11.0, 1.5 + len(panels) * 1.3 * most), 3.6), layout="constrained")
     width = 0.84 / len(series)
-    for axis, (title, panel) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(),
+    for axis, (heading, panel) in zip(figure.subplots(1, len(panels), sharey=True, squeeze=False)[0], panels.items(),
                                     strict=True):  # fmt: skip
         for number, name in enumerate(series):
             values = np.array([group[name] for group in panel.values()])
@@ -71,9 +79,10 @@ def plot_groups(
             axis.bar(at, values - bottom, 0.92 * width, bottom=bottom, color=PIECES[number], label=name)
         axis.axhline(reference, color="black", linewidth=0.8, linestyle=":")
         axis.set_xticks(range(len(panel)), list(panel), fontsize=8)
-        axis.set_title(title, fontsize=10)
+        axis.set_title(heading, fontsize=10)
         axis.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel(ylabel)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(series), frameon=False, fontsize=8)
+    figure.head(title)
     return figure

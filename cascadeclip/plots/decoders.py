@@ -88,16 +88,25 @@ def plot_attention(
     for axis, title in zip(axes[0], titles, strict=True):
         axis.set_title(title, fontsize=9)
     if layers > 1:
-        figure.colorbar(
+        high = max(most, 1.01)
+        ticks = sorted({value for value in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if 1 / high <= value <= high})
+        bar = figure.colorbar(
             looks, ax=axes[:, 1:-1], label="attention x patches (1 = even look, log scale)", location="bottom"
         )
+        bar.set_ticks(ticks, labels=[f"{value:g}" for value in ticks], minor=False)
+        bar.minorticks_off()
     figure.colorbar(logits, ax=axes[:, -1], label="mask logit", location="bottom")
     figure.suptitle(f"Where the query “{word}” looks (its true mask outlined)", fontsize=11)
     return figure
 
 
 def plot_stage_masks(
-    image: np.ndarray, stage_logits: np.ndarray, masks: np.ndarray, words: Sequence[str], stages: Sequence[str]
+    image: np.ndarray,
+    stage_logits: np.ndarray,
+    masks: np.ndarray,
+    words: Sequence[str],
+    stages: Sequence[str],
+    title: str = "",
 ) -> Figure:
     """The cascade on one picture: a row per class, its mask logits in every stage and their sum, on one scale.
 
@@ -124,9 +133,10 @@ def plot_stage_masks(
         row[0].set_ylabel(word, fontsize=9)
         for axis, column in zip(row[1:], columns, strict=True):
             drawn = _show_map(axis, column[position], masks[position], cmap="RdBu_r", vmin=-reach, vmax=reach)
-    for axis, title in zip(axes[0], ["picture", *stages, "sum of stages"], strict=True):
-        axis.set_title(title, fontsize=9)
+    for axis, heading in zip(axes[0], ["picture", *stages, "sum of stages"], strict=True):
+        axis.set_title(heading, fontsize=9)
     figure.colorbar(drawn, ax=axes, label="mask logit (above 0: probability above one half)", shrink=0.8)
+    figure.head(title)
     return figure
 
 

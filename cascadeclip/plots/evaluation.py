@@ -36,6 +36,7 @@ def plot_maps(
     rows: Sequence[str] = (),
     grey: str = "ignored",
     panel: float = 1.75,
+    title: str = "",
 ) -> Figure:
     """Pictures beside label maps: one row per picture, one column per kind of map, a legend for each row.
 
@@ -46,6 +47,7 @@ def plot_maps(
         rows: n texts that stand left of the rows.
         grey: what the legend calls 255.
         panel: width of one picture, in inches.
+        title: what the figure shows; the columns keep theirs.
 
     Raises:
         InputError: no picture, no column, or columns of another length.
@@ -72,10 +74,11 @@ def plot_maps(
             handles=_legend_of(maps, words, hidden, palette), loc="center left", bbox_to_anchor=(1.0, 0.5),
             fontsize=7, frameon=False,
         )  # fmt: skip
-    for axis, title in zip(axes[0], ["picture", *columns], strict=True):
-        axis.set_title(title, fontsize=9)
+    for axis, heading in zip(axes[0], ["picture", *columns], strict=True):
+        axis.set_title(heading, fontsize=9)
     for axis, text in zip(axes[:, 0], rows, strict=False):
         axis.set_ylabel(text, fontsize=8)
+    figure.head(title)
     return figure
 
 
@@ -165,8 +168,10 @@ def _draw_trades(
         offsets, colour = np.asarray(report[name][0]), model_colour(name, colour)
         near = int(np.argmin(np.abs(offsets - marked[name])))
         axis.plot(*path.T, color=colour, linewidth=1, marker=".", markersize=4, label=name)
+        axis.plot(*path[near], "o", color=colour, markersize=8)
         label = f"offset {offsets[near] + 0:g}"
-        axis.plot(*path[near], "o", color=colour, markersize=8, label=None if label in told else label)
+        if label not in told:  # in grey: it belongs to no model
+            axis.plot([], [], "o", color="grey", markersize=8, label=label)
         told.add(label)
         for end in {0, len(path) - 1}:
             axis.annotate(
@@ -309,13 +314,17 @@ def plot_error_kinds(report: Mapping[str, tuple[torch.Tensor, int]]) -> Figure:
     return figure
 
 
-def plot_class_table(report: Mapping[str, Sequence[float]], names: Sequence[str], title: str = "") -> Figure:
+def plot_class_table(
+    report: Mapping[str, Sequence[float]], groups: Mapping[str, Sequence[str]], title: str = ""
+) -> Figure:
     """IoU of some classes as a table in colour: a row per model, a column per class, in per cent.
 
     Args:
-        report: model -> IoU of each of `names`, fractions; NaN for a class without pixels.
+        report: model -> IoU of each class of all groups, fractions in their order; NaN for a class without pixels.
+        groups: heading -> its classes, side by side; a line stands between two groups.
     """
-    refuse_empty(report=report, names=names)
+    refuse_empty(report=report, groups=groups)
+    names = [name for group in groups.values() for name in group]
     check_lengths(len(names), "classes", report)
     values = 100 * np.array(list(report.values()), dtype=float)
     figure = Figure(figsize=(2.4 + 0.5 * len(names), 1.5 + 0.32 * len(report)), layout="constrained")
@@ -324,8 +333,13 @@ def plot_class_table(report: Mapping[str, Sequence[float]], names: Sequence[str]
     for (row, column), value in np.ndenumerate(values):
         text = "" if np.isnan(value) else f"{value:.0f}"
         axis.text(column, row, text, ha="center", va="center", fontsize=8, color="white" if value > 60 else "black")
-    axis.set_xticks(range(len(names)), list(names), rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
+    axis.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor", fontsize=8)
     axis.set_yticks(range(len(report)), list(report), fontsize=9)
-    axis.set_title(title, fontsize=9)
+    start = 0
+    for heading, group in groups.items():
+        axis.text(start + (len(group) - 1) / 2, -0.6, heading, ha="center", va="bottom", fontsize=8)
+        axis.axvline(start - 0.5, color="black", linewidth=1.5 * bool(start))
+        start += len(group)
+    axis.set_title(title, fontsize=10, pad=18)
     figure.colorbar(shown, ax=axis, label="IoU, per cent", pad=0.01)
     return figure

@@ -42,6 +42,11 @@ class Figure(matplotlib.figure.Figure):
                 text.set_fontfamily([*dict.fromkeys([*text.get_fontfamily(), *others])])
         super().draw(renderer)
 
+    def head(self, title: str) -> None:
+        """Writes what the figure shows above all of its panels; an empty title takes no room."""
+        if title:
+            self.suptitle(title, fontsize=10)
+
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png")

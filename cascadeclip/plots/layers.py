@@ -8,7 +8,9 @@ from cascadeclip.plots.figure import Figure
 from cascadeclip.plots.given import check_columns, check_lengths, refuse_empty
 
 
-def plot_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.ndarray]], label: str = "") -> Figure:
+def plot_maps(
+    pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.ndarray]], label: str = "", title: str = ""
+) -> Figure:
     """Pictures in the first column, and beside each its map in every column.
 
     Args:
@@ -21,8 +23,8 @@ def plot_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.nda
     columns = {"picture": pictures, **maps}
     figure = Figure(figsize=(1.25 * len(columns) + 0.4, 1.45 * len(pictures) + 0.2), layout="constrained")
     axes = figure.subplots(len(pictures), len(columns), squeeze=False)
-    for column, (title, panels) in zip(axes.T, columns.items(), strict=True):
-        column[0].set_title(title, fontsize=8)
+    for column, (heading, panels) in zip(axes.T, columns.items(), strict=True):
+        column[0].set_title(heading, fontsize=8)
         for axis, panel in zip(column, panels, strict=True):
             drawn = axis.imshow(panel, interpolation="nearest", cmap="magma")
             axis.set_axis_off()
@@ -32,6 +34,7 @@ def plot_maps(pictures: Sequence[np.ndarray], maps: Mapping[str, Sequence[np.nda
     if np.ndim(panel) == 2:
         bar = figure.colorbar(drawn, ax=axes[:, -1], label=label, ticks=drawn.get_clim(), fraction=0.08)
         bar.set_ticklabels(["lowest", "highest"], fontsize=7)
+    figure.head(title)
     return figure
 
 

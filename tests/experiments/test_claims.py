@@ -26,6 +26,7 @@ def row(low, high, refused=""):
     return {
         "name": "cascade", "runs": {key: [0.5, 0.6] for key in ("mIoU_seen", "mIoU_unseen", "hIoU")},
         "difference": {"mIoU_unseen": found, "hIoU": found}, "not_compared": refused,
+        "curves": [{"steps": [6, 12]}],
     }  # fmt: skip
 
 
@@ -125,10 +126,19 @@ def test_every_shipped_model_has_its_scores():
     assert f"<!-- results: shipped -->\n\n{texts.shipped_table()}" in (ROOT / "docs" / "results.md").read_text("utf-8")
 
 
+def test_rows_longer_than_the_budget_say_so(stored):
+    made = stored(row(0.01, 0.09))
+    made["rows"][1]["curves"] = [{"steps": [12, 24]}, {"steps": [12, 24]}]
+    assert "| 12 to 24 steps of 2, 2 seeds |" in texts.table_of("fusion")
+    made["rows"][0]["curves"] = made["rows"][1]["curves"]
+    assert "| 24 steps of 2, 2 seeds |" in texts.table_of("fusion")
+
+
 def test_a_mark_is_filled_and_a_lost_one_found(stored):
     stored(row(0.01, 0.09))
     marked = "before\n<!-- results: fusion -->\nold 99.9\n<!-- end of results -->\nafter\n"
     new = texts.filled(marked)
+    assert "| 12 steps of 2, 2 seeds |" in new
     assert "old" not in new and "| cascade | 55.0 ± 7.1 |" in new and "+5.0 (+1.0 to +9.0)" in new
     assert new.startswith("before\n") and new.endswith("\nafter\n") and texts.filled(new) == new
     with pytest.raises(InputError, match="has no"):

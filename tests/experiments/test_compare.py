@@ -24,6 +24,7 @@ from cascadeclip.experiments import run as compare
 from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, Variant, get_comparison
 from cascadeclip.experiments.curves import Curve
 from cascadeclip.experiments.report import (
+    finding,
     in_points,
     markdown,
     plot_curves,
@@ -235,6 +236,18 @@ def test_rows_that_still_learn_are_not_compared(rows, tmp_path):
     assert report["rows"][1]["not_compared"].startswith("second: still learning")
     assert report["rows"][1]["trained"] == [True, False]
     assert not plot_report(report).axes[1].lines[:-1], "no dot, no interval; the zero line alone"
+    assert finding(report) == 'hIoU beside "first", points: not trained to the end: second'
+
+
+@pytest.mark.parametrize(
+    "ends, verdict",
+    [((0.01, 0.2), "ahead"), ((-0.2, -0.01), "behind"), ((-0.1, 0.2), "cannot say"), ((None, None), "cannot say")],
+)
+def test_a_finding_is_the_interval_s(ends, verdict):
+    difference = {"hIoU": dict(zip(("difference", "low", "high"), (0.05, *ends), strict=True))}
+    rows = [{"name": "first", "difference": None, "not_compared": ""},
+            {"name": "second", "difference": difference, "not_compared": ""}]  # fmt: skip
+    assert finding({"rows": rows}) == f'hIoU beside "first", points: {verdict}: second (+5.0)'
 
 
 def test_one_seed_has_a_difference_and_no_interval(rows, tmp_path):
@@ -284,7 +297,7 @@ def test_the_rise_is_that_of_the_last_quarter():
 def test_the_report_is_a_table_numbers_and_a_figure(rows, tmp_path):
     path = write_report(TWO, rows, budgeted("mini", None, 3, 5), tmp_path, command="experiments two", limit=20)
     assert path.read_text() == markdown(
-        TWO, rows, "preset mini, 3 steps of 5 pictures, 2 seeds, the first 20 test pictures"
+        TWO, rows, "preset mini, 12 steps of 5 pictures, 2 seeds, the first 20 test pictures"
     )
     report = json.loads(path.with_suffix(".json").read_text())
     assert report["command"] == "experiments two" and report["seeds"] == 2
@@ -293,7 +306,9 @@ def test_the_report_is_a_table_numbers_and_a_figure(rows, tmp_path):
     assert set(report["rows"][1]["difference"]["hIoU"]) == {"difference", "low", "high"}
     assert path.with_suffix(".png").stat().st_size > 5000
     assert read_report(path.with_suffix(".json")) == report
-    bars, differences = plot_report(report).axes
+    figure = plot_report(report)
+    assert figure.get_suptitle() == f"{report['question']}\n{finding(report)}"
+    bars, differences = figure.axes
     assert [label.get_text() for label in bars.get_yticklabels()] == ["first", "second"]
     low, high = rows[1].difference["hIoU"].interval()
     assert differences.lines[0].get_xdata() == pytest.approx([100 * low, 100 * high])

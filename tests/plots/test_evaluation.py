@@ -134,8 +134,10 @@ def test_bars_of_unlike_groups_are_refused(report):
 
 
 def test_a_table_of_classes_has_a_number_for_every_score():
-    (axis, _) = drawn(plots.plot_class_table({"one": [0.1, float("nan")], "two": [0.25, 1.0]}, ["cat", "snow"])).axes
-    assert [text.get_text() for text in axis.texts] == ["10", "", "25", "100"]
+    groups = {"things": ["cat"], "stuff": ["snow"]}
+    (axis, _) = drawn(plots.plot_class_table({"one": [0.1, float("nan")], "two": [0.25, 1.0]}, groups)).axes
+    assert [text.get_text() for text in axis.texts] == ["10", "", "25", "100", "things", "stuff"]
+    assert [line.get_xdata()[0] for line in axis.lines if line.get_linewidth()] == [0.5], "between the groups"
     assert [label.get_text() for label in axis.get_xticklabels()] == ["cat", "snow"]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["one", "two"]
     np.testing.assert_allclose(axis.images[0].get_array(), [[10, np.nan], [25, 100]])

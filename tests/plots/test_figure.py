@@ -23,3 +23,11 @@ def test_plotting_needs_no_pyplot_and_leaves_its_state_alone():
         "print('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_a_head_stands_above_all_panels_and_an_empty_one_takes_no_room():
+    figure = Figure()
+    figure.head("")
+    assert figure.get_suptitle() == ""
+    figure.head("what it shows")
+    assert figure.get_suptitle() == "what it shows"
