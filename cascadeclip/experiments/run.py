@@ -34,7 +34,7 @@ from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
 from cascadeclip.files import exists, replace_file, write_json
 from cascadeclip.presets import MINIS, Preset, get_preset
-from cascadeclip.processes import device
+from cascadeclip.processes import device, told_of_ended
 from cascadeclip.segmenter import load
 from cascadeclip.tensors import read_safetensors
 from cascadeclip.training.calibrate import calibrated_offset
@@ -138,7 +138,7 @@ def run_ahead(
             training = replace(model, **variant.model), variant.training, variant.steps, variant.train_styles
             tasks.setdefault(repr((seed, training)), []).append((variant, seed))
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
+    with told_of_ended("--jobs"), ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
         work = [pool.submit(_run_group, make_preset, Path(out) / "runs", limit, group) for group in tasks.values()]
         for done in tqdm(as_completed(work), total=len(work), desc="runs", unit="run"):
             done.result()
