@@ -49,8 +49,8 @@ class Recall:
 
     One file a picture, named by a digest of its pixels, in a folder named by a digest of what the tokens depend on
     besides. They are computed in float32 and kept in float16 (relative error 5e-4 at most), and a training reads them
-    as they are kept, whether they were there before or not; a file whose checksum is wrong is computed anew. Several processes may share the folder; whoever wants the
-    space back deletes it.
+    as they are kept, whether they were there before or not; a file whose checksum is wrong is computed anew. Several
+    processes may share the folder; whoever wants the space back deletes it.
 
     Args:
         model: one that is `recallable`.
@@ -95,7 +95,7 @@ def _read(path: Path, blocks: tuple[int, ...]) -> dict[int, Tensor] | None:
 def _sum(path: Path, block: str, tokens: Tensor) -> str:
     """Checksum of a block's tokens, and of whose they are: 0.05 ms for one of the mini world."""
     whose = f"{path.name} {block} {tokens.dtype} {tuple(tokens.shape)}"
-    return f"{zlib.crc32(tokens.view(torch.uint8).numpy(), zlib.crc32(whose.encode())):08x}"
+    return f"{zlib.crc32(tokens.view(torch.uint8).numpy().data, zlib.crc32(whose.encode())):08x}"
 
 
 def _digest(data: bytes) -> str:
