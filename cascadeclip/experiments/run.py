@@ -32,7 +32,7 @@ from cascadeclip.evaluation.resampling import OverRuns, bootstrap_runs
 from cascadeclip.evaluation.scores import predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
-from cascadeclip.files import exists, replace_file, write_json
+from cascadeclip.files import check_no_folder, exists, replace_file, write_json
 from cascadeclip.presets import MINIS, Preset, get_preset
 from cascadeclip.processes import device, told_of_ended
 from cascadeclip.segmenter import load
@@ -236,6 +236,7 @@ class _Runs:
         scored |= {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
         scored["weights"] = tensor_digest(read_safetensors(folder / TRAINED)[1])
         path = folder / f"counts-{_digest(scored)}.safetensors"
+        check_no_folder(path)
         if exists(path):
             try:
                 return _kept_counts(path, (3, len(data), len(preset.names)))  # type: ignore[arg-type]  # has a length
