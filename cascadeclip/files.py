@@ -12,6 +12,7 @@ import shutil
 import socket
 import stat
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
@@ -298,13 +299,20 @@ def read_json(path: str | Path, what: str = "JSON file") -> dict[str, Any]:
 
 
 def parse_json(text: str, where: str) -> object:
-    """JSON of finite numbers; a `DamagedFile` names `where` it came from."""
+    """JSON of finite numbers in which no key stands twice; a `DamagedFile` names `where` it came from."""
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no number that JSON knows")
 
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise ValueError(f"the key {twice!r:.60} is there twice")
+        return found
+
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, object_pairs_hook=once)
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedFile(f"{where} is damaged, no JSON ({error}); save or copy it again") from error
 

@@ -7,6 +7,7 @@ import platform
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -57,6 +58,24 @@ def readers(asked: int | None) -> int:
     cores = len(allowed(0)) if allowed else os.cpu_count() or 1
     share = cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return max(1, min(share - 1, MOST_READERS))
+
+
+@contextmanager
+def told_of_ended(option: str) -> Iterator[None]:
+    """A process of ours that ends in here before its work is done, killed by the system, becomes an `InputError`.
+
+    Args:
+        option: with which such processes are asked for.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, BrokenProcessPool) and "DataLoader worker" not in str(error):
+            raise
+        raise InputError(
+            "a process that was started for a part of the work ended before its time, perhaps for want of memory; "
+            f"ask for less with {option}"
+        ) from error
 
 
 # --- number formats -------------------------------------------------------------------------------------------------

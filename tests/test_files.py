@@ -178,6 +178,15 @@ def test_json_that_is_no_object_of_finite_numbers_is_named(tmp_path, text):
         read_json(tmp_path / "config.json")
 
 
+@pytest.mark.parametrize(
+    "text", ['{"a": 1, "b": 2, "b": 2}', '{"a": [{"c": {"b": 1, "b": {}}}]}', '[{"b": 1, "b": 2}]']
+)
+def test_json_with_a_key_twice_is_refused_and_the_key_named(tmp_path, text):
+    (tmp_path / "own.json").write_text(text)
+    with pytest.raises(DamagedFile, match=r"own\.json is damaged, no JSON \(the key 'b' is there twice\)"):
+        parse_json(read_text(tmp_path / "own.json"), str(tmp_path / "own.json"))
+
+
 def test_json_within_a_file_names_the_file():
     assert parse_json("[1, 2.5]", "here") == [1, 2.5]
     with pytest.raises(DamagedFile, match="here is damaged, no JSON"):

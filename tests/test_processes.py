@@ -1,6 +1,7 @@
 """Device, number format and random numbers of a process; what a missing compiler says."""
 
 import logging
+import os
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import cascadeclip
 from cascadeclip import processes
 from cascadeclip.data.streams import Endless
 from cascadeclip.errors import InputError
+from cascadeclip.experiments.bench import alone
 from cascadeclip.presets import get_preset
 from cascadeclip.processes import has_bf16, number_format, own_draws, plain_torch, readers, told_of_compiler
 
@@ -152,3 +154,12 @@ def test_a_missing_compiler_is_told_in_one_line():
 def test_other_errors_pass():
     with pytest.raises(KeyError), told_of_compiler():
         raise KeyError("other")
+
+
+# --- processes of ours ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_process_of_a_pool_that_is_killed_is_told_in_one_line():
+    with pytest.raises(InputError, match=r"ended before its time.*--batch-size$"):
+        alone(os._exit, 3)

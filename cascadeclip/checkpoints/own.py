@@ -181,9 +181,9 @@ def load_any(
         lines = (*_origins(model, path.name, path.name), f"dropped: {len(dropped)} tensors that never reach a mask")
         return Loaded(model, None, None, lines)
     info, tensors = read_checkpoint(path)
-    check_sizes(info.model, tensors, tower=False)
+    check_sizes(info.model, tensors, tower=False)  # before its CLIP is fetched
     built_on = (clip or clip_of)(info)
-    model = build_model(info, tensors, built_on.visual)
+    model = _on_tower(info, tensors, built_on.visual)
     weights = info.clip.get("pretrained")
     tower = f"{info.clip.get('name')} ({weights})" if weights else str(info.clip.get("name"))
     return Loaded(model, info, built_on, _origins(model, tower, path.name))
@@ -235,10 +235,13 @@ def build_model(info: CheckpointInfo, tensors: Mapping[str, Tensor], visual: Vis
     Raises:
         InputError: another tower, or tensors that are missing, unknown or of other shapes.
     """
-    if tower_config(visual) != info.model.tower:
-        raise _other_weights(info)
     check_sizes(info.model, tensors, tower=False)
-    if fingerprint(visual) != info.tower_sha256:
+    return _on_tower(info, tensors, visual)
+
+
+def _on_tower(info: CheckpointInfo, tensors: Mapping[str, Tensor], visual: VisionTransformer) -> CascadeCLIP:
+    """`build_model`, once the sizes were checked."""
+    if tower_config(visual) != info.model.tower or fingerprint(visual) != info.tower_sha256:
         raise _other_weights(info)
     model = CascadeCLIP(info.model, visual)
     load_own_state(model, tensors)

@@ -219,9 +219,9 @@ def experiments(
 ) -> None:
     """Run the paper's comparisons as tables. A stopped one goes on, and what was trained before is used again."""
     from cascadeclip.experiments.comparisons import COMPARISONS, get_comparison
-    from cascadeclip.experiments.report import write_index, write_report
+    from cascadeclip.experiments.report import INDEX, write_index, write_report, written
     from cascadeclip.experiments.run import budgeted, run_ahead, run_comparison
-    from cascadeclip.files import read_text
+    from cascadeclip.files import check_writable, read_text
 
     for comparison in COMPARISONS.values() if not names else ():
         print(f"{comparison.name:12} {comparison.question}")
@@ -229,6 +229,8 @@ def experiments(
     if smoke:
         steps, batch_size, limit = steps or 2, batch_size or 2, limit or 10
     make_preset = partial(budgeted, preset, data_root, steps, batch_size)
+    if chosen:
+        check_writable(out, INDEX, *(name for comparison in chosen for name in written(comparison)))
     if jobs > 1:
         run_ahead(chosen, make_preset, out, seeds=range(seeds), limit=limit, jobs=jobs)
     command = shlex.join(["cascadeclip", *sys.argv[1:]])
@@ -288,10 +290,12 @@ def segment(
 
     With --method, a frozen CLIP does it without training; `--method all` draws all methods side by side.
     """
+    from cascadeclip.files import check_writable
     from cascadeclip.plots.figure import save_figure
 
     if out.suffix.lower() != ".png":
         raise InputError(f"--out {out}: the result is a PNG picture, give a name that ends in .png")
+    check_writable(out.parent, out.name)
     how: dict[str, Any] = dict(background=background_of(background), pamr=pamr)
     if method is None:
         if (clip, blocks, templates) != (None,) * 3:

@@ -89,7 +89,7 @@ def weights_of(clip: str, given: str | None, otherwise: str | None) -> str | Non
         given: the option.
         otherwise: weights to take without it.
     """
-    from cascadeclip.clip.load import MINI, RANDOM
+    from cascadeclip.clip.load import MINI
 
     if clip == MINI:
         if given is not None:
@@ -98,7 +98,7 @@ def weights_of(clip: str, given: str | None, otherwise: str | None) -> str | Non
     weights = otherwise if given is None else given
     if weights is None:
         raise InputError(f"--clip {clip}: which weights? --clip-weights, 'random' to try things out")
-    return None if weights == RANDOM else weights  # a preset's files have always said None
+    return weights
 
 
 def blocks_of(text: str | None) -> tuple[int, ...] | None:

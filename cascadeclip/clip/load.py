@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from cascadeclip.clip.mini import EMBED_DIM, VISION, MiniTokenizer, build_mini_clip
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
-from cascadeclip.data.words import check_names, check_templates, filled
+from cascadeclip.data.words import check_names, check_templates, filled, shortened
 from cascadeclip.errors import InputError
 from cascadeclip.files import check_file, exists, is_file, open_file
 from cascadeclip.model.tower import position_embedding, tower_config
@@ -127,7 +127,7 @@ class Clip:
             longer = self.tokenize([sentences[row] for row in full], context_length=length + 1)
             cut = [names[row] for row, end in zip(full, longer[:, -1].tolist(), strict=True) if end != padding]
         if cut:
-            words = [name if len(name) <= 60 else f"{name[:40]}...{name[-15:]}" for name in dict.fromkeys(cut)]
+            words = [shortened(name, 60) for name in dict.fromkeys(cut)]
             said = (
                 f"{len(cut)} sentences are longer than the {length} tokens that CLIP {self.name!r} reads, those of "
                 f"{', '.join(map(repr, words))}"

@@ -5,6 +5,7 @@ processes share one stream between them.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
-from cascadeclip.processes import device, own_draws
+from cascadeclip.processes import device, own_draws, told_of_ended
 
 # Items of a data set -> images, labels and, where colours are to be distorted, `distortion.draw_change` of each.
 Collate = Callable[[list[Any]], tuple[torch.Tensor, ...]]
@@ -90,10 +91,71 @@ class CheckedCollate:
         return images, labels, *changes
 
 
-def stream(data: Endless, shares: Shares, collate: Collate, workers: int = 0) -> DataLoader[Any]:
+@dataclass(frozen=True)
+class _Failed:
+    """What comes in place of a picture or a batch that cannot be had: PyTorch would make a traceback of the error."""
+
+    error: Exception
+
+
+def _tried(function: Callable[[Any], Any], argument: object) -> Any:
+    try:
+        return function(argument)
+    except (InputError, OSError, MemoryError) as error:
+        return _Failed(error)
+
+
+class _Tried(Dataset[Any]):
+    """A data set; an item that cannot be read is a `_Failed`."""
+
+    def __init__(self, data: Dataset[Any]):
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length
+
+    def __getitem__(self, index: Any) -> Any:
+        return _tried(self.data.__getitem__, index)
+
+
+class _TriedCollate:
+    """A collate function; a batch with a `_Failed` among its items is that one."""
+
+    def __init__(self, collate: Collate):
+        self.collate = collate
+
+    def __call__(self, items: list[Any]) -> Any:
+        failed = [item for item in items if isinstance(item, _Failed)]
+        return failed[0] if failed else _tried(self.collate, items)
+
+
+class Batches(DataLoader[Any]):
+    """Batches of a data set, read by `workers` processes (0: by this one), whose errors are those of this process.
+
+    Args:
+        data: map-style.
+        collate: makes tensors of items.
+        how: as `DataLoader` takes it: `batch_size` or `batch_sampler`, ...
+
+    Raises (when read):
+        InputError: what the data set and `collate` raise, or a process that ended.
+    """
+
+    def __init__(self, data: Dataset[Any], collate: Collate, workers: int, **how: Any):
+        super().__init__(
+            _Tried(data), collate_fn=_TriedCollate(collate), num_workers=workers,
+            pin_memory=device().type == "cuda", **how,  # so that an upload need not be waited for
+        )  # fmt: skip
+
+    def __iter__(self) -> Any:
+        with told_of_ended("--workers"):
+            for batch in super().__iter__():
+                if isinstance(batch, _Failed):
+                    raise batch.error
+                yield batch
+
+
+def stream(data: Endless, shares: Shares, collate: Collate, workers: int = 0) -> Batches:
     """Batches without end, read by `workers` processes (0: by this one)."""
     # With a generator of its own the loader leaves the global random state alone.
-    return DataLoader(
-        data, batch_sampler=shares, collate_fn=collate, num_workers=workers, generator=torch.Generator().manual_seed(0),
-        pin_memory=device().type == "cuda",  # so that an upload need not be waited for
-    )  # fmt: skip
+    return Batches(data, collate, workers, batch_sampler=shares, generator=torch.Generator().manual_seed(0))

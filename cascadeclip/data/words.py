@@ -106,6 +106,11 @@ def as_written(name: str) -> str:
     return " ".join(unicodedata.normalize("NFC", kept).split()).casefold()
 
 
+def shortened(text: str, most: int = 48) -> str:
+    """A text for people, of at most so many letters: beginning and end of a longer one, for words that begin alike."""
+    return text if len(text) <= most else f"{text[: most - most // 3 - 1]}…{text[-(most // 3) :]}"
+
+
 def _listed(values: str | Sequence[str], what: str) -> tuple[str, ...]:
     if isinstance(values, str):
         return (values,)

@@ -318,8 +318,10 @@ def top_confusions(
     Args:
         among: look at these true classes only; None for all.
     """
-    rows = range(len(names)) if among is None else positions_of(among, names, "among")
-    counts = confusion.counts.double()
-    share = (counts / counts.sum(1, keepdim=True).clamp(min=1)).fill_diagonal_(0)
-    found = [(names[row], names[column], share[row, column].item()) for row in rows for column in range(len(names))]
-    return sorted(found, key=lambda item: -item[2])[:count]
+    rows = list(range(len(names))) if among is None else positions_of(among, names, "among")
+    counts = confusion.counts[rows]
+    wrong = counts.scatter(1, torch.tensor(rows, dtype=torch.int64)[:, None], 0)
+    share = wrong.double().div_(counts.sum(1, keepdim=True).clamp(min=1)).flatten()
+    order = share.argsort(descending=True, stable=True)[:count].tolist()
+    cells = [(*divmod(place, len(names)), share[place].item()) for place in order]
+    return [(names[rows[row]], names[column], value) for row, column, value in cells]

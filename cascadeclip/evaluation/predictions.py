@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from cascadeclip.colours import class_colours
 from cascadeclip.data.labels import IGNORE
-from cascadeclip.files import listed, replace_file
+from cascadeclip.files import check_no_folder, check_writable, listed, replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -29,11 +29,23 @@ class Predictions:
         wanted: indices of the pictures.
         names: class words.
         identity: of the evaluation, which tells its files from those that another one left there.
+
+    Raises:
+        InputError: a folder that cannot be written, or a folder in place of a file.
     """
 
     def __init__(self, folder: Path, data: Dataset[Any], wanted: range, names: Sequence[str], identity: str):
         self.folder, self.wanted, self.names, self.identity = folder, wanted, names, identity
         self.name = _file_names(data, wanted)
+        check_writable(folder)
+        own = self.own_names()
+        for path in listed(folder):
+            if path.name in own:
+                check_no_folder(path)
+
+    def own_names(self) -> set[str]:
+        """The names of all its files."""
+        return {self.name(index) for index in self.wanted}
 
     def has(self, index: int) -> bool:
         """Whether the segmentation of a picture is there, whole and of this evaluation."""
@@ -60,7 +72,7 @@ class Predictions:
 
     def warn_of_others(self) -> None:
         """Log a warning of files that lie between those of this evaluation and are not of it."""
-        own = {self.name(index) for index in self.wanted}
+        own = self.own_names()
         others = [path.name for path in listed(self.folder) if path.suffix == ".png" and path.name not in own]
         if others:
             logger.warning(

@@ -11,11 +11,12 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from cascadeclip.clip.load import Clip
 from cascadeclip.data.identity import data_identity, digest_of, tensor_digest
+from cascadeclip.data.streams import Batches
 from cascadeclip.data.words import check_embeddings, seen_positions
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.evaluation.predictions import Predictions
@@ -134,11 +135,8 @@ def _score(
             predicted = Predictions(Path(out) / "predictions", data, wanted, preset.names, whole)
         kept = _Kept(Path(out) / f"counts-{state.process_index}.safetensors", confusion, whole)
         done = kept.load(own, predicted)
-    loader = DataLoader(
-        Subset(data, own[done:]), preset.scoring_batch, collate_fn=preset.collate,
-        num_workers=readers(preset.training.workers) if len(own) > SAVE_EVERY else 0,
-        pin_memory=state.device.type == "cuda",
-    )  # fmt: skip
+    workers = readers(preset.training.workers) if len(own) > SAVE_EVERY else 0
+    loader = Batches(Subset(data, own[done:]), preset.collate, workers, batch_size=preset.scoring_batch)
     batches = tqdm(loader, disable=not progress or not state.is_main_process, desc="scoring", unit="batch")
     sources = iter(own[done:])
 

@@ -15,7 +15,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation.bands import argmax_at
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.resize import bilinear
-from cascadeclip.processes import autocast, told_of_compiler
+from cascadeclip.processes import autocast, physical_memory, told_of_compiler
 
 logger = logging.getLogger(__name__)
 
@@ -185,9 +185,17 @@ class ConfusionMatrix:
     Attributes:
         counts: (C, C) int64, rows are true classes.
         ignore_index: the label of pixels that count nowhere; by default that of so many classes.
+
+    Raises:
+        InputError: so many classes that the machine's memory cannot hold their counts.
     """
 
     def __init__(self, classes: int, ignore_index: int | None = None):
+        if (size := 8 * classes**2) > (memory := physical_memory()):
+            raise InputError(
+                f"the confusion matrix of {classes:,} classes takes {size / 2**30:.1f} GiB, and this machine has "
+                f"{memory / 2**30:.1f}: score fewer classes at once, or on a larger machine"
+            )
         self.classes = classes
         self.ignore_index = ignored_label(classes) if ignore_index is None else ignore_index
         self.counts = torch.zeros(classes, classes, dtype=torch.int64)
@@ -203,24 +211,34 @@ class ConfusionMatrix:
         if predicted.is_floating_point() or labels.is_floating_point():
             raise InputError(f"predicted {predicted.dtype} and labels {labels.dtype}: class indices are integers")
         truth, guess, counted = labels.long(), predicted.long(), labels != self.ignore_index
-        # all on the device, with one place more for what is ignored and one for what is wrong, and then read at once
+        # all on the device, with one number more for what is ignored and one for what is wrong, and then read at once
         ignored, wrong = self.classes**2, self.classes**2 + 1
         valid = (truth >= 0) & (truth < self.classes) & (guess >= 0) & (guess < self.classes)
         cell = torch.where(valid, truth * self.classes + guess, wrong)
         cell = torch.where(counted, cell, ignored).flatten()
-        cells = torch.zeros(wrong + 1, dtype=torch.int64, device=cell.device)
-        cells = cells.scatter_add_(0, cell, torch.ones_like(cell)).cpu()
-        if cells[wrong]:
+        found, times = _occurrences(cell, wrong + 1)
+        if (found == wrong).any():
             check_indices(truth[counted], guess[counted], self.classes)
-        self.counts += cells[:ignored].view(self.classes, self.classes)
+        inside = found < ignored
+        self.counts.view(-1).index_add_(0, found[inside], times[inside])
 
     def scores(self, names: Sequence[str], unseen: Sequence[str]) -> Scores:
         """IoU = right / (true or predicted), pixel accuracy, and the means over seen and unseen classes."""
-        counts = self.counts.double()
-        right, true, guessed = counts.diag(), counts.sum(1), counts.sum(0)
+        counts = self.counts
+        right, true, guessed = (part.double() for part in (counts.diag(), counts.sum(1), counts.sum(0)))
         iou = iou_of_counts(right, true, guessed)
         accuracy = (right.sum() / true.sum()).item() if true.sum() else math.nan
         return Scores(tuple(names), tuple(unseen), tuple(iou.tolist()), accuracy)
+
+
+def _occurrences(numbers: Tensor, limit: int) -> tuple[Tensor, Tensor]:
+    """Which of the numbers below `limit` occur, and how often, on the CPU. Takes no more memory than `numbers` do."""
+    if limit > numbers.numel():
+        found, times = numbers.unique(return_counts=True)
+        return found.cpu(), times.cpu()
+    times = numbers.new_zeros(limit).scatter_add_(0, numbers, torch.ones_like(numbers)).cpu()
+    found = times.nonzero()[:, 0]
+    return found, times[found]
 
 
 def check_indices(labels: Tensor, predicted: Tensor, classes: int) -> None:
@@ -325,5 +343,5 @@ def warn_of_nonsense(confusion: ConfusionMatrix, names: Sequence[str], unseen: S
     seen = seen_positions(names, unseen)
     if absent:
         logger.warning("no ground truth, left out of the means: %s", ", ".join(absent))
-    if seen and not counts[:, seen].sum():
+    if seen and not counts.sum(0)[seen].sum():
         logger.warning("no seen class was ever predicted: were the weights loaded, and is seen_offset right?")

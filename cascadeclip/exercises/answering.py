@@ -81,7 +81,9 @@ class Here:
                 raise
             except NotImplementedError as error:
                 raise Wrong(f"`{name}` is not answered yet: it still raises NotImplementedError") from error
-            except (Exception, SystemExit) as error:
+            except KeyboardInterrupt:  # a person's, or the limit's
+                raise
+            except BaseException as error:
                 stopped = f"{type(error).__name__}: {error}"
                 raise Wrong(f"your `{name}` stopped with {stopped}. It is called as {exercise.call}") from error
         if not all(_same_tensors(one, other) for one, other in zip(arguments, given, strict=True)):

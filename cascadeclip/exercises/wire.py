@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 LARGEST = 64_000_000  # characters of an answer
+TOO_MUCH = "far too much: what is asked for is small"
 NUMERIC = "biufc"  # kinds of NumPy arrays that are numbers
 
 
@@ -26,10 +27,22 @@ def pack(value: object) -> str:
     Raises:
         ValueError: it is longer than `LARGEST`.
     """
-    text = json.dumps(_plain(value))
+    text = json.dumps(_plain(value, _Room()))
     if len(text) > LARGEST:
-        raise ValueError("far too much: what is asked for is small")
+        raise ValueError(TOO_MUCH)
     return text
+
+
+class _Room:
+    """Bytes that an answer may still have: one far too large is refused before it is copied."""
+
+    def __init__(self) -> None:
+        self.left = LARGEST
+
+    def take(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise ValueError(TOO_MUCH)
 
 
 def unpack(text: str) -> object:
@@ -46,25 +59,28 @@ def unpack(text: str) -> object:
         raise ValueError(f"it cannot be read: {error}") from error
 
 
-def _plain(value: object) -> Any:
+def _plain(value: object, room: _Room) -> Any:
+    room.take(len(value) if isinstance(value, str) else 4)
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, Tensor):
+        room.take(8 * value.numel())
         found = value.detach().cpu().resolve_conj().resolve_neg()
         found = found.to_dense() if found.layout != torch.strided else found
         return {"tensor": _array((found.double() if found.is_floating_point() else found).numpy())}
     if isinstance(value, np.generic) and value.dtype.kind in NUMERIC:
-        return _plain({"b": bool, "f": float, "c": complex}.get(value.dtype.kind, int)(value))
+        return _plain({"b": bool, "f": float, "c": complex}.get(value.dtype.kind, int)(value), room)
     if isinstance(value, np.ndarray) and value.dtype.kind in NUMERIC:
+        room.take(value.nbytes)
         return {"array": _array(value)}
     if isinstance(value, int | float):
         return float(value) if isinstance(value, float) else int(value)
     if isinstance(value, complex):
         return {"complex": [value.real, value.imag]}
     if isinstance(value, list | tuple):
-        return {"tuple" if isinstance(value, tuple) else "list": [_plain(part) for part in value]}
+        return {"tuple" if isinstance(value, tuple) else "list": [_plain(part, room) for part in value]}
     if isinstance(value, Mapping):
-        return {"dict": [[_plain(key), _plain(part)] for key, part in value.items()]}
+        return {"dict": [[_plain(key, room), _plain(part, room)] for key, part in value.items()]}
     return {"other": type(value).__name__}
 
 

@@ -26,7 +26,7 @@ from cascadeclip.files import exists
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import segmentation_loss
 from cascadeclip.presets import Preset, get_preset
-from cascadeclip.processes import autocast, has_bf16, number_format, told_of_compiler
+from cascadeclip.processes import autocast, has_bf16, number_format, told_of_compiler, told_of_ended
 from cascadeclip.processes import device as this_device
 from cascadeclip.training.labels import pseudo_labels, reduce_labels
 from cascadeclip.training.optimiser import adamw
@@ -87,7 +87,7 @@ def bench(cases: Sequence[Case], show: Callable[[dict[str, Any]], None] = lambda
 
 def alone(work: Callable[[Case], dict[str, Any]], case: Case) -> dict[str, Any]:
     """`work(case)`, in a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with told_of_ended("--batch-size"), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, case).result()
 
 

@@ -92,7 +92,7 @@ def run_bench(
     for case in cases:
         sized_preset(case)  # refuses what does not fit before anything is measured
     if out is not None:
-        check_writable(out)
+        check_writable(out, "bench.json", "growth.json", "growth.png")
     rows = bench(cases, lambda row: print(f"{row['preset']} {row['work']}: measured", file=sys.stderr, flush=True))
     for case, row in zip(cases, rows, strict=True):
         if case.work == "train":

@@ -13,7 +13,7 @@ from cascadeclip.evaluation.run import score, summarise, table
 from cascadeclip.experiments.comparisons import get_comparison
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
 from cascadeclip.experiments.report import conclusion, plot_curves, stored_report
-from cascadeclip.files import write_json
+from cascadeclip.files import check_writable, write_json
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.plots.figure import save_figure
 from cascadeclip.plots.segmentation import plot_predictions, plot_scores
@@ -23,6 +23,7 @@ from cascadeclip.segmenter import load
 from cascadeclip.training.run import fit, open_clip_of
 
 COMPARED = "fusion"  # the comparison whose rows are shipped
+WRITTEN = ("report.json", "curves.png", "scores.png", "predictions.png")
 STEPS, PICTURES = 300, 310  # of the live training; of the balanced set, scored by every shipped model
 
 
@@ -44,8 +45,9 @@ def run_demo(
         stored trainings over all seeds say; `seconds`.
 
     Raises:
-        InputError: no such row; no steps.
+        InputError: no such row; no steps; a folder that cannot be written.
     """
+    check_writable(out, *WRITTEN)
     started, out, clip, stored = time.time(), Path(out), open_clip_of(FROZEN), stored_report(COMPARED)
     live = _train(model, steps, seed, out, clip)
     shipped = {}

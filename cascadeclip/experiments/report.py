@@ -28,10 +28,16 @@ from cascadeclip.processes import processor
 from cascadeclip.schema import check_value
 
 GROUPS, DIFFERENCE = ("seen", "unseen"), ("difference", "low", "high")
+INDEX = "README.md"  # of all tables
 _SHORT = {"mIoU_unseen": "unseen", "hIoU": "hIoU"}
 _LABELS = dict(
     zip(MEASURES, (("seen", SEEN_COLOUR), ("unseen", UNSEEN_COLOUR), ("hIoU", HARMONIC_COLOUR)), strict=True)
 )
+
+
+def written(comparison: Comparison) -> tuple[str, ...]:
+    """Names of the files of a report."""
+    return tuple(comparison.name + end for end in (".json", ".md", ".png", "-curves.png"))
 
 
 def write_report(
@@ -158,8 +164,8 @@ def write_index(out: str | Path, reports: str | Path | None = None) -> Path:
     commands = "\n".join(dict.fromkeys(report["command"] for report in read))
     same = "No row was tuned for itself: all have the preset's schedule, data, seeds and test pictures."
     head = f"# Comparisons\n\n```bash\n{commands}\n```\n\nOn {read[0]['hardware']}; {versions}. {same}\n"
-    write_text(out / "README.md", "\n".join([head, *parts]))
-    return out / "README.md"
+    write_text(out / INDEX, "\n".join([head, *parts]))
+    return out / INDEX
 
 
 def read_report(path: str | Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from cascadeclip.checkpoints.own import TRAINED
+from cascadeclip.checkpoints.own import TRAINED, fingerprint
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.emojiscenes import EmojiScenes
@@ -32,9 +32,9 @@ from cascadeclip.evaluation.resampling import OverRuns, bootstrap_runs
 from cascadeclip.evaluation.scores import predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
-from cascadeclip.files import exists, replace_file, write_json
+from cascadeclip.files import check_no_folder, exists, replace_file, write_json
 from cascadeclip.presets import MINIS, Preset, get_preset
-from cascadeclip.processes import device
+from cascadeclip.processes import device, told_of_ended
 from cascadeclip.segmenter import load
 from cascadeclip.tensors import read_safetensors
 from cascadeclip.training.calibrate import calibrated_offset
@@ -138,7 +138,7 @@ def run_ahead(
             training = replace(model, **variant.model), variant.training, variant.steps, variant.train_styles
             tasks.setdefault(repr((seed, training)), []).append((variant, seed))
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    with ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
+    with told_of_ended("--jobs"), ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
         work = [pool.submit(_run_group, make_preset, Path(out) / "runs", limit, group) for group in tasks.values()]
         for done in tqdm(as_completed(work), total=len(work), desc="runs", unit="run"):
             done.result()
@@ -211,6 +211,7 @@ class _Runs:
     def __init__(self, preset: Preset, clip: Clip, out: Path, limit: int | None, progress: bool):
         self.preset, self.clip, self.out = preset, clip, out
         self.limit, self.progress = limit, progress
+        self._told: dict[tuple[Any, int], dict[str, Any]] = {}  # by styles and seed
 
     @property
     def tokens(self) -> Path | None:
@@ -235,6 +236,7 @@ class _Runs:
         scored |= {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
         scored["weights"] = tensor_digest(read_safetensors(folder / TRAINED)[1])
         path = folder / f"counts-{_digest(scored)}.safetensors"
+        check_no_folder(path)
         if exists(path):
             try:
                 return _kept_counts(path, (3, len(data), len(preset.names)))  # type: ignore[arg-type]  # has a length
@@ -249,13 +251,13 @@ class _Runs:
         """Folder of the trained model; trains it, if that was not done before."""
         preset = _preset_of(variant, self.preset)
         model, training = self._settings(variant, preset, seed)
-        half = max(1, training.steps // 2)
-        # kept where self-training may start
-        folder = self._fit(preset, variant, model, replace(training, keep_every=half), None)
+        half = max(1, training.steps // 2)  # kept, for self-training may start there
+        folder = self._fit(preset, variant, model, replace(training, keep_every=half))
         if not variant.transductive:
             return folder
-        training = replace(training, steps=half, transductive=True)
-        return self._fit(preset, variant, model, training, folder / f"model-{half}.safetensors")
+        whole, training = training.steps, replace(training, steps=half, transductive=True)
+        odd = {"starts half-way of": whole} if whole != 2 * half else {}  # 4 and 5 steps have one half
+        return self._fit(preset, variant, model, training, folder / f"model-{half}.safetensors", odd)
 
     def _settings(self, variant: Variant, preset: Preset, seed: int) -> tuple[ModelConfig, TrainConfig]:
         model = on_tower_of(self.clip, replace(self.preset.model, **variant.model))
@@ -263,12 +265,14 @@ class _Runs:
         return model, replace(preset.training, seed=seed, steps=steps, keep_every=0, **variant.training)
 
     def _fit(
-        self, preset: Preset, variant: Variant, model: ModelConfig, training: TrainConfig, start: Path | None
-    ) -> Path:
+        self, preset: Preset, variant: Variant, model: ModelConfig, training: TrainConfig, start: Path | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> Path:  # fmt: skip
+        """Folder of a model that was trained so; `more` tells its training from others of the same settings."""
         lasting = {key: value for key, value in asdict(training).items() if key not in FREE}
         settings = {
             "preset": preset.name, "model": model.to_dict(), "training": lasting, "styles": variant.train_styles,
-        }  # fmt: skip
+        } | self._told_of(variant, preset, training.seed) | (more or {})  # fmt: skip
         folder = self.out / _digest(settings)
         if not exists(folder / TRAINED):
             print(f"{variant.name}, seed {training.seed}: {training.steps} steps", flush=True)
@@ -281,6 +285,18 @@ class _Runs:
                 progress=self.progress,
             )  # fmt: skip
         return folder
+
+    def _told_of(self, variant: Variant, preset: Preset, seed: int) -> dict[str, Any]:
+        """What a training learns from; nothing where the preset's name says it all, as that of the mini world does
+        unless the preset was given other words, data or another CLIP."""
+        key = variant.train_styles, seed
+        if key not in self._told:
+            told = _learnt_from(preset, self.clip, seed)
+            if preset.name in MINIS:
+                usual = _preset_of(variant, MINIS[preset.name])
+                told = {} if told == _learnt_from(usual, open_clip_of(usual), seed) else told
+            self._told[key] = told
+        return self._told[key]
 
     def _score(self, preset: Preset, path: Path, offset: float) -> torch.Tensor:
         data = self._first(preset.eval_data(preset.final_split))
@@ -311,6 +327,13 @@ def _preset_of(variant: Variant, preset: Preset) -> Preset:
         train_data=lambda seed: EmojiScenes(1_000_000, seed, **train),
         eval_data=lambda split: EmojiScenes.split(split, **test),
     )
+
+
+def _learnt_from(preset: Preset, clip: Clip, seed: int) -> dict[str, Any]:
+    """Pictures, masks, words and CLIP of a training; the folder that they lie in may move."""
+    words = {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
+    data = data_identity(preset.train_data(seed), preset.collate)
+    return words | data | {"strict": preset.strict, "CLIP": fingerprint(clip.visual)}
 
 
 def _kept_counts(path: Path, shape: tuple[int, ...]) -> torch.Tensor:

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.transforms import normalise
+from cascadeclip.data.words import shortened
 from cascadeclip.errors import InputError
 from cascadeclip.model.cascade import CascadeCLIP, DecoderLayer, TextImageDecoder
 from cascadeclip.model.losses import segmentation_loss
@@ -96,7 +97,7 @@ def plot_attention(
         bar.set_ticks(ticks, labels=[f"{value:g}" for value in ticks], minor=False)
         bar.minorticks_off()
     figure.colorbar(logits, ax=axes[:, -1], label="mask logit", location="bottom")
-    figure.suptitle(f"Where the query “{word}” looks (its true mask outlined)", fontsize=11)
+    figure.suptitle(f"Where the query “{shortened(word)}” looks (its true mask outlined)", fontsize=11)
     return figure
 
 
@@ -130,7 +131,7 @@ def plot_stage_masks(
     axes = figure.subplots(len(words), len(columns) + 1, squeeze=False)
     for position, (row, word) in enumerate(zip(axes, words, strict=True)):
         _show_picture(row[0], image, masks[position])
-        row[0].set_ylabel(word, fontsize=9)
+        row[0].set_ylabel(shortened(word, 24), fontsize=9)
         for axis, column in zip(row[1:], columns, strict=True):
             drawn = _show_map(axis, column[position], masks[position], cmap="RdBu_r", vmin=-reach, vmax=reach)
     for axis, heading in zip(axes[0], ["picture", *stages, "sum of stages"], strict=True):
@@ -165,7 +166,7 @@ def plot_mask_history(
     axes = figure.subplots(len(words), len(steps) + 1, squeeze=False)
     for position, (row, word) in enumerate(zip(axes, words, strict=True)):
         _show_picture(row[0], images[position], masks[position])
-        row[0].set_ylabel(word, fontsize=9)
+        row[0].set_ylabel(shortened(word, 24), fontsize=9)
         for axis, step in zip(row[1:], steps, strict=True):
             drawn = _show_map(axis, contrast[step][position], masks[position], cmap="RdBu_r", vmin=-reach, vmax=reach)
     for axis, title in zip(axes[0], ["picture", *(f"step {step}" for step in steps)], strict=True):

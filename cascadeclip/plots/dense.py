@@ -3,10 +3,11 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Rectangle
 
 from cascadeclip.colours import OTHER_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
 from cascadeclip.errors import InputError
+from cascadeclip.plots.axes import legend_below, named_patches
 from cascadeclip.plots.figure import Figure
 from cascadeclip.plots.given import check_lengths, reach_of, refuse_empty
 from cascadeclip.segmenter import Segmentation
@@ -36,9 +37,9 @@ def plot_methods(found: Mapping[str, Segmentation], columns: int = 3) -> Figure:
         axis.imshow(one.image)
         axis.imshow(colours[one.labels], alpha=0.75)
         axis.set_title(title, fontsize=10)
-    drawn = np.unique(np.concatenate([np.unique(one.labels) for one in found.values()]))
-    handles = [Patch(color=colours[i], label=first.called(first.names[i])) for i in drawn]
-    figure.legend(handles=handles, loc="outside lower center", ncols=min(6, len(handles)), frameon=False)
+    pixels = sum(np.bincount(one.labels.ravel(), minlength=len(first.names)) for one in found.values())
+    handles = named_patches(np.asarray(pixels), [first.called(name) for name in first.names], colours)
+    legend_below(figure, handles, 6, 10)
     return figure
 
 

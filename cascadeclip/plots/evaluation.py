@@ -18,13 +18,14 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import ERROR_KINDS
 from cascadeclip.evaluation.resampling import Resampled
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores
-from cascadeclip.plots.axes import draw_equal_harmonic, draw_reference, legend_above
+from cascadeclip.plots.axes import draw_equal_harmonic, draw_reference, extra_room, legend_above
 from cascadeclip.plots.figure import Figure
 from cascadeclip.plots.given import check_columns, check_lengths, reach_of, refuse_empty
 
 IGNORED_COLOUR = (0.85, 0.85, 0.85)
 SERIES_COLOURS = {"mIoU_seen": SEEN_COLOUR, "mIoU_unseen": UNSEEN_COLOUR, "hIoU": HARMONIC_COLOUR}
 LABELS = {"mIoU_seen": "mIoU seen (S)", "mIoU_unseen": "mIoU unseen (U)", "hIoU": "hIoU"}
+MOST_BARS, MOST_ROWS = 200, 60  # of classes in one figure
 OTHER_COLOURS = ("#5b8c5a", "#c9822b", "#5f6b8a", "#a05a7c")
 
 
@@ -98,6 +99,8 @@ def plot_class_iou(
 ) -> Figure:
     """IoU of every class as bars, seen and unseen apart, each from best to worst; dashed: the group's mean.
 
+    Of more than `MOST_BARS` classes, the best and the worst of each group; its mean is that of all.
+
     Args:
         intervals: per class (low, high), as fractions; drawn as thin lines.
         chance: IoU of guessing, as a fraction; drawn dotted.
@@ -111,8 +114,12 @@ def plot_class_iou(
         members.sort(key=lambda i: -np.nan_to_num(iou[i], nan=-1.0))
         if not members:
             continue
+        count, room = len(members), _room_for(len(members), len(scores.names))
+        if count > room:
+            members = [*members[: room // 2], *members[-(room // 2) :]]
         places = np.arange(start, start + len(members))
-        label = f"{group} classes ({len(members)}), mean {100 * mean:.1f}"
+        told = f"{group} classes ({count})" if count <= room else f"{group}: {room // 2} best and worst of {count:,}"
+        label = f"{told}, mean {100 * mean:.1f}"
         axis.bar(places, iou[members], 0.8, color=colour, label=label)
         if intervals is not None:
             low, high = 100 * np.asarray([intervals[i] for i in members]).T
@@ -128,6 +135,11 @@ def plot_class_iou(
     axis.set_ylabel("IoU, per cent")
     legend_above(axis)
     return figure
+
+
+def _room_for(members: int, classes: int) -> int:
+    """How many bars a group gets: half of them at least, and what the other group leaves."""
+    return max(MOST_BARS // 2, MOST_BARS - (classes - members))
 
 
 def plot_trades(report: Mapping[str, tuple[Sequence[float], Sequence[Scores]]], marked: Mapping[str, float]) -> Figure:
@@ -185,33 +197,41 @@ def plot_confusion(
 ) -> Figure:
     """Where the pixels of each unseen class went: a row per unseen class, a column per class that takes its pixels.
 
+    Of more than `MOST_ROWS` unseen classes, those with the most pixels, and as many other columns at most.
+
     Args:
         least: show a column only if it takes at least this share of some row (the unseen classes are always shown).
     """
-    counts = confusion.counts.double()
-    share = 100 * (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
     hidden = [index for index, name in enumerate(names) if name in set(unseen)]
     if not hidden:
         raise InputError("no unseen class among the names: give at least one")
-    taken = share[hidden].max(0) >= 100 * least
-    others = [index for index in np.argsort(-share[hidden].max(0)) if taken[index] and index not in hidden]
-    columns = [*hidden, *others]
-    rest = 100 - share[np.ix_(hidden, columns)].sum(1, keepdims=True)
-    table = np.concatenate([share[np.ix_(hidden, columns)], rest], axis=1)
-    figure = Figure(figsize=(1.6 + 0.27 * table.shape[1], 1.3 + 0.27 * table.shape[0]), layout="constrained")
+    counts = confusion.counts[hidden]
+    rows = counts.sum(1).argsort(descending=True, stable=True)[:MOST_ROWS].sort().values
+    counts, shown = counts[rows].double(), [hidden[row] for row in rows.tolist()]
+    share = 100 * (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
+    taken = share.max(0) >= 100 * least
+    others = [index for index in np.argsort(-share.max(0)) if taken[index] and index not in set(shown)]
+    columns = [*shown, *others[:MOST_ROWS]]
+    table = np.concatenate([share[:, columns], 100 - share[:, columns].sum(1, keepdims=True)], axis=1)
+    words = [*(names[index] for index in columns), "all the rest"]
+    more = extra_room(words, 7.5)
+    height, width = (more + max(0.27 * count, 1.0) for count in table.shape)
+    figure = Figure(figsize=(1.6 + width, 1.3 + height), layout="constrained")
     axis = figure.subplots()
     drawn = axis.imshow(table, cmap="Purples", vmin=0, vmax=100, interpolation="nearest", aspect="auto")
     for row, column in zip(*np.nonzero(table >= 10), strict=True):
         colour = "white" if table[row, column] > 55 else "black"
         axis.text(column, row, f"{table[row, column]:.0f}", ha="center", va="center", fontsize=6.5, color=colour)
-    labels = [*(names[index] for index in columns), "all the rest"]
-    axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7.5)
-    axis.set_yticks(range(len(hidden)), [names[index] for index in hidden], fontsize=7.5)
+    axis.set_xticks(range(len(words)), words, rotation=90, fontsize=7.5)
+    axis.set_yticks(range(len(shown)), [names[index] for index in shown], fontsize=7.5)
     for tick, index in zip(axis.get_xticklabels(), columns, strict=False):
-        tick.set_color(UNSEEN_COLOUR if index in hidden else SEEN_COLOUR)
-    axis.axvline(len(hidden) - 0.5, color="black", linewidth=0.8)
-    axis.set_ylabel("true class (all unseen)")
-    axis.set_xlabel("class given: unseen | seen | the rest")
+        tick.set_color(UNSEEN_COLOUR if index in set(hidden) else SEEN_COLOUR)
+    axis.axvline(len(shown) - 0.5, color="black", linewidth=0.8)
+    few = len(shown) < len(hidden)
+    axis.set_ylabel(
+        f"true class ({len(shown)} of {len(hidden):,} unseen, by pixels)" if few else "true class (all unseen)"
+    )
+    axis.set_xlabel("class given: those | others | the rest" if few else "class given: unseen | seen | the rest")
     figure.colorbar(drawn, ax=axis, label="share of the true class's pixels, per cent")
     return figure
 
@@ -317,7 +337,8 @@ def plot_error_kinds(report: Mapping[str, tuple[torch.Tensor, int]]) -> Figure:
 def plot_class_table(
     report: Mapping[str, Sequence[float]], groups: Mapping[str, Sequence[str]], title: str = ""
 ) -> Figure:
-    """IoU of some classes as a table in colour: a row per model, a column per class, in per cent.
+    """IoU of some classes as a table in colour: a row per model, a column per class, in per cent. Of more than
+    `MOST_ROWS` classes, the first ones.
 
     Args:
         report: model -> IoU of each class of all groups, fractions in their order; NaN for a class without pixels.
@@ -326,8 +347,11 @@ def plot_class_table(
     refuse_empty(report=report, groups=groups)
     names = [name for group in groups.values() for name in group]
     check_lengths(len(names), "classes", report)
-    values = 100 * np.array(list(report.values()), dtype=float)
-    figure = Figure(figsize=(2.4 + 0.5 * len(names), 1.5 + 0.32 * len(report)), layout="constrained")
+    values = 100 * np.array(list(report.values()), dtype=float)[:, :MOST_ROWS]
+    if len(names) > MOST_ROWS:
+        title, names = f"{title} (the first {MOST_ROWS} of {len(names):,} classes)".strip(), names[:MOST_ROWS]
+    size = (2.4 + extra_room(list(report), 9) + 0.5 * len(names), 1.5 + extra_room(names, 8) + 0.32 * len(report))
+    figure = Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     shown = axis.imshow(values, cmap="Purples", vmin=0, vmax=100, aspect="auto")
     for (row, column), value in np.ndenumerate(values):
@@ -337,9 +361,11 @@ def plot_class_table(
     axis.set_yticks(range(len(report)), list(report), fontsize=9)
     start = 0
     for heading, group in groups.items():
-        axis.text(start + (len(group) - 1) / 2, -0.6, heading, ha="center", va="bottom", fontsize=8)
-        axis.axvline(start - 0.5, color="black", linewidth=1.5 * bool(start))
-        start += len(group)
+        if width := min(len(group), len(names) - start):
+            place = start + (width - 1) / 2
+            axis.text(place, -0.6, heading, ha="center", va="bottom", fontsize=8, in_layout=False)
+            axis.axvline(start - 0.5, color="black", linewidth=1.5 * bool(start))
+        start += width
     axis.set_title(title, fontsize=10, pad=18)
     figure.colorbar(shown, ax=axis, label="IoU, per cent", pad=0.01)
     return figure

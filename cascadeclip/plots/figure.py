@@ -9,13 +9,18 @@ from pathlib import Path
 import matplotlib.figure
 from matplotlib import font_manager, ticker
 from matplotlib.backend_bases import RendererBase
+from matplotlib.category import StrCategoryFormatter
 from matplotlib.ft2font import FT2Font
+from matplotlib.legend import Legend
 from matplotlib.text import Text
 
+from cascadeclip.data.words import shortened
 from cascadeclip.files import replace_file
 
 logger = logging.getLogger(__name__)
 
+LONGEST = 120  # letters of a line of a title
+OF_WORDS = (ticker.FuncFormatter, ticker.FixedFormatter, StrCategoryFormatter)  # have people's words at ticks
 PLACEHOLDER_FONTS = ("Last Resort",)  # have every character, and draw none of them
 
 
@@ -23,21 +28,24 @@ class Figure(matplotlib.figure.Figure):
     """A matplotlib figure that shows itself as the last value of a notebook's cell, whether or not pyplot is in use.
 
     Its texts are people's words: `$`, `_` and `^` are characters of them, no mathematics, and what the font lacks is
-    taken from another one on the machine, or written as its number.
+    taken from another one on the machine, or written as its number. Long ones are `shortened`, so that pictures have
+    room beside them.
     """
 
     def draw(self, renderer: RendererBase) -> None:
         for axes in self.findobj(matplotlib.axes.Axes):
             for axis in (axes.xaxis, axes.yaxis):
-                if isinstance(inner := axis.get_major_formatter(), ticker.FuncFormatter | ticker.FixedFormatter):
+                if isinstance(inner := axis.get_major_formatter(), OF_WORDS):
                     axis.set_major_formatter(_Readable(inner))
                 if isinstance(inner, ticker.LogFormatterMathtext):  # writes its powers of ten as mathematics
                     axis.set_major_formatter(ticker.LogFormatter())
                 if isinstance(axis.get_minor_formatter(), ticker.LogFormatterMathtext):
                     axis.set_minor_formatter(ticker.LogFormatter(labelOnlyBase=True))
+        for text in (text for legend in self.findobj(Legend) for text in legend.get_texts()):
+            text.set_text(in_short(text.get_text()))
         for text in self.findobj(Text):
             text.set_parse_math(False)
-            text.set_text(readable(text.get_text()))
+            text.set_text(readable(in_short(text.get_text(), LONGEST)))
             if others := fonts_with(text.get_text()):
                 text.set_fontfamily([*dict.fromkeys([*text.get_fontfamily(), *others])])
         super().draw(renderer)
@@ -60,10 +68,15 @@ class _Readable(ticker.Formatter):
         self.inner = inner
 
     def __call__(self, value: float, position: int | None = None) -> str:
-        return readable(self.inner(value, position))
+        return readable(in_short(self.inner(value, position)))
 
     def format_ticks(self, values: list[float]) -> list[str]:
-        return [readable(text) for text in self.inner.format_ticks(values)]
+        return [readable(in_short(text)) for text in self.inner.format_ticks(values)]
+
+
+def in_short(text: str, most: int = 48) -> str:
+    """The text, each of its lines `shortened`."""
+    return "\n".join(shortened(line, most) for line in text.split("\n"))
 
 
 @lru_cache(maxsize=4096)

@@ -4,8 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from cascadeclip.plots.axes import extra_room
 from cascadeclip.plots.figure import Figure
 from cascadeclip.plots.given import check_columns, check_lengths, refuse_empty
+
+MOST_LINES = 200  # of classes in one figure
 
 
 def plot_maps(
@@ -122,10 +125,14 @@ def plot_classes_over_blocks(
         names, unseen: the C class words, and those to mark.
         label: what the colours mean.
         order: classes to show, from the top; None takes `best_first` of the last panel, all if none has a value there.
+            Of more than `MOST_LINES`, the first.
     """
     refuse_empty(values=values, names=names)
     order = best_first(list(values.values())[-1]) or range(len(names)) if order is None else order
-    figure = Figure(figsize=(1.35 * len(values) + 2.4, 0.145 * len(order) + 0.9), layout="constrained")
+    if len(order) > MOST_LINES:
+        label, order = f"{label}; the first {MOST_LINES} of {len(order):,} classes", order[:MOST_LINES]
+    wide = 1.35 * len(values) + 2.4 + extra_room([names[c] for c in order], 8)
+    figure = Figure(figsize=(wide, 0.145 * len(order) + 0.9), layout="constrained")
     axes = figure.subplots(1, len(values), squeeze=False, sharey=True)[0]
     for axis, (title, matrix) in zip(axes, values.items(), strict=True):
         blocks = matrix.shape[1]

@@ -7,6 +7,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Patch
 from matplotlib.typing import ColorType
 
+from cascadeclip.data.labels import ignored_label
+from cascadeclip.plots.axes import legend_below
 from cascadeclip.plots.figure import Figure
 from cascadeclip.plots.given import refuse_empty
 
@@ -48,16 +50,13 @@ def plot_panels(
     if scored is not None:
         figure.colorbar(scored, ax=axes.tolist(), label=label)
     if legend:
-        handles = [Patch(color=colour, label=word) for word, colour in legend.items()]
-        figure.legend(
-            handles=handles, loc="outside lower center", ncols=min(8, len(handles)), frameon=False, fontsize=8
-        )
+        legend_below(figure, [Patch(color=colour, label=word) for word, colour in legend.items()], 8, 8)
     figure.suptitle(title, fontsize=11)
     return figure
 
 
 def in_colours(labels: np.ndarray, names: Sequence[str], colours: Mapping[str, ColorType]) -> np.ndarray:
     """A label map (H, W) of indices into `names` as (H, W, 3), in each word's colour; other labels are black."""
-    table = np.zeros((256, 3))
+    table = np.zeros((ignored_label(len(names)) + 1, 3))
     table[: len(names)] = [to_rgb(colours[name]) for name in names]
     return table[labels]

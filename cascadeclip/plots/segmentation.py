@@ -11,6 +11,7 @@ from cascadeclip.colours import HARMONIC_COLOUR, OTHER_COLOUR, SEEN_COLOUR, UNSE
 from cascadeclip.data.transforms import normalise, to_tensor
 from cascadeclip.evaluation.scores import predict
 from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.plots.axes import named_patches
 from cascadeclip.plots.figure import Figure
 from cascadeclip.plots.given import refuse_empty
 from cascadeclip.segmenter import Segmentation
@@ -35,12 +36,13 @@ def plot_segmentation(segmentation: Segmentation) -> Figure:
     if unseen.any() and not unseen.all():
         masks.contour(unseen, levels=[0.5], colors="black", linewidths=1.2)
     masks.set_title("segmentation" if segmentation.method is None else f"{segmentation.method}, without training")
-    handles = [
-        Patch(color=colours[i], label=segmentation.called(name))
-        for i, name in enumerate(segmentation.names)
-        if (segmentation.labels == i).any()
-    ]
-    masks.legend(handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False)
+    pixels = np.bincount(segmentation.labels.ravel(), minlength=len(segmentation.names))
+    handles = named_patches(pixels, [segmentation.called(name) for name in segmentation.names], colours)
+    many = len(handles) > 15
+    masks.legend(
+        handles=handles, loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=7 if many else None,
+        ncols=2 if many else 1,
+    )  # fmt: skip
     for axis in (picture, masks):
         axis.set_axis_off()
     return figure

@@ -70,7 +70,7 @@ class HubMixin(ModelHubMixin):
             >>> cascadeclip.load("mini").save_pretrained("my-segmenter")  # doctest: +SKIP
         """
         self._check()
-        check_writable(save_directory)
+        check_writable(save_directory, *FILES)
         try:
             return super().save_pretrained(save_directory, **options)
         except OSError as error:

@@ -8,16 +8,13 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
-from cascadeclip.checkpoints.own import TRAINED, load_any
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.labels import positions_among
 from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import read_out, sweep_offsets
-from cascadeclip.files import exists
 from cascadeclip.presets import Preset
-from cascadeclip.processes import device
 from cascadeclip.training.run import fit
 
 OFFSETS = tuple(step / 40 for step in range(-4, 21))  # -0.1 to 0.5
@@ -43,27 +40,25 @@ def calibrated_offset(
     best together (hIoU). Truly unseen classes are neither offered as words nor scored: their pixels are ignored.
 
     Args:
-        out: folder of that training; what is finished there is used.
+        out: folder of that training; what is finished there is used, if it is of the same settings and data.
         split: of the preset's pictures to choose on.
         limit: the first pictures only.
 
     Raises:
-        InputError: fewer than five seen classes.
+        InputError: fewer than five seen classes, or a training in `out` of other settings or data.
     """
     trial = held_out(preset)
     hidden = [name for name in trial.unseen if name not in preset.unseen]
     if not hidden:
         raise InputError(f"{len(preset.seen)} seen classes are too few to hold some out: five at least")
-    out = Path(out)
-    if not exists(out / TRAINED):
-        fit(trial, clip, model, training, out, progress=progress)
+    trained, _ = fit(trial, clip, model, training, out, progress=progress)  # takes no step where all were done
     data = preset.eval_data(split)
     length = len(data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length
     data = data if limit is None else Subset(data, range(min(limit, length)))
     batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
     names = list(preset.seen)
     readout = read_out(
-        load_any(out / TRAINED).model.to(device()), _seen_labels(batches, preset),
+        trained, _seen_labels(batches, preset),
         clip.class_embeddings(names, preset.templates), names, hidden, window=preset.window, stride=preset.stride,
         precision=training.precision,
     )  # fmt: skip

@@ -27,7 +27,7 @@ from cascadeclip.data.streams import CheckedCollate, Collate, Endless, Shares, s
 from cascadeclip.data.transforms import normalise
 from cascadeclip.data.words import check_embeddings, positions_of
 from cascadeclip.errors import InputError
-from cascadeclip.files import exists, without_nan, write_text
+from cascadeclip.files import check_no_folder, exists, without_nan, write_text
 from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import mean_over_ranks, present_pairs, segmentation_loss
@@ -43,7 +43,7 @@ from cascadeclip.tensors import check_finite
 from cascadeclip.training.labels import pseudo_labels, reduce_labels, seen_only
 from cascadeclip.training.launcher import accelerator_for
 from cascadeclip.training.optimiser import Optimiser
-from cascadeclip.training.state import STATE, Asked, RunState, read_state, save_state
+from cascadeclip.training.state import PREVIOUS, STATE, Asked, RunState, read_state, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -325,6 +325,8 @@ class _Run:
             return 0, []
         sizes = [tuple(parameter.shape) for parameter in self.parameters]
         state = read_state(self.out, self.asked, self._state(0), sizes)
+        for name in (STATE, PREVIOUS, LOG):  # now, and not when there is something to save
+            check_no_folder(self.out / name)
         if state is None:
             return 0, []
         load_own_state(self.model, state.model)

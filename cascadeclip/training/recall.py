@@ -5,6 +5,7 @@ validation, in the training of the next model. Where models are small, most of a
 """
 
 import hashlib
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -48,8 +49,8 @@ class Recall:
 
     One file a picture, named by a digest of its pixels, in a folder named by a digest of what the tokens depend on
     besides. They are computed in float32 and kept in float16 (relative error 5e-4 at most), and a training reads them
-    as they are kept, whether they were there before or not. Several processes may share the folder; whoever wants the
-    space back deletes it.
+    as they are kept, whether they were there before or not; a file whose checksum is wrong is computed anew. Several
+    processes may share the folder; whoever wants the space back deletes it.
 
     Args:
         model: one that is `recallable`.
@@ -77,16 +78,24 @@ class Recall:
             tokens, _ = self.encoder.run_tower(images.float(), self.blocks)
         for number, path in enumerate(paths):
             one = {str(block): kept[number].half().cpu().contiguous() for block, kept in tokens.items()}
-            replace_file(path, partial(save_file, one), sync=False)
+            sums = {block: _sum(path, block, kept) for block, kept in one.items()}
+            replace_file(path, partial(save_file, one, metadata=sums), sync=False)
 
 
 def _read(path: Path, blocks: tuple[int, ...]) -> dict[int, Tensor] | None:
     """Tokens (1 + N, D) of one picture; None if they are not there, or damaged."""
     try:
         with safe_open(path, "pt") as file:
-            return {block: file.get_tensor(str(block)) for block in blocks}
+            sums, kept = file.metadata() or {}, {block: file.get_tensor(str(block)) for block in blocks}
     except (OSError, SafetensorError):
         return None
+    return kept if all(sums.get(str(b)) == _sum(path, str(b), tokens) for b, tokens in kept.items()) else None
+
+
+def _sum(path: Path, block: str, tokens: Tensor) -> str:
+    """Checksum of a block's tokens, and of whose they are: 0.05 ms for one of the mini world."""
+    whose = f"{path.name} {block} {tokens.dtype} {tuple(tokens.shape)}"
+    return f"{zlib.crc32(tokens.view(torch.uint8).numpy().data, zlib.crc32(whose.encode())):08x}"
 
 
 def _digest(data: bytes) -> str:

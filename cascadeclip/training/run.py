@@ -1,5 +1,6 @@
 """A preset turned into runs: build, train, save. What the command line, the demo and the notebooks share."""
 
+import re
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.folders import FolderDataset
 from cascadeclip.data.identity import data_identity, tensor_digest
 from cascadeclip.errors import InputError
-from cascadeclip.files import check_writable
+from cascadeclip.files import check_no_folder, check_writable, listed
 from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
@@ -22,6 +23,8 @@ from cascadeclip.processes import own_draws, plain_torch, this_process
 from cascadeclip.training.loop import LOG, train
 from cascadeclip.training.recall import recalling
 from cascadeclip.training.validation import Validation
+
+_KEPT = re.compile(r"model-\d+\.safetensors")  # what is kept every so many steps
 
 
 def open_clip_of(preset: Preset) -> Clip:
@@ -81,6 +84,9 @@ def fit(
     with locked(out) if state.is_main_process else nullcontext():
         if state.is_main_process:
             check_writable(out, TRAINED, LOG)
+            for path in listed(out):
+                if _KEPT.fullmatch(path.name):
+                    check_no_folder(path)
         how = _How(validate, validate_limit, recall, until, tensorboard, progress)
         return _fit(preset, clip, model, training, out, data, start, how)
 

@@ -203,7 +203,9 @@ def _checked(
     numbers = [value for value in scaler.values() if isinstance(value, int | float) and math.isfinite(value)]
     if len(numbers) < len(scaler) or (scaler and like.scaler and scaler.keys() != like.scaler.keys()):
         raise DamagedFile(f"{path} is damaged: the state of the loss scaling")
-    if "sum" in content and content["sum"] != _sum(content):  # states of older versions have none
+    if "sum" not in content:
+        logger.warning("%s is of an older cascadeclip, which wrote no checksum: a changed value would not show", path)
+    elif content["sum"] != _sum(content):
         raise DamagedFile(f"{path} is damaged: its checksum is wrong")
     optimiser = {"state": moments, "param_groups": like.optimiser["param_groups"]}
     return RunState(step, model, optimiser, scaler if like.scaler else {}, log)

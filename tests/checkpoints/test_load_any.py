@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from cascadeclip.checkpoints import own
 from cascadeclip.checkpoints.authors import from_authors
 from cascadeclip.checkpoints.own import load_any, save_checkpoint
 from cascadeclip.errors import InputError
@@ -55,10 +56,17 @@ def test_the_weights_of_the_clip_are_named(model, tmp_path):
     assert lines[0].endswith(" tensors from ViT-B-16 (openai)")
 
 
+def test_sizes_are_held_against_the_settings_once_and_before_the_clip_is_there(model, saved, monkeypatch):
+    happened = []
+    monkeypatch.setattr(own, "check_sizes", lambda *args, **more: happened.append("sizes"))
+    load_any(saved, lambda info: happened.append("clip") or SimpleNamespace(visual=model.encoder.visual))
+    assert happened == ["sizes", "clip"]
+
+
 def test_by_default_the_named_clip_is_loaded():
     loaded = load_any(files("cascadeclip") / "assets" / "mini" / "cascade-prompts.safetensors")
-    own, clips = loaded.model.encoder.visual, loaded.clip.visual
-    assert loaded.clip.name == "mini" and own.proj.data_ptr() == clips.proj.data_ptr()
+    ours, clips = loaded.model.encoder.visual, loaded.clip.visual
+    assert loaded.clip.name == "mini" and ours.proj.data_ptr() == clips.proj.data_ptr()
     assert loaded.lines[0] == "tower: 152 tensors from mini"
 
 

@@ -197,6 +197,11 @@ def test_mini_clip_takes_the_place_of_another_with_its_own_weights():
     assert chosen.clip == {"name": "mini", "pretrained": None}
 
 
+def test_random_weights_are_called_so_as_load_clip_calls_them():
+    chosen = chosen_preset("voc12", None, None, 64, None, "random", None)
+    assert chosen.clip == {"name": "ViT-B-16-quickgelu", "pretrained": "random"}
+
+
 def test_another_clip_is_not_passed_over_in_evaluate():
     with pytest.raises(InputError, match="was trained on CLIP 'mini', not on 'nope'"):
         CliRunner().invoke(app, ["evaluate", "--clip", "nope"], catch_exceptions=False)

@@ -115,10 +115,13 @@ def test_a_weights_file_may_be_a_path(untrained, tmp_path):
     assert torch.equal(found.visual.proj, untrained.visual.proj)
 
 
-def test_weights_that_are_no_numbers_are_refused(untrained, tmp_path):
-    spoilt = untrained.model.state_dict() | {"visual.proj": untrained.visual.proj * float("nan")}
+@pytest.mark.parametrize("name", ["visual.proj", "text_projection"])
+@pytest.mark.parametrize("value", [float("nan"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused(untrained, tmp_path, name, value):
+    spoilt = {name: tensor.clone() for name, tensor in untrained.model.state_dict().items()}
+    spoilt[name][3, 5] = value
     torch.save(spoilt, tmp_path / "weights.pt")
-    with pytest.raises(InputError, match=r"weights\.pt' of CLIP 'ViT-B-32' are of no use: NaN .* in visual.proj"):
+    with pytest.raises(InputError, match=rf"weights\.pt' of CLIP 'ViT-B-32' are of no use: NaN .* in {name}$"):
         load_clip("ViT-B-32", str(tmp_path / "weights.pt"))
 
 

@@ -1,11 +1,14 @@
 """Which picture comes when: a function of seed and position, however the work is shared."""
 
+import os
+import signal
 from itertools import islice
 
 import pytest
 import torch
 
-from cascadeclip.data.streams import Endless, Shares, stream
+from cascadeclip.data.streams import Batches, Endless, Shares, stream
+from cascadeclip.errors import DamagedFile, InputError
 from tests.support.noise import Noise, collate
 
 
@@ -56,3 +59,50 @@ def test_workers_read_the_same_batches():
     )
     for (images, labels), (same_images, same_labels) in zip(alone, helped, strict=True):
         assert torch.equal(images, same_images) and torch.equal(labels, same_labels)
+
+
+class Broken(Noise):
+    """Noise whose sixth picture cannot be had; by default, its file is cut."""
+
+    def __init__(self, fault=None):
+        self.fault = fault or DamagedFile("picture 5.png is cut short; copy it again")
+
+    def __getitem__(self, index):
+        if index == 5 and self.fault == "killed":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index == 5:
+            raise self.fault
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("fault", [InputError("no picture 5"), None, PermissionError(13, "denied", "5.png"),
+                                   MemoryError("too large")], ids=lambda fault: type(fault).__name__)  # fmt: skip
+def test_an_error_of_a_reading_process_is_the_users_one_line(workers, fault):
+    data, read = Broken(fault), []
+    with pytest.raises(type(data.fault)) as caught:
+        read += Batches(data, collate, workers, batch_size=2)
+    assert type(caught.value) is type(data.fault) and str(caught.value) == str(data.fault)
+    with pytest.raises(type(data.fault)) as caught:
+        list(islice(stream(Endless(data, 0), Shares(4), collate, workers), 3))
+    assert str(caught.value) == str(data.fault)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_of_a_collate_function_is_the_users_one_line(workers):
+    with pytest.raises(InputError, match=r"^labels differ in size$"):
+        list(Batches(Noise(), uneven, workers, batch_size=2))
+
+
+def uneven(items):
+    raise InputError("labels differ in size")
+
+
+def test_a_reading_process_that_is_killed_is_told_in_one_line():
+    with pytest.raises(InputError, match=r"ended before its time, perhaps for want of memory.*--workers$"):
+        list(Batches(Broken("killed"), collate, 2, batch_size=2))
+
+
+def test_a_mistake_of_the_package_keeps_its_traceback():
+    with pytest.raises(KeyError, match="Traceback"):
+        list(Batches(Broken(KeyError("mistake")), collate, 1, batch_size=2))

@@ -361,6 +361,14 @@ def test_error_kinds_add_up_to_the_wrong_pixels():
     assert kinds[:, 1].sum() == counts[~hidden][:, hidden].sum()
 
 
+def test_the_top_confusions_of_very_many_classes_are_found():
+    confusion = ConfusionMatrix(3000)
+    confusion.update(torch.tensor([[7, 7, 2999, 5]]), torch.tensor([[7, 9, 5, 5]]))
+    names = [f"word {number}" for number in range(3000)]
+    assert d.top_confusions(confusion, names, count=2) == [("word 9", "word 7", 1.0), ("word 5", "word 2999", 0.5)]
+    assert d.top_confusions(confusion, names, ["word 5"], 1) == [("word 5", "word 2999", 0.5)]
+
+
 def test_top_confusions_are_the_largest_shares_off_the_diagonal():
     confusion = ConfusionMatrix(3)
     confusion.counts = torch.tensor([[8, 2, 0], [5, 0, 15], [0, 0, 0]])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, jaccard_score
+from sklearn.metrics import accuracy_score, confusion_matrix, jaccard_score
 
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.errors import InputError
@@ -105,6 +105,29 @@ def test_ignored_pixels_count_nowhere():
     confusion = ConfusionMatrix(2)
     confusion.update(torch.tensor([[0, 1]]), torch.tensor([[0, 255]]))
     assert confusion.counts.tolist() == [[1, 0], [0, 0]]
+
+
+@pytest.mark.parametrize("classes", [3, 300])
+def test_few_pixels_of_many_classes_are_counted_as_many_pixels_of_few(classes):
+    generator = torch.Generator().manual_seed(0)
+    predicted, labels = torch.randint(0, classes, (2, 1, 40, 40), generator=generator)
+    labels[0, :3] = 65_535 if classes > 255 else 255
+    confusion = ConfusionMatrix(classes)
+    for rows in (slice(0, 20), slice(20, 40)):
+        confusion.update(predicted[:, rows], labels[:, rows])
+    kept = labels < classes
+    wanted = confusion_matrix(labels[kept], predicted[kept], labels=range(classes))
+    assert np.array_equal(confusion.counts.numpy(), wanted)
+    labels[0, 9] = classes
+    with pytest.raises(InputError, match="expected 0"):
+        confusion.update(predicted, labels)
+
+
+def test_more_classes_than_the_memory_holds_counts_of_are_refused(monkeypatch):
+    monkeypatch.setattr(evaluation, "physical_memory", lambda: 24 * 2**30)
+    said = r"^the confusion matrix of 65,535 classes takes 32\.0 GiB, and this machine has 24\.0: score fewer classes"
+    with pytest.raises(InputError, match=said):
+        ConfusionMatrix(65_535)
 
 
 @pytest.mark.parametrize("labels", [[[0, 5]], [[0, -1]]])

@@ -163,7 +163,19 @@ def test_missing_or_strange_answers_are_named():
         grade("attend", {"attend": lambda queries: queries})
 
 
-@pytest.mark.parametrize("ends", [SystemExit, KeyError("x"), RecursionError, AssertionError("mine")])
+@pytest.mark.parametrize(
+    "ends",
+    [
+        SystemExit,
+        KeyError("x"),
+        RecursionError,
+        AssertionError("mine"),
+        MemoryError,
+        GeneratorExit,
+        BaseException("odd"),
+        BaseExceptionGroup("two", [KeyboardInterrupt()]),
+    ],
+)
 def test_whatever_an_answer_raises_is_told(ends):
     def answer(*arguments):
         raise ends

@@ -262,6 +262,17 @@ def test_plain_values_arrive_as_they_are(value):
     assert wire.unpack(wire.pack(value)) == value
 
 
+@pytest.mark.parametrize(
+    "value",
+    [torch.zeros(1, 1).expand(10**6, 10**6), np.broadcast_to(1.0, (10**6, 10**6)), torch.zeros(9).expand(10**8, 9),
+     ["x" * 10**6] * 100, [torch.ones(10**6)] * 100],
+    ids=["expanded", "broadcast", "views", "texts", "tensors"],
+)  # fmt: skip
+def test_an_answer_far_too_large_is_refused_before_it_is_copied(value):
+    with pytest.raises(ValueError, match="far too much: what is asked for is small"):
+        wire.pack(value)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.uint8])
 def test_tensors_arrive_with_shape_and_numbers(dtype):
     sent = torch.arange(6).view(2, 3).T.to(dtype)

@@ -1,18 +1,25 @@
 """What comparisons keep of their runs is read through the checked door: logs of trainings and counts of pixels."""
 
 import json
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save, save_file
 
 from cascadeclip.checkpoints.own import TRAINED
+from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.errors import InputError
 from cascadeclip.experiments import run as compare
 from cascadeclip.experiments.comparisons import Variant
 from cascadeclip.experiments.curves import Curve, read_curve
-from cascadeclip.presets import MINI
-from cascadeclip.training.run import open_clip_of
+from cascadeclip.presets import FROZEN, MINI, own_preset
+from cascadeclip.training.calibrate import calibrated_offset
+from cascadeclip.training.run import on_tower_of, open_clip_of
+from cascadeclip.training.state import FREE
 
 
 def test_kept_counts_that_are_damaged_or_of_other_weights_are_scored_anew(tmp_path, monkeypatch, caplog):
@@ -74,3 +81,91 @@ def test_a_curve_is_read_from_a_training_s_log(tmp_path):
             read_curve(tmp_path)
     with pytest.raises(InputError, match="no log of a training"):
         read_curve(tmp_path / "nothing")
+
+
+# --- whose training a kept one is -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder_of(tmp_path, monkeypatch):
+    """Folder of a variant's kept training on a preset, and how many trainings were done so far; none takes a step."""
+    trained = []
+
+    def fit(preset, clip, model, training, folder, **more):
+        trained.append(folder)
+        for name in (TRAINED, f"model-{training.keep_every}.safetensors"):
+            save_file({"weight": torch.ones(1)}, folder / name)
+
+    monkeypatch.setattr(compare, "fit", fit)
+    monkeypatch.setattr(compare, "load", lambda path, **more: SimpleNamespace(model=None))
+
+    def find(preset, variant=None):
+        runs = compare._Runs(preset, open_clip_of(preset), tmp_path / "runs", 2, progress=False)
+        return runs.trained(variant or Variant("one"), 0), len(trained)
+
+    return find
+
+
+def draw(folder, shade):
+    for number in range(3):
+        for kind, content in (("images", np.full((32, 32, 3), shade)), ("masks", np.full((32, 32), number % 2))):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(content.astype(np.uint8)).save(folder / kind / f"{number}.png")
+    return folder
+
+
+def test_trainings_on_other_data_words_or_clips_are_not_taken(tmp_path, register, folder_of):
+    register("small")
+    names = ["cat", "sofa"]
+
+    def preset(folder, unseen=("sofa",), words=names, **more):
+        made = own_preset(folder / "images", folder / "masks", words, unseen, image_size=32, prompt_tokens=0, **more)
+        return replace(made, clip={"name": "small", "pretrained": None}, model=replace(made.model, stages=((4,),)))
+
+    here, there = draw(tmp_path / "here", 10), draw(tmp_path / "there", 200)
+    first, done = folder_of(preset(here))
+    assert done == 1 and folder_of(preset(here)) == (first, 1)
+    (tmp_path / "moved").mkdir()
+    here = here.rename(tmp_path / "moved" / "here")
+    assert folder_of(preset(here)) == (first, 1)  # the same pictures
+    others = [
+        preset(there), preset(here, ["cat"]), preset(here, words=["dog", "sofa"]), preset(here, words=names[::-1]),
+        preset(here, templates="a drawing of a {}."), preset(here, strict=True), preset(here, ignored=[7]),
+    ]  # fmt: skip
+    folders = {first, *(folder_of(other)[0] for other in others)}
+    assert len(folders) == 1 + len(others)
+    Image.fromarray(np.full((32, 32, 3), 77, np.uint8)).save(here / "images" / "1.png")
+    assert folder_of(preset(here))[0] not in folders
+    register("small", width=96)
+    assert folder_of(preset(there))[0] not in folders
+
+
+def test_the_mini_world_s_kept_trainings_are_found_where_they_were(folder_of):
+    model = on_tower_of(open_clip_of(FROZEN), FROZEN.model)
+    lasting = {key: value for key, value in asdict(FROZEN.training).items() if key not in FREE}
+    before = {"preset": FROZEN.name, "model": model.to_dict(), "training": lasting, "styles": None}
+    folder, _ = folder_of(FROZEN)
+    assert folder.name == compare._digest(before)
+    others = [
+        FROZEN.with_unseen(["tiger"]), replace(FROZEN, train_data=lambda seed: EmojiScenes(100, seed)),
+        replace(FROZEN, templates=("a {}",)),
+    ]  # fmt: skip
+    assert len({folder, *(folder_of(other)[0] for other in others)}) == 1 + len(others)
+
+
+def test_self_trainings_from_the_middle_of_other_trainings_are_others(folder_of):
+    own = Variant("own", transductive=True)
+    presets = [replace(MINI, training=replace(MINI.training, steps=steps)) for steps in (4, 5)]
+    assert len({folder_of(preset, own)[0] for preset in presets}) == 2
+
+
+@pytest.mark.slow
+def test_an_offset_is_not_calibrated_on_a_kept_training_of_others(tmp_path):
+    preset = replace(MINI, training=replace(MINI.training, steps=2, batch_size=2))
+    how = dict(limit=4, progress=False)
+    clip = open_clip_of(MINI)
+    first = calibrated_offset(preset, clip, preset.model, preset.training, tmp_path, **how)
+    assert calibrated_offset(preset, clip, preset.model, preset.training, tmp_path, **how) == first
+    other = preset.with_unseen(["tiger", "sand"])
+    with pytest.raises(InputError, match=r"run with other settings .*unseen classes"):
+        calibrated_offset(other, clip, preset.model, preset.training, tmp_path, **how)

@@ -7,7 +7,7 @@ import torch
 
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.training.loop import train
-from cascadeclip.training.recall import recallable, recalling
+from cascadeclip.training.recall import _read, recallable, recalling
 from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 from tests.training.test_loop import CONFIG
 
@@ -60,6 +60,21 @@ def test_damaged_and_missing_files_are_computed_anew(tmp_path, passes):
     passes.clear()
     assert furthest(first, trained(tmp_path)) < 1e-3  # in batches of other sizes: rounded otherwise
     assert sum(passes) == 3 and len(whole.read_bytes()) == len(before)
+
+
+def test_a_file_in_which_one_byte_has_changed_is_computed_anew(tmp_path, passes):
+    first = trained(tmp_path)
+    path, named = sorted(tmp_path.rglob("*.safetensors"))[:2]
+    whole = path.read_bytes()
+    for place in (10, whole.index(b"F16"), whole.index(b'"4":{"dtype') + 1, len(whole) - 700, len(whole) - 1):
+        passes.clear()
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        assert furthest(first, trained(tmp_path)) < 1e-3
+        assert sum(passes) == 1 and _read(path, (2, 3, 4)), place
+    passes.clear()
+    path.write_bytes(named.read_bytes())  # of another picture
+    trained(tmp_path)
+    assert sum(passes) == 1 and _read(path, (2, 3, 4))
 
 
 def test_towers_do_not_share_tokens(tmp_path, passes):

@@ -215,6 +215,7 @@ def test_a_state_of_an_older_version_goes_on_with_a_line(copy, caplog):
     with caplog.at_level(logging.WARNING):
         run(copy, unseen=["c"])
     assert "is of an older cascadeclip, which did not note classes" in caplog.text
+    assert "is of an older cascadeclip, which wrote no checksum" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -233,6 +234,12 @@ def test_a_state_of_a_newer_version_is_named_as_such(copy, newer):
 def test_states_say_who_wrote_them(finished):
     state = torch.load(finished[0] / STATE, weights_only=True)
     assert state["format"] == 1 and state["version"]
+
+
+def test_a_state_without_a_checksum_is_told_of(copy, caplog):
+    change(copy / STATE, lambda state: state.pop("sum"))
+    run(copy, depends_on={"templates": ["{}"]})
+    assert f"{copy / STATE} is of an older cascadeclip, which wrote no checksum" in caplog.text
 
 
 def test_a_folder_in_use_is_refused(tmp_path):

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import IO
 
 from tqdm import tqdm
@@ -235,11 +235,11 @@ def extract(archive: str | Path, target: str | Path, wanted: Callable[[str], str
         wanted: from a member's name to its path under `target`, or None to leave it out; by default all are taken.
 
     Raises:
-        InputError: a damaged archive, a member that is no plain file or would lie outside `target`, or one that unpacks
-            to far more than what data sets do.
+        InputError: a damaged archive, a member that is no plain file, would lie outside `target` or in the place of
+            another one, or an archive that unpacks to far more than what data sets do.
     """
     archive, target, written = Path(archive), Path(target), 0
-    room = _Room(archive)
+    room, places = _Room(archive), set[str]()
     with tqdm(desc=f"extracting {archive.name}", unit=" files", disable=None) as bar:
         for member in members(archive):
             inside(member.name, archive)
@@ -249,6 +249,9 @@ def extract(archive: str | Path, target: str | Path, wanted: Callable[[str], str
             if not member.is_file:
                 raise InputError(f"{archive} holds {member.name!r}, a link or device: nothing of it is extracted")
             inside(place, archive)
+            if (taken := str(PureWindowsPath(place)).casefold()) in places:  # one file to some systems
+                raise InputError(f"{archive} holds {place!r:.90} twice, perhaps in other capitals: do not trust it")
+            places.add(taken)
             bar.update()
             if not is_file(target / place):
                 # without waiting for the disk, ten thousands of times: `verify` finds what a power cut may leave

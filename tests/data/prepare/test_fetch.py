@@ -8,6 +8,7 @@ import socket
 import stat
 import tarfile
 import threading
+import warnings
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -273,6 +274,24 @@ def test_links_and_devices_in_a_tar_are_refused(tmp_path, kind):
     with pytest.raises(InputError, match=r"evil\.tar holds 'trap', a link or device"):
         extract(tmp_path / "evil.tar", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["evil.tar", "evil.zip"])
+@pytest.mark.parametrize("others", [("a/1.png", "a/1.png"), ("a/1.png", "A/1.PNG"), ("a/1.png", "a/./1.png")])
+def test_two_members_in_one_place_are_refused(tmp_path, name, others):
+    if name.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive, warnings.catch_warnings(action="ignore"):
+            for number, member in enumerate(others):
+                archive.writestr(member, str(number))
+    else:
+        with tarfile.open(tmp_path / name, "w") as archive:
+            for number, member in enumerate(others):
+                header = tarfile.TarInfo(member)
+                header.size = 1
+                archive.addfile(header, io.BytesIO(str(number).encode()))
+    with pytest.raises(InputError, match=rf"{name} holds .* twice, perhaps in other capitals: do not trust it"):
+        extract(tmp_path / name, tmp_path / "out")
+    assert files_under(tmp_path / "out") == {"a/1.png": b"0"}
 
 
 def test_links_in_a_zip_are_refused(tmp_path):
