@@ -12,7 +12,8 @@ import numpy as np
 
 from cascadeclip.colours import MODEL_COLOURS
 from cascadeclip.experiments.curves import STILL_LEARNING
-from cascadeclip.experiments.report import in_points, stored_report
+from cascadeclip.experiments.findings import in_points
+from cascadeclip.experiments.report import stored_report
 from cascadeclip.files import read_json, write_json, write_text
 from cascadeclip.plots.figure import Figure
 

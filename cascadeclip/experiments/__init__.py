@@ -1,7 +1,7 @@
 """What is run and reported as a whole: the paper's comparisons (`comparisons` says which, `run` trains and scores them,
-`curves` follows their trainings, `report` writes their tables, `claims` holds the paper's claims against them, `texts`
-brings them into the documents), the demo (`demo`), and what presets cost on a device (`bench`,
-`bench_data`, `bench_report`).
+`curves` follows their trainings, `report` writes their tables, `figures` draws them, `findings` says them in words,
+`claims` holds the paper's claims against them, `texts` brings them into the documents), the demo (`demo`), and what
+presets cost on a device (`bench`, `bench_data`, `bench_report`).
 
 It may import all rooms from `model` to `plots`.
 """
@@ -16,17 +16,9 @@ if TYPE_CHECKING:
     from cascadeclip.experiments.claims import CLAIMS, Claim, claims_table, verdict
     from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, Variant, get_comparison
     from cascadeclip.experiments.demo import run_demo
-    from cascadeclip.experiments.report import (
-        conclusion,
-        markdown,
-        plot_curves,
-        plot_leads,
-        plot_report,
-        read_report,
-        stored_report,
-        write_index,
-        write_report,
-    )
+    from cascadeclip.experiments.figures import plot_curves, plot_leads, plot_report
+    from cascadeclip.experiments.findings import conclusion, finding
+    from cascadeclip.experiments.report import markdown, read_report, stored_report, write_index, write_report
     from cascadeclip.experiments.run import (
         MEASURES,
         Row,
@@ -55,6 +47,7 @@ __all__ = [
     "compare_counts",
     "conclusion",
     "filled",
+    "finding",
     "get_comparison",
     "growth_cases",
     "markdown",

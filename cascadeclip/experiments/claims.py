@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cascadeclip.errors import InputError
-from cascadeclip.experiments.report import in_points, stored_report
+from cascadeclip.experiments.findings import in_points
+from cascadeclip.experiments.report import stored_report
 
 HOLDS, NOT_HERE, CANNOT_SAY, NOT_RUN = "holds", "not here", "cannot say", "not run yet"
 

@@ -13,6 +13,7 @@ from cascadeclip.schema import check_value
 from cascadeclip.training.loop import LOG
 
 VALIDATIONS = 12  # times, at least, that a run which is to be compared looks at the validation set
+GROUPS = ("seen", "unseen")  # of classes, each with a score at every look
 STILL_LEARNING = 0.01  # rise of mIoU on seen classes over the last quarter of a run, as a fraction
 
 

@@ -12,7 +12,9 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import score, summarise, table
 from cascadeclip.experiments.comparisons import get_comparison
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
-from cascadeclip.experiments.report import conclusion, plot_curves, stored_report
+from cascadeclip.experiments.figures import plot_curves
+from cascadeclip.experiments.findings import conclusion
+from cascadeclip.experiments.report import stored_report
 from cascadeclip.files import check_writable, write_json
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.plots.figure import save_figure

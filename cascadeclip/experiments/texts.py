@@ -7,7 +7,8 @@ from importlib.resources import as_file, files
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import COLUMNS
 from cascadeclip.experiments.claims import claims_table
-from cascadeclip.experiments.report import in_points, steps_in_words, stored_report
+from cascadeclip.experiments.findings import in_points, steps_in_words
+from cascadeclip.experiments.report import stored_report
 from cascadeclip.experiments.run import MEASURES
 from cascadeclip.files import read_json, size_of
 from cascadeclip.segmenter import RECOMMENDED, SHIPPED

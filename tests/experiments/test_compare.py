@@ -23,17 +23,9 @@ from cascadeclip.evaluation.scores import ConfusionMatrix
 from cascadeclip.experiments import run as compare
 from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, Variant, get_comparison
 from cascadeclip.experiments.curves import Curve
-from cascadeclip.experiments.report import (
-    finding,
-    in_points,
-    markdown,
-    plot_curves,
-    plot_leads,
-    plot_report,
-    read_report,
-    write_index,
-    write_report,
-)
+from cascadeclip.experiments.figures import plot_curves, plot_leads, plot_report
+from cascadeclip.experiments.findings import finding, in_points
+from cascadeclip.experiments.report import markdown, read_report, write_index, write_report
 from cascadeclip.experiments.run import Row, budgeted, compare_counts, run_ahead, run_comparison
 from cascadeclip.experiments.texts import _spread
 from cascadeclip.model.cascade import CascadeCLIP

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-import cascadeclip.experiments.report as report
+import cascadeclip.experiments.figures as report
 from cascadeclip import plots
 from cascadeclip.config import ModelConfig
 from cascadeclip.errors import InputError
