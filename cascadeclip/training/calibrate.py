@@ -15,6 +15,7 @@ from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import read_out, sweep_offsets
 from cascadeclip.presets import Preset
+from cascadeclip.processes import device
 from cascadeclip.training.run import fit
 
 OFFSETS = tuple(step / 40 for step in range(-4, 21))  # -0.1 to 0.5
@@ -58,7 +59,7 @@ def calibrated_offset(
     batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
     names = list(preset.seen)
     readout = read_out(
-        trained, _seen_labels(batches, preset),
+        trained.to(device()), _seen_labels(batches, preset),
         clip.class_embeddings(names, preset.templates), names, hidden, window=preset.window, stride=preset.stride,
         precision=training.precision,
     )  # fmt: skip
