@@ -354,8 +354,8 @@ if device.type == "cuda":
     print(f"largest GPU memory so far: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 
 # %% [markdown]
-# Three steps train nothing; they show that every part fits together on this machine. Multiply before you start a long
-# run: the VOC schedule is 20,000 steps of 16 pictures of 512 px.
+# Three steps train nothing; they show that every part fits. Multiply before you start a long run: the VOC schedule is
+# 20,000 steps of 16 pictures of 512 px.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -487,20 +487,13 @@ print("A tensor left at its random start gives scores near zero, hours later and
 # **Benchmarks.** Their makers offer them; their terms of use are theirs. One script each downloads what is missing, or
 # takes the archives you have, makes the label files and puts all into the layout of mmsegmentation, which the authors
 # use too: `python data_scripts/prepare_voc12.py --root data`, `prepare_context59.py`, `prepare_coco_stuff.py`; with
-# `--verify` they check what is there.
+# `--verify` they check what is there. The folders' layout is in [the documentation](../docs/benchmarks.md).
 #
 # | preset | pictures with masks used (train / val) | classes (unseen) | from |
 # |---|---|---|---|
 # | `voc12`: VOC 2012, with the extra masks of SBD | 10,582 / 1,449 | 20 (5) | the PASCAL VOC site; SBD's site |
 # | `context59`: Pascal Context | 4,998 / 5,105 | 59 (10) | VOC 2010 pictures; the Pascal Context site |
 # | `coco-stuff`: COCO-Stuff 164K | 118,287 / 5,000 | 171 (15) | COCO 2017 pictures; the COCO-Stuff site |
-#
-# ```
-# data/
-#   VOCdevkit/VOC2012/{JPEGImages, SegmentationClass, SegmentationClassAug, ImageSets}
-#   VOCdevkit/VOC2010/{JPEGImages, SegmentationClassContext, ImageSets}
-#   coco_stuff164k/{images, annotations}/{train2017, val2017}
-# ```
 #
 # ## 8. Settings, hours, memory
 #
@@ -514,9 +507,8 @@ print("A tensor left at its random start gives scores near zero, hours later and
 #     --out runs/voc12-transductive
 # ```
 #
-# From Python: `get_preset("voc12", "data")`, then `cascadeclip.training.open_clip_of`, `fit` and
-# `cascadeclip.evaluation.score`. Hours and costs below are **published** (the paper and its README), on four RTX 3090
-# (24 GB each); none was measured here.
+# Hours and costs below are **published** (the paper and its README), on four RTX 3090 (24 GB each); none was measured
+# here.
 #
 # | | steps | visual prompt tokens | text templates | **published** hours, inductive | transductive: half, derived |
 # |---|---|---|---|---|---|
@@ -526,8 +518,7 @@ print("A tensor left at its random start gives scores near zero, hours later and
 #
 # **Published** cost of the model: 193.1 M parameters, 40.5 M trainable, 123.8 G multiply-adds, 18.4 pictures per second
 # at test time on one RTX 3090. A transductive run starts from the inductive checkpoint at half its steps (the preset
-# keeps it) and takes half as many. The memory that training takes is not published; that it ran with 4 pictures on each
-# card of 24 GB is all that is known.
+# keeps it) and takes half as many. The memory that training takes is not published.
 
 # %%
 # NBVAL_CHECK_OUTPUT
