@@ -28,6 +28,7 @@ from tests.support.pretend_gpu import OnGpu, PretendGpu
 CUDA = torch.device("cuda")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision"), [*((name, "bf16") for name in NAMES), ("voc12", "fp32"), ("voc12", "fp16")]
 )
@@ -250,6 +251,7 @@ def test_no_public_name_that_takes_tensors_is_forgotten():
     assert not missing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("room", "name"), [(room, name) for room, calls in CALLS.items() for name in calls])
 def test_it_takes_tensors_of_a_gpu(gpu, room, name):
     CALLS[room][name](gpu)

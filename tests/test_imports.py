@@ -123,6 +123,7 @@ def test_what_is_heavy_is_seen_by_the_test():
     assert imported_by("import cascadeclip; cascadeclip.load") >= {"torch", "open_clip", "numpy"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "code",
     [

@@ -223,6 +223,7 @@ COMMANDS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [too_long, linked_to_itself])  # what a shell can give and a system refuse
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_end_in_one_line(command, kind, alone, monkeypatch):

@@ -56,6 +56,7 @@ def test_shipped_model_finds_what_is_there(segmenter):
 EMOJI_NAMES = MINI.names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("dtype", "device", "autocast"),
     [(torch.bfloat16, "cpu", False), (torch.float64, "cpu", False), (torch.float32, "meta", False),

@@ -39,6 +39,7 @@ def test_auroc_counts_pairs_in_the_right_order():
     assert found.auroc[1] == 0.5  # all equal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("levels", [3, 1_000_000])
 def test_ranks_give_scikit_learns_scores_with_and_without_ties(levels, monkeypatch):
     monkeypatch.setattr("cascadeclip.analysis.alignment.COMPARED_AT_ONCE", 12 * 12 * 100)  # 100 of some 350 rows
@@ -55,6 +56,7 @@ def test_ranks_give_scikit_learns_scores_with_and_without_ties(levels, monkeypat
         assert found.hit[row] == is_class[score.argmax()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("right", "among"), [(1, 2), (1, 12), (3, 12), (11, 12), (12, 12), (1, 1), (20, 144)])
 def test_chance_of_average_precision_is_the_mean_over_random_orders(right, among):
     """The prevalence R / N, long taken for it, is below: at 1 of 12 it is 0.083, and chance 0.259."""

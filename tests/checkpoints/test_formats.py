@@ -79,6 +79,7 @@ def test_what_a_newer_version_wrote_is_named_as_such(saved):
         read_checkpoint(saved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -114,6 +115,7 @@ def test_settings_of_another_kind_or_absurd_size_are_refused_before_anything_is_
         read_checkpoint(saved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "metadata",
     [

@@ -58,6 +58,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SIZES.values(), ids=SIZES)
 def test_a_checkpoint_of_any_size_becomes_the_same_model(settings, make_model, make_inputs, to_authors, dead_tensors):
     settings = {**settings, "tower": {"quick_gelu": True, **settings.get("tower", {})}}
@@ -111,12 +112,14 @@ WRAPPINGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrap", WRAPPINGS.values(), ids=WRAPPINGS)
 def test_wrapped_tensors_are_found(wrap, weights, reference):
     inputs = reference.inputs["image"], reference.inputs["text"]
     assert_same_model(load(weights), load(wrap(weights)), inputs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("as_text", [str, lambda path: path])
 def test_a_pth_file_with_meta_is_read(zipped, as_text, weights, reference, tmp_path):
@@ -141,6 +144,7 @@ def test_half_precision_weights_become_float32(weights):
 # --- strictness -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_live_tensor_is_required(weights, dead_tensors):
     model = load(weights)
     dead = dead_tensors(model.config)

@@ -274,6 +274,7 @@ META = {
 NUMPY = [np.float64(0.93), np.float32(1), np.int64(7), np.bool_(True), np.arange(3), np.dtype("f4"), [np.float64(1)]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("value", NUMPY, ids=repr)
 def test_numbers_of_numpy_in_meta_do_no_harm(value, zipped, reference, tmp_path):

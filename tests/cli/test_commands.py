@@ -42,6 +42,7 @@ def test_demo_from_the_command_line(tmp_path, monkeypatch):
             assert image.width > 400
 
 
+@pytest.mark.slow
 def test_train_then_evaluate_what_it_wrote(tmp_path):
     printed = run(
         "train", "--out", tmp_path, "--steps", 2, "--batch-size", 2, "--stages", "11,12", "--aggregation", "sum",

@@ -48,6 +48,7 @@ def test_all_that_fit_are_found():
     assert {"ViT-B-16", "ViT-B-32-quickgelu", "ViT-L-14-336", "ViT-H-14", "ViT-bigG-14", "ViT-M-16-alt"} < set(FITTING)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITTING)
 def test_every_architecture_that_fits_carries_a_cascade(name):
     with torch.device("meta"):  # sizes only: the largest of them would need 20 GB
@@ -96,6 +97,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @pytest.mark.parametrize("vision", VARIANTS.values(), ids=VARIANTS)
 def test_a_plain_vit_of_other_settings_computes_what_open_clip_does(vision, register):

@@ -33,6 +33,7 @@ def test_class_embeddings_are_the_renormalised_mean_over_templates(clip):
     assert torch.allclose(text, F.normalize(torch.stack(single).mean(0), dim=-1), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("style", ["noto", "twemoji", "fluent"])
 def test_mini_clip_names_single_things_in_every_style(clip, style):
     scenes = [draw_scene(77, i, styles=(style,), objects=(1, 1)) for i in range(60)]
@@ -60,6 +61,7 @@ def test_value_path_tokens_are_those_of_an_attention_that_looks_only_at_itself(c
         assert last_layer_tokens(clip.visual, images).shape == (1, 144, 128)
 
 
+@pytest.mark.slow
 def test_vit_b_16_carries_a_cascade():
     real = load_clip("ViT-B-16", image_size=64)
     assert real.tower == TowerConfig(image_size=64, patch_size=16, width=768, layers=12, heads=12, embed_dim=512)
@@ -102,12 +104,14 @@ def untrained():
     return load_clip("ViT-B-32")
 
 
+@pytest.mark.slow
 def test_random_weights_have_a_word(untrained):
     asked = load_clip("ViT-B-32", "random")
     assert asked.pretrained is None
     assert torch.equal(asked.visual.proj, untrained.visual.proj)
 
 
+@pytest.mark.slow
 def test_a_weights_file_may_be_a_path(untrained, tmp_path):
     torch.save(untrained.model.state_dict(), tmp_path / "weights.pt")
     found = load_clip("ViT-B-32", tmp_path / "weights.pt")
@@ -115,6 +119,7 @@ def test_a_weights_file_may_be_a_path(untrained, tmp_path):
     assert torch.equal(found.visual.proj, untrained.visual.proj)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["visual.proj", "text_projection"])
 @pytest.mark.parametrize("value", [float("nan"), -float("inf")])
 def test_weights_that_are_no_numbers_are_refused(untrained, tmp_path, name, value):

@@ -179,6 +179,7 @@ def test_the_layout_is_the_same_at_other_sizes():
 # --- options --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**31),
     size=st.integers(24, 130),

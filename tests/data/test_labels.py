@@ -110,6 +110,7 @@ def test_labels_of_sixteen_bits_have_room_for_every_class(tmp_path):
     assert (ignored_label(255), ignored_label(256)) == (255, 65_535)
 
 
+@pytest.mark.slow
 def test_presets_of_so_many_classes_are_made_in_seconds():
     names = [f"class {number}" for number in range(65_535)]
     start = time.process_time()

@@ -96,11 +96,13 @@ def test_few_pictures_flatter_a_mean_over_classes_and_the_interval_takes_it_off(
     assert 0.75 < basic < 0.9 and middle < 0.5, "as the docstring says: forty pictures are too few"
 
 
+@pytest.mark.slow
 def test_an_interval_of_two_hundred_pictures_holds_the_truth_as_often_as_it_says():
     basic, _, _ = shares_that_hold(200, 200)
     assert 0.9 <= basic <= 0.98
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds_apart, scenes_apart", [(1, 1), (1, 10), (0.2, 10), (0.05, 10), (1, 30)])
 def test_an_interval_over_seeds_and_pictures_holds_the_truth_whichever_of_them_decides(seeds_apart, scenes_apart):
     """Three trainings of a difference that is truly 0; what is hard about a picture is partly the same for all."""

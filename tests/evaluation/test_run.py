@@ -251,6 +251,7 @@ def spoil(path, counts=None, **metadata):
     save_file({"counts": tensors["counts"] if counts is None else counts}, path, metadata=old | metadata)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "damage",
     [

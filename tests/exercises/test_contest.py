@@ -80,6 +80,7 @@ def test_points_of_settings_come_from_a_comparison_on_new_scenes(monkeypatch):
     assert len({seed for _, seed, _ in asked}) == 2
 
 
+@pytest.mark.slow
 def test_plain_clip_is_scored_as_it_is_read():
     world, scores = contest.small_world("val"), contest.plain_clip("val")
     scenes = [world.eval_data("val")[i] for i in range(contest.SCORED)]

@@ -47,12 +47,14 @@ def solved():
     return {name: solutions(name) for name in ASSIGNMENTS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("name,answer", RIGHT, ids=lambda value: getattr(value, "__name__", value))
 def test_right_answers_written_otherwise_hold(name, answer, seed):
     assert judged(name, answer, seed) == [None] * len(EXERCISES[name].parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, None])
 @exercises
 def test_solutions_of_the_notebooks_earn_all_points(exercise, seed, solved, capsys):
@@ -61,6 +63,7 @@ def test_solutions_of_the_notebooks_earn_all_points(exercise, seed, solved, caps
     assert capsys.readouterr().out.count(": right (") == len(exercise.parts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 @pytest.mark.parametrize("name,message,answer", WRONG, ids=lambda value: getattr(value, "__name__", None) or "")
 def test_wrong_answers_fail_and_are_told_why(name, message, answer, seed):
@@ -82,6 +85,7 @@ def test_at_least_ten_wrong_answers_and_every_exercise_has_some(assignment):
     assert {name for name, _ in RIGHT} | {"my_settings"} >= set(names)
 
 
+@pytest.mark.slow
 @exercises
 def test_no_part_is_passed_by_a_constant(exercise, solved):
     """What was right for the first inputs is given again for all others: no part may be content."""
@@ -100,6 +104,7 @@ def test_no_part_is_passed_by_a_constant(exercise, solved):
         assert found != [None], part.claim
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("constant", [0, 1, 0.5, None, [], "0.5", torch.zeros(3), torch.ones(2, 2), float("nan"), 1j])
 @exercises
 def test_values_of_any_kind_fail_with_words(exercise, constant):
@@ -107,6 +112,7 @@ def test_values_of_any_kind_fail_with_words(exercise, constant):
         assert isinstance(wrong, Wrong) and len(str(wrong)) > 15
 
 
+@pytest.mark.slow
 @exercises
 def test_new_inputs_every_time_and_the_same_ones_for_a_seed(exercise):
     def seen_by_a_student(seed):

@@ -209,6 +209,7 @@ def test_what_waits_is_woken(blocks):
     assert time.monotonic() - start < 30
 
 
+@pytest.mark.slow
 @linux
 @pytest.mark.parametrize(
     "answer,message",

@@ -27,6 +27,7 @@ def told(name, answer, capsys, seed=None):
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, None])
 @every
 def test_solutions_are_right(name, seed, capsys):
@@ -35,6 +36,7 @@ def test_solutions_are_right(name, seed, capsys):
     assert said.endswith(f"{name}: right, all of it\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, None])
 @pytest.mark.parametrize("name,message,answer", NOTEBOOK_WRONG, ids=lambda value: getattr(value, "__name__", None))
 def test_wrong_answers_are_told_what_is_wrong(name, message, answer, seed, capsys):

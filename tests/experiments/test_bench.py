@@ -47,6 +47,7 @@ def mini_forward(batch, classes, side=96):
     return batch * (patches + 12 * block + taps + 3 * decoder + aggregation) + once
 
 
+@pytest.mark.slow
 def test_multiply_adds_are_those_of_the_sizes(rows):
     wanted = mini_forward(2, 3) / 1e9
     assert rows["inference"]["gmacs"] == pytest.approx(wanted, rel=0.01)
@@ -91,6 +92,7 @@ def test_classes_and_sizes_come_from_the_preset(monkeypatch):
     assert sizes["mini-transductive", "train"] == (72, 96)
 
 
+@pytest.mark.slow
 def test_self_training_and_another_number_of_stages_are_measured():
     row = measure(Case("mini-transductive", "train", classes=6, stages=1, repeats=1))
     assert row["stages"] == 1 and row["parameters"]["trainable"] < parameters(CascadeCLIP(MINI.model))["trainable"]

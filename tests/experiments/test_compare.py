@@ -71,6 +71,7 @@ def test_processes_end_with_the_command_that_started_them(tmp_path):
         raise AssertionError("the process trains on")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_every_row_is_the_one_model_with_other_settings(name, mini_tower):
     for variant in COMPARISONS[name].variants:
@@ -327,6 +328,7 @@ def test_what_is_no_report_is_refused(tmp_path):
             read_report(tmp_path / name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -440,6 +442,7 @@ def test_runs_done_ahead_by_several_processes_are_the_same(tmp_path, monkeypatch
         assert row.runs["hIoU"] == pytest.approx(wanted.runs["hIoU"], abs=0.02)
 
 
+@pytest.mark.slow
 def test_the_calibrated_offset_sees_nothing_unseen(tmp_path):
     preset, clip = budgeted("mini", None, 2, 2), open_clip_of(MINI)
     asked, original = [], preset.eval_data
@@ -454,6 +457,7 @@ def test_the_calibrated_offset_sees_nothing_unseen(tmp_path):
         calibrated_offset(few, clip, preset.model, preset.training, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_calibrated_offset_is_the_best_on_the_held_out_classes(tmp_path, monkeypatch):
     """A readout in which held-out classes are always 0.2 too low: the offset has to make up for it."""
     preset, clip = budgeted("mini", None, 2, 2), open_clip_of(MINI)

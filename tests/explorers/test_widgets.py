@@ -58,6 +58,7 @@ def made():
     return make
 
 
+@pytest.mark.slow
 @each
 def test_the_picture_is_the_figure_of_the_controls(kind, made):
     one = made(kind)

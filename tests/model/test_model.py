@@ -51,6 +51,7 @@ def is_softmax_invariant(name: str) -> bool:
     return name.startswith("decoders.") and ".layers." in name and name.endswith("key.bias")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", SETTINGS)
 def test_every_trainable_tensor_gets_a_gradient_and_no_frozen_one_does(settings, make_model, make_inputs):
     model = make_model(**settings)

@@ -140,6 +140,7 @@ def test_names_that_do_not_belong_to_the_maps_are_refused(draw):
         draw(*picture_and_mask())
 
 
+@pytest.mark.slow
 def test_watching_a_run_changes_nothing_and_shows_every_look():
     shown = []
     watch = new_watch(keep=(0, 4), kept_scenes=2, show=shown.append)

@@ -83,6 +83,7 @@ def test_a_font_that_has_a_character_is_used_for_it(monkeypatch):
     module._font_of.cache_clear(), readable.cache_clear()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unseen", [(), ("a", "b", "c"), ("b",)])
 @pytest.mark.parametrize("iou", [(0.5, 0.2, NAN), (NAN, NAN, NAN)])
 def test_class_iou_with_a_group_that_is_empty_or_without_truth(unseen, iou):

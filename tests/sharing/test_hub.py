@@ -47,6 +47,7 @@ def change(folder, **values) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
+@pytest.mark.slow
 def test_round_trip_gives_the_same_segmenter(folder):
     first, again = kept(), Kept.from_pretrained(folder)
     assert (again.seen, again.unseen) == (("cat", "sand"), ("tiger", "rocket"))

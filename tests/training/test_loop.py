@@ -53,6 +53,7 @@ def test_reducing_labels_takes_pixels_and_never_mixes_them():
     assert reduce_labels(labels, None) is labels
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others():
     assert same_weights(run()[0], run()[0])
     assert not same_weights(run()[0], run(replace(CONFIG, seed=1))[0])
@@ -67,6 +68,7 @@ def test_training_moves_what_is_trainable_and_nothing_else():
     assert not after.training
 
 
+@pytest.mark.slow
 def test_the_loss_falls_on_a_few_pictures():
     _, log = run(replace(CONFIG, steps=150, checkpoint_every=0))
     assert log[-1]["total"] < 0.5 * log[0]["total"]
@@ -85,6 +87,7 @@ def test_unseen_text_and_masks_never_reach_training(monkeypatch):
     assert all(classes == 2 and labels <= {0, 1, 255} for classes, labels in seen_by_loss)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [3, 4])
 def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, stop_at):
     straight, log = run()
@@ -103,6 +106,7 @@ def test_a_stopped_run_goes_on_to_the_same_weights(tmp_path, monkeypatch, stop_a
     assert resumed_log[-1] == log[-1]
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_run_again(tmp_path):
     first, log = run(out=tmp_path)
     second, same_log = run(out=tmp_path)
@@ -175,6 +179,7 @@ def coloured(**config):
     return model.encoder.prompts
 
 
+@pytest.mark.slow
 def test_colours_change_in_training_as_drawn_with_each_picture(monkeypatch):
     """However a step is cut and whoever reads: the numbers come with the picture, from its place in the stream."""
     seen, original = [], training.distort
@@ -194,6 +199,7 @@ def test_colours_change_in_training_as_drawn_with_each_picture(monkeypatch):
     assert not torch.equal(coloured(), whole)
 
 
+@pytest.mark.slow
 def test_gradient_accumulation_gives_the_weights_of_whole_batches():
     config, settings = replace(CONFIG, batch_size=4), replace(MODEL, dropout=0.0)
     whole, log = run(config, settings=settings)
@@ -235,6 +241,7 @@ def test_workers_read_the_same_pictures():
     assert same_weights(run()[0], run(replace(CONFIG, workers=1))[0])
 
 
+@pytest.mark.slow
 def test_where_and_how_fast_a_run_goes_may_change_when_it_goes_on(tmp_path):
     straight, _ = run()
     run(replace(CONFIG, steps=6), out=tmp_path)
@@ -360,6 +367,7 @@ def test_without_the_setting_there_is_nothing_to_centre_on():
     assert model.text_mean is None and "text_mean" not in model.state_dict()
 
 
+@pytest.mark.slow
 def test_a_run_in_two_parts_is_the_run_in_one(tmp_path):
     finished = []
     whole = run(out=tmp_path / "whole")

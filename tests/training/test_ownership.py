@@ -60,6 +60,7 @@ def test_a_training_that_breaks_off_gives_back_too(monkeypatch):
     assert homes[-1] == torch.device("cpu")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "said",
     [
@@ -134,6 +135,7 @@ def in_float16(monkeypatch):
     monkeypatch.setattr(optimiser, "needs_scaling", lambda device, precision: True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [loss_is_nan, gradient_is_nan])
 def test_float16_may_lose_a_few_steps_in_a_row(monkeypatch, in_float16, how):
     config = replace(CONFIG, steps=20)
@@ -151,6 +153,7 @@ def test_float16_that_loses_too_many_steps_stops(monkeypatch, in_float16, tmp_pa
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_state_with_and_without_loss_scaling_goes_on_either_way(monkeypatch, tmp_path):
     """`bf16` is float16 on a card without bfloat16: the run may go on where there is bfloat16, and the other way."""
     for scaled in (True, False, True):

@@ -40,6 +40,7 @@ def furthest(one, other):
     return max(float((one[name] - other[name]).abs().max()) for name in one)
 
 
+@pytest.mark.slow
 def test_a_second_training_computes_no_token_and_ends_the_same(tmp_path, passes):
     first = trained(tmp_path)
     assert 0 < sum(passes) <= len(Noise())  # a picture that came twice was computed once
@@ -89,6 +90,7 @@ def test_towers_do_not_share_tokens(tmp_path, passes):
                 torch.testing.assert_close(model.encoder(image).image_embedding, plain, rtol=0, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [{"prompt_tokens": 2}, {"spectral_blocks": (1,)}, {"stages": ((1,), (4,))}], ids=str)
 def test_models_whose_tokens_change_or_are_not_kept_do_without(tmp_path, change):
     config = replace(FROZEN, **change)

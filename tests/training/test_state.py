@@ -148,6 +148,7 @@ def shrink(entry):
     entry["exp_avg"] = entry["exp_avg"].flatten()[:1].clone()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_state_gives_way_to_the_one_before_it(copy, finished, damage, caplog):
     """The run goes on from the step of the last whole state, to the same weights."""

@@ -147,6 +147,7 @@ def test_results_and_models_of_a_run_are_stored(tmp_path, monkeypatch):
     assert shipped["cascade.safetensors"] == FROZEN.model.stages
 
 
+@pytest.mark.slow
 def test_shipped_models_are_scored(tmp_path):
     target = tmp_path / "scores.json"
     load_script("score_shipped").main(target, limit=3)
