@@ -5,6 +5,7 @@ bearable size that holds what it should; what the system refuses is an `InputErr
 import errno
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -302,7 +303,12 @@ def parse_json(text: str, where: str) -> object:
     """JSON of finite numbers in which no key stands twice; a `DamagedFile` names `where` it came from."""
 
     def refuse(name: str) -> None:
-        raise ValueError(f"{name} is no number that JSON knows")
+        raise ValueError(f"{name:.60} is no number that JSON knows")
+
+    def finite(number: str) -> float:
+        if math.isinf(value := float(number)):
+            refuse(number)
+        return value
 
     def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
         found = dict(pairs)
@@ -312,7 +318,7 @@ def parse_json(text: str, where: str) -> object:
         return found
 
     try:
-        return json.loads(text, parse_constant=refuse, object_pairs_hook=once)
+        return json.loads(text, parse_constant=refuse, parse_float=finite, object_pairs_hook=once)
     except (ValueError, TypeError, RecursionError) as error:
         raise DamagedFile(f"{where} is damaged, no JSON ({error}); save or copy it again") from error
 

@@ -70,7 +70,7 @@ def told_of_ended(option: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, BrokenProcessPool) and "DataLoader worker" not in str(error):
+        if not isinstance(error, BrokenProcessPool) and "DataLoader worker (pid" not in str(error):  # raised in one
             raise
         raise InputError(
             "a process that was started for a part of the work ended before its time, perhaps for want of memory; "

@@ -191,6 +191,9 @@ def test_json_within_a_file_names_the_file():
     assert parse_json("[1, 2.5]", "here") == [1, 2.5]
     with pytest.raises(DamagedFile, match="here is damaged, no JSON"):
         parse_json("[1,", "here")
+    for number in ("1e999", "-1e999", "NaN"):
+        with pytest.raises(DamagedFile, match=f"{number} is no number that JSON knows"):
+            parse_json(f'{{"offset": {number}}}', "here")
 
 
 # --- one process at a time ------------------------------------------------------------------------------------------

@@ -163,3 +163,14 @@ def test_other_errors_pass():
 def test_a_process_of_a_pool_that_is_killed_is_told_in_one_line():
     with pytest.raises(InputError, match=r"ended before its time.*--batch-size$"):
         alone(os._exit, 3)
+
+
+def test_an_error_raised_in_a_process_is_not_taken_for_its_end():
+    with pytest.raises(RuntimeError, match="equal size"), processes.told_of_ended("--workers"):
+        raise RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nstack expects each of equal size")
+    for message in (
+        "DataLoader worker (pid(s) 7) exited unexpectedly",
+        "DataLoader worker (pid 7) is killed by signal",
+    ):
+        with pytest.raises(InputError, match="ended before its time"), processes.told_of_ended("--workers"):
+            raise RuntimeError(message)

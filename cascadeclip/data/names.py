@@ -28,5 +28,12 @@ def inside(name: str, source: str | Path) -> str:
     return name
 
 
+def place_of(name: str) -> str:
+    """The same text for all names that are one file to some system: in other capitals or accents, or with dots and
+    spaces at the end of a part."""
+    parts = (part.rstrip(". ") for part in PureWindowsPath(name).parts)
+    return unicodedata.normalize("NFC", "/".join(parts).casefold())
+
+
 def _said(name: str) -> str:
     return repr(name if len(name) <= 80 else name[:80] + "...")

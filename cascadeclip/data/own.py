@@ -125,11 +125,13 @@ class OwnData:
             where = (self.pairs, self.coco, self.images, self.masks)
         else:
             where = (self.val_pairs, self.val_coco, self.val_images or self.images, self.val_masks or self.masks)
-        found, reader = self._found(*(None if path is None else Path(path) for path in where))
+        listing, coco, images, masks = (None if path is None else Path(path) for path in where)
+        found, reader = self._found(listing, coco, images, masks)
         if not found.pairs:
             raise InputError(f"no picture with a mask: {found}; `cascadeclip data check` looks at own data")
         if self.is_split_by_share:
-            found = Found(_share(found.pairs, self.val_share, split), found.left)
+            root = images if images is not None else cast(Path, listing).parent
+            found = Found(_share(found.pairs, root, self.val_share, split), found.left)
         return found, reader
 
     def _found(
@@ -145,12 +147,11 @@ class OwnData:
         return found, self.label_map
 
 
-def _share(pairs: list[tuple[Path, Path]], share: float, split: str) -> list[tuple[Path, Path]]:
-    """One side of a split that depends on the pictures' names alone: pictures that are added move few others."""
+def _share(pairs: list[tuple[Path, Path]], root: Path, share: float, split: str) -> list[tuple[Path, Path]]:
+    """One side of a split that depends on the pictures' names below `root` alone: pictures that are added, in whatever
+    sub-folder, move few others."""
     if len(pairs) < 2:
         raise InputError("one picture cannot be split into some to train and some to evaluate on; give val_images")
-    first = pairs[0][0].parents
-    root = next(folder for folder in first if all(picture.is_relative_to(folder) for picture, _ in pairs))
 
     def place(pair: tuple[Path, Path]) -> bytes:
         return hashlib.sha256(pair[0].relative_to(root).as_posix().encode("utf-8", "surrogateescape")).digest()

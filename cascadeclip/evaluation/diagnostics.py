@@ -316,8 +316,13 @@ def top_confusions(
     """The likeliest mistakes: (true class, class given instead, share of the true class's pixels), largest first.
 
     Args:
+        names: class words, one for each class of `confusion`.
         among: look at these true classes only; None for all.
     """
+    if len(names) != confusion.classes:
+        raise InputError(
+            f"{len(names)} class words for the counts of {confusion.classes} classes: give every class one"
+        )
     rows = list(range(len(names))) if among is None else positions_of(among, names, "among")
     counts = confusion.counts[rows]
     wrong = counts.scatter(1, torch.tensor(rows, dtype=torch.int64)[:, None], 0)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from multiprocessing import get_context, parent_process
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from cascadeclip.checkpoints.own import TRAINED, fingerprint
+from cascadeclip.checkpoints.own import TRAINED
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.emojiscenes import EmojiScenes
@@ -213,6 +214,10 @@ class _Runs:
         self.limit, self.progress = limit, progress
         self._told: dict[tuple[Any, int], dict[str, Any]] = {}  # by styles and seed
 
+    @cached_property
+    def _clip_sum(self) -> str:
+        return _clip_digest(self.clip)
+
     @property
     def tokens(self) -> Path | None:
         """Where the mini world's tokens are kept; those of larger pictures would take too much room."""
@@ -234,6 +239,7 @@ class _Runs:
         data = self._first(preset.eval_data(preset.final_split))
         scored |= data_identity(getattr(data, "dataset", data), preset.collate, times=True)
         scored |= {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
+        scored |= {"window": preset.window, "stride": preset.stride, "CLIP": self._clip_sum}
         scored["weights"] = tensor_digest(read_safetensors(folder / TRAINED)[1])
         path = folder / f"counts-{_digest(scored)}.safetensors"
         check_no_folder(path)
@@ -333,7 +339,12 @@ def _learnt_from(preset: Preset, clip: Clip, seed: int) -> dict[str, Any]:
     """Pictures, masks, words and CLIP of a training; the folder that they lie in may move."""
     words = {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
     data = data_identity(preset.train_data(seed), preset.collate)
-    return words | data | {"strict": preset.strict, "CLIP": fingerprint(clip.visual)}
+    return words | data | {"strict": preset.strict, "CLIP": _clip_digest(clip)}
+
+
+def _clip_digest(clip: Clip) -> str:
+    """Of the weights of both towers: the text tower's decide the class embeddings, which may differ between devices."""
+    return tensor_digest(clip.model.state_dict())
 
 
 def _kept_counts(path: Path, shape: tuple[int, ...]) -> torch.Tensor:

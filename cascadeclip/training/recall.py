@@ -95,7 +95,7 @@ def _read(path: Path, blocks: tuple[int, ...]) -> dict[int, Tensor] | None:
 def _sum(path: Path, block: str, tokens: Tensor) -> str:
     """Checksum of a block's tokens, and of whose they are: 0.05 ms for one of the mini world."""
     whose = f"{path.name} {block} {tokens.dtype} {tuple(tokens.shape)}"
-    return f"{zlib.crc32(tokens.view(torch.uint8).numpy().data, zlib.crc32(whose.encode())):08x}"
+    return f"{zlib.crc32(tokens.flatten().view(torch.uint8).numpy().data, zlib.crc32(whose.encode())):08x}"
 
 
 def _digest(data: bytes) -> str:

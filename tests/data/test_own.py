@@ -127,6 +127,20 @@ def test_a_share_is_held_back_and_stays_when_pictures_are_added(folders):
         own.find("val")
 
 
+def test_a_share_stays_when_a_second_sub_folder_is_added(tmp_path):
+    for stem in "abcdefghijklmnopqrst":
+        picture(tmp_path / "images" / "first" / f"{stem}.jpg"), mask(tmp_path / "masks" / "first" / f"{stem}.png")
+    (tmp_path / "pairs.csv").write_text("".join(f"images/first/{s}.jpg,masks/first/{s}.png\n" for s in "abcdefghij"))
+    folders = OwnData(tmp_path / "images", tmp_path / "masks", ["x", "y"], val_share=0.3)
+    listed = OwnData(pairs=tmp_path / "pairs.csv", names=["x", "y"], val_share=0.3)
+    before = [set(own.find("val")[0].pairs) for own in (folders, listed)]
+    picture(tmp_path / "images" / "second" / "a.jpg"), mask(tmp_path / "masks" / "second" / "a.png")
+    with (tmp_path / "pairs.csv").open("a") as file:
+        file.write("images/second/a.jpg,masks/second/a.png\n")
+    after = [set(own.find("val")[0].pairs) for own in (folders, listed)]
+    assert all(len(old & new) >= len(old) - 1 for old, new in zip(before, after, strict=True))
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

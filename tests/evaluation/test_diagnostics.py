@@ -376,3 +376,6 @@ def test_top_confusions_are_the_largest_shares_off_the_diagonal():
     assert d.top_confusions(confusion, list("abc"), among=["a"], count=1) == [("a", "b", pytest.approx(0.2))]
     with pytest.raises(InputError, match="none of the 3 class names"):
         d.top_confusions(confusion, list("abc"), among=["z"])
+    for names in ("ab", "abcd"):  # a word for another class
+        with pytest.raises(InputError, match=f"{len(names)} class words for the counts of 3 classes"):
+            d.top_confusions(confusion, list(names), among=["a"], count=1)

@@ -1,6 +1,7 @@
 """What comparisons keep of their runs is read through the checked door: logs of trainings and counts of pixels."""
 
 import json
+from copy import deepcopy
 from dataclasses import asdict, replace
 from types import SimpleNamespace
 
@@ -54,6 +55,37 @@ def test_kept_counts_that_are_damaged_or_of_other_weights_are_scored_anew(tmp_pa
     save_file({"weight": torch.zeros(1)}, folder / TRAINED)
     runs.counts(Variant("one"), 0)
     assert len(scored) == len(broken) + 2
+
+
+@pytest.mark.parametrize("change", [dict(window=48, stride=24), dict(window=48, stride=48), "text tower"])
+def test_kept_counts_of_other_windows_or_another_text_tower_are_scored_anew(tmp_path, monkeypatch, change):
+    scored, folder, clip = [], tmp_path / "run", open_clip_of(MINI)
+    folder.mkdir()
+    save_file({"weight": torch.ones(1)}, folder / TRAINED)
+
+    def score(*args):
+        scored.append(args)
+        return torch.ones(3, 2, len(MINI.names), dtype=torch.float64)
+
+    def counts(preset):
+        runs = compare._Runs(preset, clip, tmp_path, 2, progress=False)
+        monkeypatch.setattr(runs, "trained", lambda *args: folder)
+        monkeypatch.setattr(runs, "_score", score)
+        runs.counts(Variant("one"), 0)
+
+    counts(MINI), counts(MINI)
+    assert len(scored) == 1
+    if isinstance(change, str):
+        clip = other_words(clip)
+    counts(MINI if isinstance(change, str) else replace(MINI, **change))
+    assert len(scored) == 2
+
+
+def other_words(clip):
+    """The same CLIP with another text tower."""
+    model = deepcopy(clip.model)
+    next(tensor for name, tensor in model.named_parameters() if not name.startswith("visual.")).data.add_(1)
+    return replace(clip, model=model, _embedded={})
 
 
 def metadata(content):
@@ -151,6 +183,11 @@ def test_the_mini_world_s_kept_trainings_are_found_where_they_were(folder_of):
         replace(FROZEN, templates=("a {}",)),
     ]  # fmt: skip
     assert len({folder, *(folder_of(other)[0] for other in others)}) == 1 + len(others)
+
+
+def test_a_training_with_another_text_tower_is_another(tmp_path, folder_of):
+    usual, clip = folder_of(FROZEN)[0], other_words(open_clip_of(FROZEN))
+    assert compare._Runs(FROZEN, clip, tmp_path / "runs", 2, progress=False).trained(Variant("one"), 0) != usual
 
 
 def test_self_trainings_from_the_middle_of_other_trainings_are_others(folder_of):

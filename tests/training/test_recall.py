@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.training.loop import train
@@ -61,6 +62,12 @@ def test_damaged_and_missing_files_are_computed_anew(tmp_path, passes):
     passes.clear()
     assert furthest(first, trained(tmp_path)) < 1e-3  # in batches of other sizes: rounded otherwise
     assert sum(passes) == 3 and len(whole.read_bytes()) == len(before)
+
+
+def test_a_file_of_another_shape_is_computed_anew(tmp_path):
+    for tokens in (torch.tensor(1.0), torch.zeros(0, 4)):
+        save_file({"1": tokens}, tmp_path / "one.safetensors", metadata={"1": "0"})
+        assert _read(tmp_path / "one.safetensors", (1,)) is None
 
 
 def test_a_file_in_which_one_byte_has_changed_is_computed_anew(tmp_path, passes):

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import IO
 
 from tqdm import tqdm
 
-from cascadeclip.data.names import inside
+from cascadeclip.data.names import inside, place_of
 from cascadeclip.errors import InputError
 from cascadeclip.files import check_file, exists, is_file, open_file, replace_file, size_of
 
@@ -249,7 +249,7 @@ def extract(archive: str | Path, target: str | Path, wanted: Callable[[str], str
             if not member.is_file:
                 raise InputError(f"{archive} holds {member.name!r}, a link or device: nothing of it is extracted")
             inside(place, archive)
-            if (taken := str(PureWindowsPath(place)).casefold()) in places:  # one file to some systems
+            if (taken := place_of(place)) in places:
                 raise InputError(f"{archive} holds {place!r:.90} twice, perhaps in other capitals: do not trust it")
             places.add(taken)
             bar.update()
