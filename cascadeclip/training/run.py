@@ -1,5 +1,7 @@
 """A preset turned into runs: build, train, save. What the command line, the demo and the notebooks share."""
 
+import itertools
+import logging
 import re
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -15,14 +17,17 @@ from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.folders import FolderDataset
 from cascadeclip.data.identity import data_identity, tensor_digest
 from cascadeclip.errors import InputError
-from cascadeclip.files import check_no_folder, check_writable, listed
+from cascadeclip.files import check_no_folder, check_writable, exists, listed
 from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import own_draws, plain_torch, this_process
 from cascadeclip.training.loop import LOG, train
 from cascadeclip.training.recall import recalling
+from cascadeclip.training.state import PREVIOUS, STATE
 from cascadeclip.training.validation import Validation
+
+logger = logging.getLogger(__name__)
 
 _KEPT = re.compile(r"model-\d+\.safetensors")  # what is kept every so many steps
 
@@ -87,8 +92,20 @@ def fit(
             for path in listed(out):
                 if _KEPT.fullmatch(path.name):
                     check_no_folder(path)
+            _set_aside(out)
         how = _How(validate, validate_limit, recall, until, tensorboard, progress)
         return _fit(preset, clip, model, training, out, data, start, how)
+
+
+def _set_aside(out: Path) -> None:
+    """A trained model without a state to go on from gets another name: a training from the start would write over it."""
+    model = out / TRAINED
+    if not exists(model) or any(exists(out / name) for name in (STATE, PREVIOUS)):
+        return
+    names = (out / f"{model.stem}.before-{number}{model.suffix}" for number in itertools.count(1))
+    kept = next(name for name in names if not exists(name))
+    model.rename(kept)
+    logger.warning("%s is of a training that left no state to go on from; kept as %s", model, kept.name)
 
 
 @dataclass(frozen=True)

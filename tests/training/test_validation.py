@@ -1,4 +1,4 @@
-"""A validation set is looked at before the first step, and costs no trained model."""
+"""A validation set is looked at before the first step; nothing costs a trained model."""
 
 import json
 import logging
@@ -71,3 +71,17 @@ def test_its_length_is_said_and_limited(own, capfd):
     said = printed + "".join(capfd.readouterr())
     assert "training on 6 pictures with masks" in said and "validation on 2 pictures, at the end" in said
     assert "hIoU" in printed
+
+
+@pytest.mark.slow
+def test_a_trained_model_without_its_state_is_kept_beside_the_new_one(own, caplog):
+    train(own)
+    train(own)  # finished: nothing is moved
+    assert not list((own / "run").glob("*before*"))
+    old = (own / "run" / "model.safetensors").read_bytes()
+    for state in (own / "run").glob("state*.pt"):
+        state.unlink()
+    with caplog.at_level(logging.WARNING):
+        train(own, "--seed", 1)
+    assert (own / "run" / "model.before-1.safetensors").read_bytes() == old
+    assert (own / "run" / "model.safetensors").read_bytes() != old and "model.before-1.safetensors" in caplog.text
