@@ -69,6 +69,7 @@ from cascadeclip.clip import load_clip
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, THINGS, UNSEEN, EmojiScenes, collate
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import normalise, to_tensor, working_size
+from cascadeclip.exercises import check
 from cascadeclip.plots.evaluation import plot_maps
 from cascadeclip.presets import get_preset
 from cascadeclip.training import train
@@ -277,26 +278,21 @@ plot_maps(photos, columns, words, [])
 # regions get their right name in the first two pictures, with ragged and leaky masks; the third goes wrong. This is
 # the baseline that a trained decoder has to beat. (The number is over three pictures: an illustration, no benchmark.)
 #
-# ### Exercise 1: words are part of the model
+# ### Exercise 05.1 · Words are part of the model (easy, 10 minutes)
 #
-# Segment the first picture again (plain CLIP, value path) with two words only: its likeliest and its least likely word
-# of section 3. What share of the patches goes to the word that is not there? What does that say about argmax and short
-# lists of words?
+# In: a picture's embedding (E,), its patch tokens (h, w, E), the words' embeddings (C, E). Offer the patches two words
+# only: the picture's likeliest (by its embedding, as in section 3) and its least likely. Out: the share of the patches
+# that goes to the latter. Try it on the first picture's value path: what does it say about argmax and short lists?
+# ([Solutions](solutions/05_real_clip.py), if you get stuck.)
+
 
 # %%
-# your code here
+def share_of_absent(embedding, tokens, text):
+    return ...  # your code here
 
-# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
-# @title Solution
-_, tokens = readings[0]
-order = (text @ readings[0][0]).argsort(descending=True).tolist()
-pair = [order[0], order[-1]]  # the likeliest and the least likely word
-scores = tokens["value path"] @ text[pair].T
-share = (scores.argmax(-1) == 1).double().mean().item()
-likely, unlikely = (words[position] for position in pair)
-print(f"{100 * share:.0f} % of the patches are called {unlikely!r}: they look even less like {likely!r}")
-assert share > 0.05, "patches of neither word must go somewhere: some should go to the least likely one"
-print("An argmax must give every pixel some word: add words for what else is there, such as the background.")
+
+# %%
+check("05.1", share_of_absent)
 
 # %% [markdown]
 # ## 5. A cascade on this CLIP
@@ -456,27 +452,21 @@ print("read back, same masks as with the switch on:", torch.allclose(masks[0], m
 # A checkpoint in the wrong settings still gives masks, only worse ones, and no error. This is why the converter sets
 # the switches itself, and why our own checkpoints carry their settings in the file.
 #
-# ### Exercise 2: a damaged checkpoint
+# ### Exercise 05.2 · A damaged checkpoint (easy, 10 minutes)
 #
-# Take a copy of `layout`, remove one tensor, and call `from_authors` on it. Then add a tensor of your own instead.
-# What does the package say, and why is that better than loading "what fits"?
+# What does a strict loader look at? In: the tensors that a checkpoint gives and those that the model needs, both as
+# dicts, name to tensor. Out: three sets of names: missing, unexpected, in both with another shape. Then damage a copy
+# of `layout` in each way, and compare with what `from_authors` says. Why is that better than loading "what fits"?
+# ([Solutions](solutions/05_real_clip.py).)
+
 
 # %%
-# your code here
+def differing(given, needed):
+    return ...  # your code here
 
-# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
-# @title Solution
-broken = {name: tensor for name, tensor in layout.items() if name != "decode_head.q_projs.0.weight"}
-stranger = layout | {"decode_head.mystery": torch.zeros(1)}
-said = []
-for damaged in (broken, stranger):
-    try:
-        from_authors(damaged, heads=3, decoder_heads=8, quick_gelu=False)
-    except cascadeclip.InputError as error:
-        said.append(str(error))
-        print(said[-1])
-assert len(said) == 2 and "missing" in said[0] and "unknown" in said[1], "both damages should be refused by name"
-print("A tensor left at its random start gives scores near zero, hours later and without a word.")
+
+# %%
+check("05.2", differing)
 
 # %% [markdown]
 # ## 7. Weights and benchmarks: how to get them
@@ -554,7 +544,8 @@ for name, hours in {"voc12": 3, "context59": 8, "coco-stuff": 20}.items():
 
 # %%
 data = EmojiScenes.split("val")
-captions = [data[index].caption for index in range(40)]
+captions = [data[index].caption.replace(",", "").split() for index in range(40)]
+named = [{THINGS.index(word) for word in caption if word in THINGS} for caption in captions]
 labels = np.stack([data[index].labels for index in range(40)]).astype(int)
 secret = int(np.random.default_rng(2024).choice([-2, -1, 1, 2]))  # no peeking
 handed = np.where((labels + secret >= 0) & (labels + secret < len(CLASSES)), labels + secret, 255)
@@ -564,29 +555,21 @@ print(f"labels of {len(handed)} scenes, values {handed.min()} to {handed[handed 
 # No label is out of range, and 255 is what ignored pixels should be. Only a class that is missing at one end is a hint,
 # and a small set of pictures may miss one by chance.
 #
-# ### Exercise 3: find the shift
+# ### Exercise 05.3 · Find the shift (medium, 15 minutes)
 #
-# A colleague handed you these labels, and scores on them are close to zero. Without training anything, and without
-# printing `secret`, find out by how many classes they are shifted: compare which things occur in `handed` with which
-# things the scenes' `captions` name. (`THINGS` come first in the list of classes.)
+# A colleague handed you these labels; scores on them are close to zero. By how many classes (3 at most, either way) are
+# they shifted? Train nothing; do not print `secret`. In: label maps (n, H, W); for each, the set of the true numbers of
+# the things that its caption names; how many classes are things (they come first). Out: the shift, +1 if class 0 has
+# become 1. Then try `handed`, `named` and `len(THINGS)`. ([Solutions](solutions/05_real_clip.py).)
+
 
 # %%
-# your code here
+def shift_of(handed, named, things):
+    return ...  # your code here
 
-# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
-# @title Solution
-agreement = {}
-for move in range(-3, 4):
-    named = []
-    for caption, found in zip(captions, handed, strict=True):
-        moved = [index + move for index in np.unique(found[found < 255]).tolist()]
-        told = caption.replace(",", "").split()
-        named += [THINGS[index] in told for index in moved if 0 <= index < len(THINGS)]
-    agreement[move] = np.mean(named)
-    print(f"labels moved by {move:+d}: {100 * agreement[move]:3.0f} % of the labelled things are named in the caption")
-best = max(agreement, key=agreement.get)
-print(f"the labels are off by {-best:+d}: move them back by {best:+d} before anything else")
-assert best == -secret, "moved by the right number, every labelled thing is named in its caption"
+
+# %%
+check("05.3", shift_of)
 
 # %% [markdown]
 # ## Recap
