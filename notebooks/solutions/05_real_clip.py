@@ -17,7 +17,7 @@ def differing(given, needed):
     """05.2: what a strict loader looks at.
 
     A loader that takes "what fits" leaves the rest at its random start: scores near zero, hours later and without a
-    word. `from_authors` stops at the first kind of damage that it meets, and names it.
+    word. `from_authors` stops and names all three kinds; tensors that it knows by the names they have in this package.
     """
     missing, unexpected = needed.keys() - given.keys(), given.keys() - needed.keys()
     reshaped = {name for name in given.keys() & needed.keys() if given[name].shape != needed[name].shape}
