@@ -180,8 +180,8 @@ cuts = {
     "MaskCLIP's cuts": VALUE_PATH,
 }
 scores = {name: bench_scores(bench, cut) for name, cut in cuts.items()}
-for name, found in scores.items():
-    print(f"{name:>18}:", " | ".join(f"{label} {100 * value:4.1f}" for label, value in found.items()))
+for name, values in scores.items():
+    print(f"{name:>18}:", " | ".join(f"{label} {100 * value:4.1f}" for label, value in values.items()))
 
 # %%
 # NBVAL_CHECK_OUTPUT
