@@ -41,7 +41,6 @@ notebooks: $(READY)
 	cd notebooks && ../$(BIN)/jupytext --to ipynb --execute *.py
 	$(BIN)/jupyter nbconvert --log-level=WARN --to notebook --inplace --ClearMetadataPreprocessor.enabled=True \
 		--ClearMetadataPreprocessor.preserve_nb_metadata_mask="{'kernelspec', 'accelerator'}" \
-		--ClearMetadataPreprocessor.preserve_cell_metadata_mask="{'tags', 'cellView', ('jupyter', 'source_hidden')}" \
 		notebooks/*.ipynb
 
 # Warnings are errors, and so is a link that leads nowhere.

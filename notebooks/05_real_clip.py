@@ -69,6 +69,7 @@ from cascadeclip.clip import load_clip
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, THINGS, UNSEEN, EmojiScenes, collate
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import normalise, to_tensor, working_size
+from cascadeclip.exercises import check
 from cascadeclip.plots.evaluation import plot_maps
 from cascadeclip.presets import get_preset
 from cascadeclip.training import train
@@ -87,9 +88,8 @@ print(f"device: {device}")
 # %% [markdown]
 # ## 1. Which CLIP?
 #
-# `cascadeclip.clip.load_clip` takes any plain ViT of open_clip. Its weights come from the Hugging Face hub and stay
-# in a cache on your disk. The function below looks into that cache only. It goes to the network if, and only if,
-# `DOWNLOAD` is set.
+# `cascadeclip.clip.load_clip` takes any plain ViT of open_clip. Its weights come from the Hugging Face hub and stay in
+# a cache on your disk. The function below looks into that cache only.
 
 
 # %%
@@ -123,8 +123,6 @@ tower = clip.tower
 print(f"blocks {tower.layers}, width {tower.width}, patch {tower.patch_size} px, joint width {tower.embed_dim}")
 
 # %% [markdown]
-# The line above says which world the rest of this notebook shows. The code is the same in both.
-#
 # ## 2. Your photos and your words
 
 # %%
@@ -149,9 +147,8 @@ print(f"{len(photos)} pictures, sizes {[photo.shape[:2] for photo in photos]}; w
 # %% [markdown]
 # On real CLIP, any word will do. Mini-CLIP knows only the words of its world, and says so if you give it another one.
 #
-# One detail that costs people points: OpenAI's CLIP was pretrained on pictures normalised with *its own* mean and
-# deviation, while the authors of Cascade-CLIP (and this package, for every cascade) use ImageNet's. For plain CLIP
-# below we use CLIP's own.
+# Mind that OpenAI's CLIP was pretrained on pictures normalised with *its own* mean and deviation, while the authors of
+# Cascade-CLIP (and this package, for every cascade) use ImageNet's. Plain CLIP below gets its own.
 
 
 # %%
@@ -237,10 +234,10 @@ plt.show()
 # %% [markdown]
 # For your photos the word is the one that fits best; for drawn scenes, their first thing. Blocks in the middle were
 # never asked to agree with text, nor were single patches of the last one. (OpenAI's CLIP was trained on the class token
-# alone; the Mini-CLIP of the drawn scenes also on the mean of the patches, which still says nothing of a single patch.)
-# Through the raw lens, in the first two pictures, blocks 3 to 12 all give the ground a higher margin than the thing.
-# There the value path points at the thing most clearly; in the third picture (a small bicycle) it only hints at it.
-# This gap between patches and words is what Cascade-CLIP's decoders are trained to close, for middle blocks too.
+# alone, Mini-CLIP also on the mean of the patches.) Through the raw lens, in the first two pictures, blocks 3 to 12 all
+# give the ground a higher margin than the thing. There the value path points at the thing most clearly; in the third
+# picture (a small bicycle) it only hints at it. This gap between patches and words is what Cascade-CLIP's decoders are
+# trained to close, for middle blocks too.
 #
 # An argmax over the words at every patch is already a segmentation, with no mask ever seen:
 
@@ -273,30 +270,25 @@ print_quality(columns)
 plot_maps(photos, columns, words, [])
 
 # %% [markdown]
-# Left the picture, in the middle the last block as it is, on the right the value path. Through the value path, most
-# regions get their right name in the first two pictures, with ragged and leaky masks; the third goes wrong. This is
-# the baseline that a trained decoder has to beat. (The number is over three pictures: an illustration, no benchmark.)
+# Through the value path, most regions get their right name in the first two pictures, with ragged and leaky masks; the
+# third goes wrong. This is the baseline that a trained decoder has to beat. (The number is over three pictures: an
+# illustration, no benchmark.)
 #
-# ### Exercise 1: words are part of the model
+# ### Exercise 05.1 · Words are part of the model (easy, 10 minutes)
 #
-# Segment the first picture again (plain CLIP, value path) with two words only: its likeliest and its least likely word
-# of section 3. What share of the patches goes to the word that is not there? What does that say about argmax and short
-# lists of words?
+# In: a picture's embedding (E,), its patch tokens (h, w, E), the words' embeddings (C, E). Two words are on offer: the
+# picture's likeliest (by its embedding, as in section 3) and its least likely. Out: the share of the patches that goes
+# to the latter. Try the first picture's value path. What does it say of short lists of words?
+# ([Solutions](solutions/05_real_clip.py), if you get stuck.)
+
 
 # %%
-# your code here
+def share_of_absent(embedding, tokens, text):
+    return ...  # your code here
 
-# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
-# @title Solution
-_, tokens = readings[0]
-order = (text @ readings[0][0]).argsort(descending=True).tolist()
-pair = [order[0], order[-1]]  # the likeliest and the least likely word
-scores = tokens["value path"] @ text[pair].T
-share = (scores.argmax(-1) == 1).double().mean().item()
-likely, unlikely = (words[position] for position in pair)
-print(f"{100 * share:.0f} % of the patches are called {unlikely!r}: they look even less like {likely!r}")
-assert share > 0.05, "patches of neither word must go somewhere: some should go to the least likely one"
-print("An argmax must give every pixel some word: add words for what else is there, such as the background.")
+
+# %%
+check("05.1", share_of_absent)
 
 # %% [markdown]
 # ## 5. A cascade on this CLIP
@@ -403,11 +395,10 @@ print_quality(columns)
 plot_maps(photos, columns, words, [word for word in words if segmenter is not None and word not in segmenter.seen])
 
 # %% [markdown]
-# Middle: the baseline of section 4. Right: trained decoders, on the same pictures and words. Words that never had a
-# mask label are outlined in black and marked *unseen*. The cascade's outlines are closer, but it is not right
-# everywhere: in the drawn scenes, look for an unseen word that shares its thing with another word, and for a bicycle
-# that is gone. For your own use, one line is enough:
-# `segmenter.segment("photo.jpg", ["dog", "grass"]).plot()`.
+# Words that never had a mask label are outlined in black and marked *unseen*. The cascade's outlines are closer, but it
+# is not right everywhere: in the drawn scenes, look for an unseen word that shares its thing with another word, and for
+# a bicycle that is gone. For your own use, one line is enough: `segmenter.segment("photo.jpg", ["dog",
+# "grass"]).plot()`.
 #
 # ### How the authors' layout reads
 #
@@ -456,27 +447,20 @@ print("read back, same masks as with the switch on:", torch.allclose(masks[0], m
 # A checkpoint in the wrong settings still gives masks, only worse ones, and no error. This is why the converter sets
 # the switches itself, and why our own checkpoints carry their settings in the file.
 #
-# ### Exercise 2: a damaged checkpoint
+# ### Exercise 05.2 · A damaged checkpoint (easy, 10 minutes)
 #
-# Take a copy of `layout`, remove one tensor, and call `from_authors` on it. Then add a tensor of your own instead.
-# What does the package say, and why is that better than loading "what fits"?
+# In: the tensors that a checkpoint gives and those that a model needs, as dicts. Out: three sets of names: missing,
+# unexpected, and of another shape. Then damage copies of `layout`, and compare with what `from_authors` says. Why is
+# that better than loading "what fits"? ([Solutions](solutions/05_real_clip.py).)
+
 
 # %%
-# your code here
+def differing(given, needed):
+    return ...  # your code here
 
-# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
-# @title Solution
-broken = {name: tensor for name, tensor in layout.items() if name != "decode_head.q_projs.0.weight"}
-stranger = layout | {"decode_head.mystery": torch.zeros(1)}
-said = []
-for damaged in (broken, stranger):
-    try:
-        from_authors(damaged, heads=3, decoder_heads=8, quick_gelu=False)
-    except cascadeclip.InputError as error:
-        said.append(str(error))
-        print(said[-1])
-assert len(said) == 2 and "missing" in said[0] and "unknown" in said[1], "both damages should be refused by name"
-print("A tensor left at its random start gives scores near zero, hours later and without a word.")
+
+# %%
+check("05.2", differing)
 
 # %% [markdown]
 # ## 7. Weights and benchmarks: how to get them
@@ -510,15 +494,15 @@ print("A tensor left at its random start gives scores near zero, hours later and
 # Hours and costs below are **published** (the paper and its README), on four RTX 3090 (24 GB each); none was measured
 # here.
 #
-# | | steps | visual prompt tokens | text templates | **published** hours, inductive | transductive: half, derived |
-# |---|---|---|---|---|---|
-# | VOC 2012 | 20,000 | 10 | 1 | about 3 | about 1.5 |
-# | Pascal Context | 40,000 | 35 | 15 | about 8 | about 4 |
-# | COCO-Stuff 164K | 80,000 | 50 | 15 | about 20 | about 10 |
+# | | steps | visual prompt tokens | text templates | **published** hours |
+# |---|---|---|---|---|
+# | VOC 2012 | 20,000 | 10 | 1 | about 3 |
+# | Pascal Context | 40,000 | 35 | 15 | about 8 |
+# | COCO-Stuff 164K | 80,000 | 50 | 15 | about 20 |
 #
-# **Published** cost of the model: 193.1 M parameters, 40.5 M trainable, 123.8 G multiply-adds, 18.4 pictures per second
-# at test time on one RTX 3090. A transductive run starts from the inductive checkpoint at half its steps (the preset
-# keeps it) and takes half as many. The memory that training takes is not published.
+# **Published** cost of the model: 123.8 G multiply-adds, 18.4 pictures per second at test time on one RTX 3090. A
+# transductive run starts from the inductive checkpoint at half its steps (the preset keeps it) and takes half as many,
+# about half the hours. The memory that training takes is not published.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -550,11 +534,12 @@ for name, hours in {"voc12": 3, "context59": 8, "coco-stuff": 20}.items():
 # 5. **Batch size and offset.** Users report collapse at batch 8 where 16 works. The 0.1 belongs to inductive models
 #    only.
 #
-# The cell makes such a set of labels by hand, for the exercise below.
+# The cell makes shifted labels.
 
 # %%
 data = EmojiScenes.split("val")
-captions = [data[index].caption for index in range(40)]
+captions = [data[index].caption.replace(",", "").split() for index in range(40)]
+named = [{THINGS.index(word) for word in caption if word in THINGS} for caption in captions]
 labels = np.stack([data[index].labels for index in range(40)]).astype(int)
 secret = int(np.random.default_rng(2024).choice([-2, -1, 1, 2]))  # no peeking
 handed = np.where((labels + secret >= 0) & (labels + secret < len(CLASSES)), labels + secret, 255)
@@ -564,37 +549,28 @@ print(f"labels of {len(handed)} scenes, values {handed.min()} to {handed[handed 
 # No label is out of range, and 255 is what ignored pixels should be. Only a class that is missing at one end is a hint,
 # and a small set of pictures may miss one by chance.
 #
-# ### Exercise 3: find the shift
+# ### Exercise 05.3 · Find the shift (medium, 15 minutes)
 #
-# A colleague handed you these labels, and scores on them are close to zero. Without training anything, and without
-# printing `secret`, find out by how many classes they are shifted: compare which things occur in `handed` with which
-# things the scenes' `captions` name. (`THINGS` come first in the list of classes.)
+# By how many classes, 3 at most, are label maps shifted? In: the maps (n, H, W); for each, the set of the true numbers
+# of the things that its caption names; how many classes are things (they come first). Out: the shift, +1 if class 0 has
+# become 1. A colleague handed you `handed`, and scores are close to zero: try it with `named` and `len(THINGS)`.
+# ([Solutions](solutions/05_real_clip.py).)
+
 
 # %%
-# your code here
+def shift_of(handed, named, things):
+    return ...  # your code here
 
-# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
-# @title Solution
-agreement = {}
-for move in range(-3, 4):
-    named = []
-    for caption, found in zip(captions, handed, strict=True):
-        moved = [index + move for index in np.unique(found[found < 255]).tolist()]
-        told = caption.replace(",", "").split()
-        named += [THINGS[index] in told for index in moved if 0 <= index < len(THINGS)]
-    agreement[move] = np.mean(named)
-    print(f"labels moved by {move:+d}: {100 * agreement[move]:3.0f} % of the labelled things are named in the caption")
-best = max(agreement, key=agreement.get)
-print(f"the labels are off by {-best:+d}: move them back by {best:+d} before anything else")
-assert best == -secret, "moved by the right number, every labelled thing is named in its caption"
+
+# %%
+check("05.3", shift_of)
 
 # %% [markdown]
 # ## Recap
 #
 # 1. **Real CLIP** takes Mini-CLIP's place by name. Plain CLIP names whole pictures well. Of the two lenses on its last
 #    layer that need no training, the value path places the words better than the last block as it is.
-# 2. **A cascade on ViT-B/16** is `ModelConfig(tower=clip.tower)`: about 23 M parameters that train. What a forward pass
-#    and a training step cost on your machine, section 5 measures; whole runs took hours on four cards, as published.
-#    `from_authors` reads the authors' checkpoints strictly, or says what is wrong with them.
-# 3. **A benchmark run** needs weights, data and one preset (`voc12`, `context59`, `coco-stuff`), hours on several GPUs
-#    as published, and a short list of checks before its score means anything.
+# 2. **A cascade on ViT-B/16** is `ModelConfig(tower=clip.tower)`: about 23 M parameters that train. Section 5 measures
+#    what a step costs on your machine. `from_authors` reads the authors' checkpoints strictly, or says what is wrong.
+# 3. **A benchmark run** needs weights, data and one preset (`voc12`, `context59`, `coco-stuff`), hours on several GPUs,
+#    and a short list of checks before its score means anything.

@@ -48,6 +48,7 @@ import cascadeclip
 from cascadeclip.analysis import Surgery, scene_pictures
 from cascadeclip.analysis.surgery import CLEAR, VALUE_PATH
 from cascadeclip.data.emojiscenes import CLASSES
+from cascadeclip.exercises import check
 from cascadeclip.explorers import CascadeExplorer, LayerScrubber, SurgeryBench, WordExplorer, compute, draw
 from cascadeclip.explorers.surgery import bench_scores, lay_out
 
@@ -118,6 +119,24 @@ print("the sum is right more often than the worst stage:", "yes" if together > m
 WordExplorer(segmenter, pictures)
 
 # %% [markdown]
+# ### Exercise explorer.1 · Is the worst stage useless? (easy, 10 minutes)
+#
+# In: mask logits of the stages (S, C, h, w) and the right words (h, w), 255 where nobody knows, as NumPy arrays. Find
+# the stage that gets the fewest pixels right by itself. Out: the share of right pixels of the sum of all stages, less
+# that of the sum without it. Then try `found.masks[:-1]` and `found.truth`, here and for `pictures[5]`: the explorer
+# shows the same with a stage switched off, but for the seen offset. ([Solutions](solutions/explorer.py), if you get
+# stuck.)
+
+
+# %%
+def worth_of_worst(logits, truth):
+    return ...  # your code here
+
+
+# %%
+check("explorer.1", worth_of_worst)
+
+# %% [markdown]
 # ## 3. NGA and the seen offset
 #
 # A stage is a weighted sum of its blocks. The weights start on a Gaussian of width sigma (the deepest block counts
@@ -161,8 +180,8 @@ cuts = {
     "MaskCLIP's cuts": VALUE_PATH,
 }
 scores = {name: bench_scores(bench, cut) for name, cut in cuts.items()}
-for name, found in scores.items():
-    print(f"{name:>18}:", " | ".join(f"{label} {100 * value:4.1f}" for label, value in found.items()))
+for name, values in scores.items():
+    print(f"{name:>18}:", " | ".join(f"{label} {100 * value:4.1f}" for label, value in values.items()))
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -186,46 +205,33 @@ surgeon
 # has none (its longest are about 1.4 times the median; in large CLIPs they are many times as long). Attention is
 # another matter: also in Mini-CLIP it can gather on a few patches, many times an even look, as the scrubber above
 # shows.
-#
-# ### Exercise 1: the worst stage
-#
-# Use `compute.word_masks` and its `right()` to find, for picture 5, which single stage gets the fewest pixels right by
-# itself. Is its vote useless? Switch only that stage off, and compare the sum with the sum of all three.
 
 # %%
-# your code here
-
-# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
-# @title Solution
-one = pictures[5]
-*stages, together = compute.word_masks(segmenter, one, one.words, (True, True, True)).right()
-worst = stages.index(min(stages))
-*_, without = compute.word_masks(segmenter, one, one.words, [stage != worst for stage in range(3)]).right()
-print(f"stage {worst + 1} alone: {100 * min(stages):.0f} % right")
-print(f"sum of all: {100 * together:.0f} % | without it: {100 * without:.0f} %")
-assert min(stages) < together, "the sum of all stages should beat the worst of them"
+# Each of MaskCLIP's three cuts made or not: attention, and whether residual and feed-forward stay.
+scores_of = {
+    (attention, residual, feed_forward): bench_scores(bench, Surgery(attention, residual, feed_forward))["right words"]
+    for attention in ("query-key", "itself")
+    for residual in (True, False)
+    for feed_forward in (True, False)
+}
+for cut, score in scores_of.items():
+    print(f"{cut!s:>26}: {100 * score:4.1f}")
 
 # %% [markdown]
-# ### Exercise 2: which cut matters?
+# ### Exercise explorer.2 · Which cut matters? (easy, 10 minutes)
 #
-# MaskCLIP's surgery makes three cuts at once: attention `itself`, no residual, no feed-forward. Undo one at a time
-# with `bench_scores`. Which one can you least do without?
+# MaskCLIP makes three cuts at once: attention `itself`, no residual, no feed-forward. Take back one at a time. In: the
+# scores of all eight ways, laid out like `scores_of`. Out: the three losses, in that order. Then try `scores_of`: which
+# cut can you least do without, and is it the one that gains most alone? ([Solutions](solutions/explorer.py).)
+
 
 # %%
-# your code here
+def lost_without(scores):
+    return ...  # your code here
 
-# %% jupyter={"source_hidden": true} tags=["solution"] cellView="form"
-# @title Solution
-undone = {
-    "attention back": Surgery("query-key", residual=False, feed_forward=False),
-    "residual back": Surgery("itself", residual=True, feed_forward=False),
-    "feed-forward back": Surgery("itself", residual=False, feed_forward=True),
-}
-whole = bench_scores(bench, VALUE_PATH)["right words"]
-losses = {name: whole - bench_scores(bench, cut)["right words"] for name, cut in undone.items()}
-for name, loss in losses.items():
-    print(f"{name}: {100 * loss:.1f} points lost")
-assert max(losses.values()) > 0.1, "at least one of the three cuts should be worth more than 10 points"
+
+# %%
+check("explorer.2", lost_without)
 
 # %% [markdown]
 # ## Recap

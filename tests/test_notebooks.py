@@ -19,7 +19,6 @@ FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 SOURCES = sorted(FOLDER.glob("*.py"))
 REPOSITORY = tomllib.loads((FOLDER.parent / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 ON_GPU = ("03_", "04b_", "05_")  # beginnings of the names of notebooks that train longer where there is a GPU
-SOLUTION = {"tags": ["solution"], "cellView": "form", "jupyter": {"source_hidden": True}}
 
 each = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
@@ -107,11 +106,7 @@ def test_the_first_cell_installs_the_package_where_it_is_missing_and_keeps_what_
     assert calls[1][5:] == [package], "nothing to keep"
 
 
-def looks_at_answers(source):
-    return any("check(" in cell.source for cell in code(stored(source)))
-
-
-@pytest.mark.parametrize("source", [s for s in SOURCES if looks_at_answers(s)], ids=lambda path: path.stem)
+@each
 def test_every_exercise_is_checked_and_its_solution_stands_elsewhere(source):
     cells, number = stored(source).cells, source.stem.partition("_")[0]
     starts = [i for i, cell in enumerate(cells) if re.search(r"^### Exercise ", cell.source, re.MULTILINE)]
@@ -126,24 +121,8 @@ def test_every_exercise_is_checked_and_its_solution_stands_elsewhere(source):
         asked = NOTEBOOK_EXERCISES[name].name
         assert looked_at.source == f'check("{name}", {asked})' and f"{asked}" in start_from.source
         assert [output.text for output in looked_at.outputs] == [f"{name}: not answered yet\n"]
-    assert not [cell for cell in cells if "solution" in cell.metadata.get("tags", [])]
     assert 12 <= len(code(stored(source))) - 2 * len(starts) - 1 <= 18
     assert sum(len(cell.source) for cell in cells if cell.cell_type == "markdown") <= 12_000
-
-
-@pytest.mark.parametrize("source", [s for s in SOURCES if not looks_at_answers(s)], ids=lambda path: path.stem)
-def test_every_exercise_has_a_hidden_solution_that_proves_itself(source):
-    cells = stored(source).cells
-    starts = [i for i, cell in enumerate(cells) if re.search(r"^### Exercise \d", cell.source, re.MULTILINE)]
-    solutions = [i for i, cell in enumerate(cells) if "solution" in cell.metadata.get("tags", [])]
-    assert 2 <= len(starts) <= 4
-    assert solutions == [start + 2 for start in starts]
-    for position in solutions:
-        assert cells[position - 1].source == "# your code here"
-        assert cells[position].source.startswith("# @title Solution")
-        assert "assert " in cells[position].source
-        assert dict(cells[position].metadata) == SOLUTION
-    assert 10 <= len(code(stored(source))) - 2 * len(starts) - 1 <= 20
 
 
 @each

@@ -117,11 +117,13 @@ class AsGraded(Here):
 
 
 def _same_tensors(one: Any, other: Any) -> bool:
-    """Whether all tensors are the same, in nested lists, too."""
+    """Whether all tensors are the same, in nested lists and in dicts, too."""
     if isinstance(one, Tensor):
         return one.shape == other.shape and torch.equal(one, other)
     if isinstance(one, list | tuple):
         return len(one) == len(other) and all(map(_same_tensors, one, other))
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same_tensors(one[name], other[name]) for name in one)
     return True
 
 

@@ -174,6 +174,12 @@ def near(found: Tensor, right: Tensor) -> bool:
     return torch.allclose(found.double(), right.double(), rtol=RELATIVE, atol=ABSOLUTE, equal_nan=False)
 
 
+def all_apart(values: Sequence[float]) -> bool:
+    """Whether no two of the numbers are nearly the same, so that no mistake passes for another or for the answer."""
+    ordered = torch.tensor(values, dtype=torch.float64).sort().values
+    return not torch.isclose(ordered[1:], ordered[:-1], rtol=RELATIVE, atol=ABSOLUTE).any()
+
+
 def expect(
     answer: object,
     right: Tensor | float,

@@ -1,6 +1,7 @@
 """The exercises of the notebooks: `check("01.2", my_function)` says what is wrong with an answer, in words.
 
-An exercise's name is its notebook's number and its own. `notebook_01` holds the checkers of notebook 01, and so on.
+An exercise's name is its notebook's number (or `explorer`) and its own number. `notebook_01` holds the checkers of
+notebook 01, and so on.
 """
 
 import difflib
@@ -14,7 +15,9 @@ from cascadeclip.exercises import (
     notebook_03b,
     notebook_04,
     notebook_04b,
+    notebook_05,
     notebook_06,
+    notebook_explorer,
 )
 from cascadeclip.exercises.answering import Here
 from cascadeclip.exercises.checking import Exercise, Wrong
@@ -27,7 +30,9 @@ NOTEBOOK_EXERCISES: dict[str, Exercise] = {
     **notebook_03b.EXERCISES,
     **notebook_04.EXERCISES,
     **notebook_04b.EXERCISES,
+    **notebook_05.EXERCISES,
     **notebook_06.EXERCISES,
+    **notebook_explorer.EXERCISES,
 }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import tests.support.notebook_answers_later  # noqa: F401
 from cascadeclip.errors import InputError
 from cascadeclip.exercises import NOTEBOOK_EXERCISES, check
 from tests.support.notebook_answers import NOTEBOOK_WRONG
@@ -18,7 +19,7 @@ every = pytest.mark.parametrize("name", NOTEBOOK_EXERCISES)
 
 def solution(name):
     """The solution of an exercise, from the file that has its notebook's name."""
-    (path,) = (path for path in SOLUTIONS if path.stem.startswith(f"{name.partition('.')[0]}_"))
+    (path,) = (path for path in SOLUTIONS if path.stem.partition("_")[0] == name.partition(".")[0])
     return runpy.run_path(str(path))[NOTEBOOK_EXERCISES[name].name]
 
 
