@@ -98,7 +98,7 @@ def fit(
 
 
 def _set_aside(out: Path) -> None:
-    """A trained model without a state to go on from gets another name: a training from the start would write over it."""
+    """A trained model without a state to go on from gets another name: a new training would write over it."""
     model = out / TRAINED
     if not exists(model) or any(exists(out / name) for name in (STATE, PREVIOUS)):
         return
