@@ -7,8 +7,8 @@ matter to it.
 The assignments' checkers: `layers` with `similarity` (assignment 1), `pieces` with `learning` (2), `budget` with
 `contest` (3), all on `checking`. `build` makes the assignments' notebooks, `otter` the same for otter-grader.
 
-The notebooks' checkers: `notebook_00` to `notebook_06` and `notebook_explorer`, one for each, on `checking` as well;
-`notebooks` knows them all.
+The notebooks' checkers: `notebook_00`, `notebook_01`, `notebook_02`, `notebook_03`, `notebook_03b`, `notebook_04`,
+`notebook_04b`, `notebook_05`, `notebook_06` and `notebook_explorer`, on `checking` as well; `notebooks` knows them all.
 
 `answering` asks a function in its own process, which is what happens at a student's. For points, `grading`, which
 nbgrader runs, judges out of the notebook's reach: it asks the notebook's process through `distant`, `kernel` answers

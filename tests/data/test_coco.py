@@ -155,7 +155,7 @@ def test_what_work_depends_on_is_short_and_knows_no_folder(own, content, tmp_pat
         found, reader = OwnData(folder / "images", folder / "masks", coco=folder / "coco.json").find("train")
         return data_identity(FolderDataset(found, reader), collate)
 
-    monkeypatch.setattr("cascadeclip.data.own._share", lambda pairs, share, split: pairs)
+    monkeypatch.setattr("cascadeclip.data.own._share", lambda pairs, root, share, split: pairs)
     own(content)
     here = shutil.copytree(tmp_path, tmp_path / "here", ignore=lambda *_: {"here"})
     before = told(here)
