@@ -146,10 +146,14 @@ def write_index(out: str | Path, reports: str | Path | None = None) -> Path:
             parts += [f"## {path.stem}", "", table, f"![Learning curves of {path.stem}]({path.stem}-curves.png)", ""]
     if not read:
         raise InputError(f"no report of a comparison in {reports or out}; cascadeclip experiments writes them")
-    versions = ", ".join(f"{name} {number}" for name, number in read[0]["versions"].items())
+    places: dict[str, list[str]] = {}  # what it was run on -> which comparisons
+    for report in read:
+        versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+        places.setdefault(f"On {report['hardware']}; {versions}", []).append(report["comparison"])
+    told = "\n\n".join(f"{place}: {', '.join(names)}." for place, names in places.items())
     commands = "\n".join(dict.fromkeys(report["command"] for report in read))
-    same = "No row was tuned for itself: all have the preset's schedule, data, seeds and test pictures."
-    head = f"# Comparisons\n\n```bash\n{commands}\n```\n\nOn {read[0]['hardware']}; {versions}. {same}\n"
+    same = "No row was tuned for itself: all rows of a table have the same schedule, data, seeds and test pictures."
+    head = f"# Comparisons\n\n```bash\n{commands}\n```\n\n{told}\n\n{same}\n"
     write_text(out / INDEX, "\n".join([head, *parts]))
     return out / INDEX
 

@@ -1,6 +1,7 @@
 """The paper's claims against stored reports, and the documents that show both."""
 
 import runpy
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -124,6 +125,17 @@ def test_every_shipped_model_has_its_scores():
     (best,) = [line for line in lines if '"mini"' in line]
     assert best.startswith(f'| `"{RECOMMENDED}"`')
     assert f"<!-- results: shipped -->\n\n{texts.shipped_table()}" in (ROOT / "docs" / "results.md").read_text("utf-8")
+
+
+def test_the_index_says_of_every_table_what_it_was_run_on(tmp_path):
+    shown = ROOT / "notebooks" / "results"
+    for name in STORED:
+        shutil.copy(shown / f"{name}.md", tmp_path)
+    text = report.write_index(tmp_path, ROOT / "cascadeclip" / "assets" / "results").read_text()
+    assert text == (shown / "README.md").read_text(), "run data_scripts/store_mini_results.py"
+    for name in STORED:
+        (line,) = (line for line in text.splitlines() if line.startswith(f"On {stored_report(name)['hardware']};"))
+        assert name in line.rpartition(": ")[2].rstrip(".").split(", ")
 
 
 def test_rows_longer_than_the_budget_say_so(stored):
