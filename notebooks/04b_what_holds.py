@@ -256,12 +256,13 @@ display(Markdown(table_of("fusion-paper")), plot_curves(as_paper))
 
 # %% [markdown]
 # On seen classes the cascade ends far above the other three, with every seed. On unseen ones its seeds part: two end
-# above the last layer, one below it, on the test pictures as in the curves. Naive fusion ends below the last layer with
-# every seed, by amounts that differ as widely. One training of the last layer and one of the sum were still learning by
-# the rule of section 1, if barely. So no row gets a verdict here: the paper's order may hold with the paper's settings,
-# but three trainings of each cannot say so. The architectures are the same in both tables; the settings differ in four
-# things at once, and these tables do not tell which of them matters. The preset's last layer alone stands higher than
-# each of these rows, on both groups, after half as many steps.
+# above the last layer, one below it, on the test pictures as in the curves (what parts them is section 6's E: [the
+# study](results/why.md)). Naive fusion ends below the last layer with every seed, by amounts that differ widely. One
+# training of the last layer and one of the sum were still learning by the rule of section 1, if barely. So no row gets
+# a verdict here: the paper's order may hold with the paper's settings, but three trainings of each cannot say so. The
+# architectures are the same in both tables; the settings differ in four things at once, and these tables do not tell
+# which of them matters. The preset's last layer alone stands higher than each of these rows, on both groups, after half
+# as many steps.
 #
 # ## 4. Inside the cascade
 #

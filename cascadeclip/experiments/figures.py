@@ -122,7 +122,7 @@ def _draw_difference(axis: Axes, place: int, row: dict[str, Any]) -> None:
     for a row that must not be compared, a word; nothing for the first."""
     if row.get("not_compared"):
         middle = axis.get_yaxis_transform()
-        axis.text(0.5, place, "not trained to the end", transform=middle, ha="center", va="center", fontsize=8)
+        axis.text(0.5, place, "not compared", transform=middle, ha="center", va="center", fontsize=8)
     elif row["difference"]:
         found = row["difference"]["hIoU"]
         if found["difference"] is None:  # no score to take it of

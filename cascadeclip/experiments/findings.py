@@ -23,13 +23,14 @@ def conclusion(report: dict[str, Any]) -> str:
 
 def finding(report: dict[str, Any]) -> str:
     """What a report says of hIoU in one line, for the head of a figure: whose interval lies above zero, below, neither,
-    and which rows were not trained to the end."""
-    found: dict[str, list[str]] = {"ahead": [], "behind": [], "cannot say": [], "not trained to the end": []}
+    and which rows are not compared."""
+    refused = "not compared, for a row was still learning"
+    found: dict[str, list[str]] = {"ahead": [], "behind": [], "cannot say": [], refused: []}
     for row in report["rows"][1:]:
         whole, low, high = ((row["difference"] or {}).get("hIoU", {}).get(key) for key in DIFFERENCE)
         points = "" if whole is None else f" ({100 * whole:+.1f})"
         if row.get("not_compared"):
-            found["not trained to the end"].append(row["name"])
+            found[refused].append(row["name"])
         else:
             sure = low is not None and high is not None and (low > 0) - (high < 0)
             found["ahead" if sure == 1 else "behind" if sure == -1 else "cannot say"].append(row["name"] + points)

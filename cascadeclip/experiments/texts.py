@@ -46,7 +46,7 @@ def table_of(name: str) -> str:
         cells = [_spread(row["runs"][measure]) for measure in MEASURES]
         for measure in ("mIoU_unseen", "hIoU"):
             found = row["difference"].get(measure)
-            cells.append("not trained to the end" if row["not_compared"] else in_points(found) if found else "")
+            cells.append("not compared" if row["not_compared"] else in_points(found) if found else "")
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -229,7 +229,7 @@ def test_rows_that_still_learn_are_not_compared(rows, tmp_path):
     assert report["rows"][1]["not_compared"].startswith("second: still learning")
     assert report["rows"][1]["trained"] == [True, False]
     assert not plot_report(report).axes[1].lines[:-1], "no dot, no interval; the zero line alone"
-    assert finding(report) == 'hIoU beside "first", points: not trained to the end: second'
+    assert finding(report) == 'hIoU beside "first", points: not compared, for a row was still learning: second'
 
 
 @pytest.mark.parametrize(
