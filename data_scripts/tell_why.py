@@ -167,8 +167,8 @@ over seeds and pictures (`data_scripts/study_stuff.py`, `notebooks/results/stuff
 2. **With the paper's settings it is what the seeds part by.** The one training of the cascade that ends below the last
    layer on unseen classes calls more than a third of the stuff unseen things, the other two hardly any of it; without
    these pixels all three find the unseen things far better than the last layer does. Naive fusion calls more of the
-   stuff unseen things than the last layer, with every seed, and without it stands within a point of the last layer. These
-   rows get no verdict, since one training of the last layer and one of the sum were still learning, if barely.
+   stuff unseen things than the last layer, with every seed, and without it stands within a point of the last layer.
+   These rows get no verdict, since one training of the last layer and one of the sum were still learning, if barely.
 3. **It is a matter of the split, too.** That two of the hidden classes are grounds was decided before any of this. A
    split that hides none has no such loss, and hides it from anyone who looks at means alone. On COCO-Stuff, a real
    benchmark that hides both kinds, look at both.
