@@ -19,7 +19,7 @@ _MARKED = re.compile(r"(<!-- results: ([\w -]+) -->\n).*?(<!-- end of results --
 def filled(text: str) -> str:
     """A Markdown document with its results written anew: `<!-- results: fusion -->` ... `<!-- end of results -->` holds
     that comparison's table, `<!-- results: claims -->` the paper's claims against what was measured here,
-    `<!-- results: shipped -->` the scores of the shipped models.
+    `<!-- results: shipped -->` the scores of the shipped segmenters, `<!-- results: mini-clip -->` those of their CLIP.
 
     Raises:
         InputError: a mark that names none of them.
@@ -75,4 +75,25 @@ def shipped_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-_WRITTEN: dict[str, Callable[[], str]] = {"claims": claims_table, "shipped": shipped_table}
+def mini_clip_table() -> str:
+    """What Mini-CLIP gets right on scenes that its pretraining held out."""
+    with as_file(files("cascadeclip") / "assets" / "mini" / "mini_clip.json") as path:
+        found = read_json(path)
+    scores = {what: found["scores"][key] for key, what in _MINI_CLIP.items()}
+    lines = [f"| held out, {found['scenes']} scenes each | right, per cent |", "|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {100 * score:.1f} |" for what, score in scores.items())]) + "\n"
+
+
+_MINI_CLIP = {
+    "top1_noto": "thing of a one-object scene, best of all 62, Noto",
+    "top1_twemoji": "the same, Twemoji",
+    "top1_fluent": "the same, Fluent",
+    "named": "things of 1-3-object scenes that are among the best, as many as there are",
+    "patch_last": "thing patches given the right one of the scene's classes, last block as it is",
+    "patch_value": "the same through the value path of the last attention",
+}
+_WRITTEN: dict[str, Callable[[], str]] = {
+    "claims": claims_table,
+    "shipped": shipped_table,
+    "mini-clip": mini_clip_table,
+}

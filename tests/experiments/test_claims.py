@@ -127,6 +127,12 @@ def test_every_shipped_model_has_its_scores():
     assert f"<!-- results: shipped -->\n\n{texts.shipped_table()}" in (ROOT / "docs" / "results.md").read_text("utf-8")
 
 
+def test_mini_clip_has_its_scores_in_its_card():
+    card = (ROOT / "cascadeclip" / "assets" / "MODEL_CARD.md").read_text("utf-8")
+    assert f"<!-- results: mini-clip -->\n\n{texts.mini_clip_table()}" in card
+    assert texts.mini_clip_table().count("\n") == 2 + 6
+
+
 def test_the_index_says_of_every_table_what_it_was_run_on(tmp_path):
     shown = ROOT / "notebooks" / "results"
     for name in STORED:

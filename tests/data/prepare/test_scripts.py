@@ -148,10 +148,12 @@ def test_results_and_models_of_a_run_are_stored(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_shipped_models_are_scored(tmp_path):
-    target = tmp_path / "scores.json"
-    load_script("score_shipped").main(target, limit=3)
-    scores = json.loads(target.read_text())
+def test_shipped_models_are_scored(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    load_script("score_shipped").main(tmp_path, limit=3)
+    clip = json.loads((tmp_path / "mini_clip.json").read_text())
+    assert clip["scenes"] == 3 and all(0 <= found <= 1 for found in clip["scores"].values())
+    scores = json.loads((tmp_path / "scores.json").read_text())
     assert list(scores) == list(SHIPPED) and set(COLUMNS) - {"mIoU"} <= set(scores[RECOMMENDED])
 
 
