@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-SEEN_COLOUR, UNSEEN_COLOUR, HARMONIC_COLOUR = "#4878a8", "#d1495b", "#8d6a9f"
-MODEL_COLOURS = {"last layer": "C0", "sum": "C1", "concat": "C2", "cascade": "C3"}  # the comparison `fusion`
+SEEN_COLOUR, UNSEEN_COLOUR, HARMONIC_COLOUR = "#4878a8", "#d1495b", "#7a7a7a"
+# The comparison `fusion`; other colours than those of seen and unseen, which stand beside them, and of other lightness.
+MODEL_COLOURS = {"last layer": "#222222", "sum": "#e69f00", "concat": "#2ca02c", "cascade": "#8c1fa8"}
 OTHER_COLOUR = (0.8, 0.8, 0.8)  # of classes that a legend has no room for
 
 # The mini world's words. Stuff as one knows it; a thing near the mean colour of its sprites, moved until no two words

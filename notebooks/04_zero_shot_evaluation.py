@@ -255,7 +255,7 @@ figure.suptitle(f"The highest hIoU: {told} (numbers: ends of the sweep)", fontsi
 figure
 
 # %% [markdown]
-# Along each path the model is the same; only how its scores are read changes. Purple curves join points of equal hIoU.
+# Along each path the model is the same; only how its scores are read changes. Grey curves join points of equal hIoU.
 #
 # - One expects a trade: the greater the offset, the more U for less S. The cascade's path runs the other way for a
 #   stretch: up to an offset of 0.1, S rises and U falls. A pixel given to the wrong group hurts twice, as a miss of its

@@ -96,6 +96,8 @@ def _words(axis: Axes, rows: list[float], image: str, text: str) -> None:
     axis.plot([1.5, 1.5], [under, low + 0.35], color="black", lw=0.9)
     axis.plot([5.1, 5.1], [under, low + 0.35], color="black", lw=0.9)
     axis.plot([bus, bus], [under, rows[0] - 0.98], color="black", lw=0.9)
+    for y in rows[1:]:  # it passes below the arrow into the decoder, and has no part in it
+        axis.plot([bus, bus], [y - 0.1, y + 0.1], color="white", lw=4, zorder=2.5)
     axis.text(bus - 0.08, rows[-1] - 1.32, "T and g", fontsize=9, ha="right", va="center")
     axis.plot([5.1, *[bus] * (len(rows) - 1)], [under, *(y - 0.98 for y in rows[1:])], "o", color="black", ms=3)
     for y in rows:

@@ -176,6 +176,8 @@ def _draw_trades(
     together = together if len(together) else np.array([[0, 0], [100, 100]])
     draw_equal_harmonic(axis, np.maximum(together.min(0) - 3, 0), together.max(0) + 3)
     told: set[str] = set()
+    ends = np.concatenate([path[[0, -1]] for path in paths.values()])
+    room = np.ptp(together, axis=0) * (0.1, 0.05)  # that a label takes
     for colour, (name, path) in zip(("black", *OTHER_COLOURS), paths.items(), strict=False):
         offsets, colour = np.asarray(report[name][0]), model_colour(name, colour)
         near = int(np.argmin(np.abs(offsets - marked[name])))
@@ -186,9 +188,12 @@ def _draw_trades(
             axis.plot([], [], "o", color="grey", markersize=8, label=label)
         told.add(label)
         for end in {0, len(path) - 1}:
+            apart = ends - path[end]
+            crowded = ((apart[:, 0] > 0) & (np.abs(apart) < room).all(1)).any()  # by another path's end on the right
             axis.annotate(
-                f"{offsets[end] + 0:g}", path[end], (3, -8), textcoords="offset points", color=colour, fontsize=7
-            )
+                f"{offsets[end] + 0:g}", path[end], (-3, -8) if crowded else (3, -8), textcoords="offset points",
+                ha="right" if crowded else "left", color=colour, fontsize=7,
+            )  # fmt: skip
     legend_above(axis, columns=min(len(paths) + 1, 3))
 
 
