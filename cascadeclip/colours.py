@@ -8,6 +8,7 @@ import numpy as np
 SEEN_COLOUR, UNSEEN_COLOUR, HARMONIC_COLOUR = "#4878a8", "#d1495b", "#7a7a7a"
 # The comparison `fusion`; other colours than those of seen and unseen, which stand beside them, and of other lightness.
 MODEL_COLOURS = {"last layer": "#222222", "sum": "#e69f00", "concat": "#2ca02c", "cascade": "#8c1fa8"}
+OTHER_COLOURS = ("#5b8c5a", "#c9822b", "#5f6b8a", "#a05a7c")  # of series that stand for none of these
 OTHER_COLOUR = (0.8, 0.8, 0.8)  # of classes that a legend has no room for
 
 # The mini world's words. Stuff as one knows it; a thing near the mean colour of its sprites, moved until no two words

@@ -35,5 +35,6 @@ def test_other_words_have_colours_that_differ():
 
 def test_a_model_keeps_its_colour_under_its_other_names():
     shown = ("last layer", "last-layer", "cascade, whole", "sum", "independent")
-    assert [model_colour(name, "C9") for name in shown] == [*(MODEL_COLOURS[row] for row in ("last layer", "last layer", "cascade", "sum")), "C9"]
+    own = [MODEL_COLOURS[row] for row in ("last layer", "last layer", "cascade", "sum")]
+    assert [model_colour(name, "C9") for name in shown] == [*own, "C9"]
     assert list(MODEL_COLOURS) == [variant.name for variant in get_comparison("fusion").variants]

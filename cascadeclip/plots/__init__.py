@@ -1,7 +1,7 @@
 """Figures, as matplotlib draws them: of pictures and their segmentations (`segmentation`, `dense`), of panels side by
 side (`panels`), of CLIP's layers (`layers`), of the cascade as a diagram (`architecture`), at work (`decoders`) and
-taken apart (`ablations`), and of evaluations (`evaluation`, with `axes`). Every one returns a `figure`; none shows or
-saves it (`save_figure` does). What they are given is looked at by `given`.
+taken apart (`ablations`), and of evaluations (`evaluation`, `trades`, with `axes`). Every one returns a `figure`; none
+shows or saves it (`save_figure` does). What they are given is looked at by `given`.
 
 It may import all rooms from `model` to `analysis`.
 """
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
         plot_confusion,
         plot_error_kinds,
         plot_masks_and_rims,
-        plot_trades,
     )
     from cascadeclip.plots.figure import Figure, save_figure
     from cascadeclip.plots.layers import (
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     )
     from cascadeclip.plots.panels import in_colours, plot_panels
     from cascadeclip.plots.segmentation import plot_predictions, plot_scores, plot_segmentation
+    from cascadeclip.plots.trades import plot_trades
 else:
     __getattr__, __dir__ = on_first_use(__name__)
 

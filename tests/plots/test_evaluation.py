@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import ERROR_KINDS
 from cascadeclip.evaluation.resampling import Resampled
-from cascadeclip.evaluation.scores import ConfusionMatrix
+from cascadeclip.evaluation.scores import ConfusionMatrix, Scores
 from cascadeclip.plots import evaluation as plots
+from cascadeclip.plots import plot_trades
 
 NAMES, UNSEEN = tuple("abcdef"), ("b", "e")
 
@@ -71,10 +72,21 @@ def test_a_class_without_ground_truth_comes_last_and_breaks_nothing(confusion):
     assert axis.get_xticklabels()[3].get_text() == "c"
 
 
+def test_paths_that_end_side_by_side_are_told_apart():
+    """Of two ends that are near each other, the left one has its label on the left."""
+    sweeps = {
+        name: ([-0.2, 0.5], [Scores(("a", "b"), ("b",), (seen, unseen), 0.5) for seen, unseen in ends])
+        for name, ends in {"one": ((0.595, 0.475), (0.62, 0.36)), "two": ((0.605, 0.47), (0.75, 0.30))}.items()
+    }
+    figure = drawn(plot_trades(sweeps, dict.fromkeys(sweeps, 0.5)))
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts if text.get_text() == "-0.2"]
+    assert len(boxes) == 2 and not boxes[0].overlaps(boxes[1])
+
+
 def test_trades_draw_a_path_and_a_dot_per_model(confusion):
     scores = confusion.scores(NAMES, UNSEEN)
     report = {"one": ([0.0, 0.1], [scores] * 2), "two": ([0.0], [scores])}
-    (axis,) = drawn(plots.plot_trades(report, {"one": 0.1, "two": 0.0})).axes
+    (axis,) = drawn(plot_trades(report, {"one": 0.1, "two": 0.0})).axes
     words = [text.get_text() for text in axis.get_legend().get_texts()]
     assert words == ["S = U", "one", "offset 0.1", "two", "offset 0"]
     path = next(line for line in axis.lines if line.get_label() == "one")
@@ -83,7 +95,7 @@ def test_trades_draw_a_path_and_a_dot_per_model(confusion):
     assert axis.get_xlim() == pytest.approx((100 * scores.mIoU_seen - 3, 100 * scores.mIoU_seen + 3))
     for models, marked in (({}, {}), (report, {"one": 0.1})):
         with pytest.raises(InputError, match="give every model one"):
-            plots.plot_trades(models, marked)
+            plot_trades(models, marked)
 
 
 def test_rows_of_the_confusion_figure_add_up_to_all_pixels(confusion):

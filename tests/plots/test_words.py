@@ -12,8 +12,9 @@ from PIL import Image
 
 from cascadeclip.evaluation.scores import ConfusionMatrix, Scores
 from cascadeclip.plots import figure as module
-from cascadeclip.plots.evaluation import plot_bars, plot_class_iou, plot_confusion, plot_maps, plot_trades
+from cascadeclip.plots.evaluation import plot_bars, plot_class_iou, plot_confusion, plot_maps
 from cascadeclip.plots.figure import Figure, readable
+from cascadeclip.plots.trades import plot_trades
 
 NAN = float("nan")
 
