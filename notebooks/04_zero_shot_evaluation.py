@@ -48,12 +48,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset
 
 import cascadeclip
+from cascadeclip import plots
 from cascadeclip.data.transforms import normalise
 from cascadeclip.evaluation import boundary_width, diagnostics, rim
 from cascadeclip.exercises import check
 from cascadeclip.experiments import stored_report
 from cascadeclip.model import segmentation_loss
-from cascadeclip.plots import evaluation as plots
+from cascadeclip.plots.evaluation import plot_maps
 from cascadeclip.presets import get_preset
 from cascadeclip.training import pseudo_labels, seen_only
 
@@ -107,7 +108,7 @@ with torch.inference_mode():
     mask_logits = segmenters["cascade"].model(normalise(images.to(device)), text).mask_logits.cpu()
 inductive = torch.where(torch.isin(truth.long(), hidden), 255, truth.long())
 transductive = pseudo_labels(mask_logits, truth.long(), hidden.tolist())
-plots.plot_maps(
+plot_maps(
     [scene.image for scene in shown],
     {"truth": truth.numpy(), "inductive labels": inductive.numpy(), "transductive labels": transductive.numpy()},
     names,
@@ -418,7 +419,7 @@ right = (predicted["cascade"] == labels).flatten(1).double().mean(1)
 holds_unseen = (torch.isin(labels, hidden).flatten(1).double().mean(1) > 0.1).nonzero()[:, 0]
 worst.append(int(holds_unseen[right[holds_unseen].argsort()[len(holds_unseen) // 2]]))
 errors = torch.where(predicted["cascade"] == labels, 255, predicted["cascade"])
-plots.plot_maps(
+plot_maps(
     [test_data[index].image for index in worst],
     {"truth": labels[worst].numpy(), "cascade": predicted["cascade"][worst].numpy(), "wrong": errors[worst].numpy()},
     names,
@@ -458,7 +459,7 @@ rows = [4, 11, 17]
 columns = {"rims, with frame": torch.where(with_frame[rows], labels[rows], 255)}
 for title, maps in {"rims": labels, "rims of the cascade": predicted["cascade"]}.items():
     columns[title] = torch.where(rims(maps[rows], width), maps[rows], 255)
-plots.plot_maps(
+plot_maps(
     [test_data[index].image for index in rows],
     {title: maps.numpy() for title, maps in columns.items()},
     names,

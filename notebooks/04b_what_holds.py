@@ -51,6 +51,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 import cascadeclip
+from cascadeclip import plots
 from cascadeclip.evaluation import Resampled, diagnostics, harmonic_mean
 from cascadeclip.exercises import check
 from cascadeclip.experiments import (
@@ -63,7 +64,6 @@ from cascadeclip.experiments import (
     verdict,
 )
 from cascadeclip.experiments.texts import table_of
-from cascadeclip.plots import evaluation as plots
 from cascadeclip.presets import get_preset
 
 device = cascadeclip.device()
