@@ -107,6 +107,8 @@ def _plain(value: object) -> Any:
     if isinstance(value, Mapping):
         pairs = ([repr(_plain(key)), _plain(inner)] for key, inner in value.items())
         return sorted(pairs, key=lambda pair: str(pair[0]))
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, set | frozenset):  # whose order is another one in every process
+        return sorted((_plain(inner) for inner in value), key=str)
+    if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return value if value is None or isinstance(value, bool | int | float | str) else type(value).__qualname__

@@ -82,6 +82,12 @@ def positions_of(wanted: str | Sequence[str], names: Sequence[str], what: str = 
     return [place[word] for word in wanted]
 
 
+def in_order(words: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Those of `names` that are among the words: where only the set counts, two orders of it are one."""
+    kept = set(words)
+    return tuple(name for name in names if name in kept)
+
+
 def seen_positions(names: Sequence[str], unseen: str | Sequence[str]) -> list[int]:
     """Indices of the class words that are not `unseen`; raises as `positions_of` does."""
     hidden = set(positions_of(unseen, names))

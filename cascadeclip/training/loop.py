@@ -25,7 +25,7 @@ from cascadeclip.data.distortion import distort
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.data.streams import CheckedCollate, Collate, Endless, Shares, stream
 from cascadeclip.data.transforms import normalise
-from cascadeclip.data.words import check_embeddings, positions_of
+from cascadeclip.data.words import check_embeddings, in_order, positions_of
 from cascadeclip.errors import InputError
 from cascadeclip.files import check_no_folder, exists, without_nan, write_text
 from cascadeclip.locks import locked
@@ -144,7 +144,7 @@ class _Run:
         check_finite(model.state_dict(), "the model to train is damaged or of a training that failed")
         known, table = seen_only(names, () if config.transductive else unseen)
         check_embeddings(text, names)
-        hidden = positions_of(unseen, names)
+        hidden = sorted(positions_of(unseen, names))  # in whichever order they were named: the first wins a tie
         if config.transductive and not hidden:
             raise InputError("self-training makes pseudo labels of unseen classes, and no class is unseen: name some")
         if model.text_mean is not None and not model.text_mean.any():  # one that was trained before keeps its own
@@ -165,7 +165,8 @@ class _Run:
         self.log: list[dict[str, float]] = []
         self.asked = Asked(
             config=asdict(config), model=model.config.to_dict(), tower=fingerprint(model.encoder.visual),
-            run={"classes": list(names), "unseen classes": list(unseen), **(depends_on or {})}, text=text[known],
+            run={"classes": list(names), "unseen classes": in_order(unseen, names), **(depends_on or {})},
+            text=text[known],
         )  # fmt: skip
         self.done, self.log = self._resume()
         self.accelerator.wait_for_everyone()  # nobody writes a state before all have read it

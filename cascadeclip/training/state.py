@@ -176,6 +176,8 @@ def _other_run(path: Path, content: dict[str, Any], asked: Asked) -> list[str]:
         )  # fmt: skip
         return []
     run = parse_json_object(_get(path, content, "run", str), f"run of {path}")
+    if isinstance(unseen := run.get("unseen classes"), list):  # earlier versions wrote them as they were given
+        run["unseen classes"] = [name for name in asked.run["classes"] if name in unseen]
     changed = [name for name in sorted(run.keys() | asked.run.keys()) if run.get(name) != asked.run.get(name)]
     text = _get(path, content, "text", Tensor)
     if text.dtype not in REAL:

@@ -76,6 +76,13 @@ def test_a_stopped_evaluation_goes_on_where_it_was(preset, model, tmp_path, monk
     assert len(asked) == 5  # nothing was left to do
 
 
+def test_counts_are_gone_on_with_in_whichever_order_unseen_classes_are_named(preset, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "SAVE_EVERY", 1)
+    first = score(preset.with_unseen(["b", "c"]), Words(), model, out=tmp_path)
+    monkeypatch.setattr(scoring, "predict_batches", lambda *args: iter(()))  # nothing is scored again
+    assert score(preset.with_unseen(["c", "b"]), Words(), model, out=tmp_path) == first
+
+
 def test_counts_of_another_evaluation_are_not_used(preset, model, tmp_path, monkeypatch):
     monkeypatch.setattr(scoring, "SAVE_EVERY", 1)
     score(preset, Words(), model, out=tmp_path)

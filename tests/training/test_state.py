@@ -20,7 +20,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.training.loop import train
-from cascadeclip.training.state import PREVIOUS, STATE
+from cascadeclip.training.state import PREVIOUS, STATE, _sum
 from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 
 CONFIG = TrainConfig(steps=4, batch_size=2, learning_rate=1e-2, warmup=2, precision="fp32", checkpoint_every=2)
@@ -69,6 +69,22 @@ def test_a_state_of_another_run_is_refused_and_the_difference_named(copy, change
 def test_the_same_run_is_not_refused(copy, finished):
     again = run(copy, depends_on={"templates": ["{}"]})
     for one, other in zip(own_state(again).values(), own_state(finished[1]).values(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("written", [["b", "c"], ["c", "b"]])
+def test_the_order_in_which_unseen_classes_are_named_does_not_matter(tmp_path, written):
+    """Nothing that is computed depends on it; the second is a state of an earlier version."""
+    whole = run(tmp_path / "whole", unseen=["b", "c"])
+    run(tmp_path / "stopped", unseen=["b", "c"], until=2)
+
+    def as_written(state):
+        state["run"] = json.dumps(json.loads(state["run"]) | {"unseen classes": written})
+        state["sum"] = _sum(state)
+
+    change(tmp_path / "stopped" / STATE, as_written)
+    again = run(tmp_path / "stopped", unseen=["c", "b"])
+    for one, other in zip(own_state(again).values(), own_state(whole).values(), strict=True):
         assert torch.equal(one, other)
 
 
