@@ -16,7 +16,7 @@ from cascadeclip.data.classes import ONE_TEMPLATE
 from cascadeclip.data.folders import FolderDataset, Found, LabelReader
 from cascadeclip.data.own import OwnData
 from cascadeclip.data.transforms import Augment, ToWorkingSize
-from cascadeclip.data.words import check_names, check_templates, in_order, positions_of
+from cascadeclip.data.words import check_names, check_templates, in_order, positions_of, shortened
 from cascadeclip.errors import InputError
 from cascadeclip.files import read_json
 from cascadeclip.schema import check_value
@@ -81,7 +81,7 @@ class Preset:
         if unknown or not self.seen:
             raise InputError(
                 f"{self.name}: unseen words must be among the class words and leave some seen; "
-                f"{len(self.names)} words, unseen but no class: {', '.join(unknown) or 'none'}"
+                f"{len(self.names)} words, unseen but no class: {', '.join(map(shortened, unknown)) or 'none'}"
             )
         positions_of(self.unseen, self.names)  # each once
         object.__setattr__(self, "unseen", in_order(self.unseen, self.names))  # or kept work would not be found again

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from cascadeclip.clip.mini import EMBED_DIM, VISION, MiniTokenizer, build_mini_clip
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
-from cascadeclip.data.words import check_names, check_templates, filled, shortened
+from cascadeclip.data.words import check_names, check_templates, filled, quoted
 from cascadeclip.errors import InputError
 from cascadeclip.files import check_file, exists, is_file, open_file
 from cascadeclip.model.tower import position_embedding, tower_config
@@ -127,10 +127,9 @@ class Clip:
             longer = self.tokenize([sentences[row] for row in full], context_length=length + 1)
             cut = [names[row] for row, end in zip(full, longer[:, -1].tolist(), strict=True) if end != padding]
         if cut:
-            words = [shortened(name, 60) for name in dict.fromkeys(cut)]
             said = (
                 f"{len(cut)} sentences are longer than the {length} tokens that CLIP {self.name!r} reads, those of "
-                f"{', '.join(map(repr, words))}"
+                f"{quoted(dict.fromkeys(cut))}"
             )
             if self.long_texts == "refuse":
                 raise InputError(f"{said}; shorten the words, or use their beginnings: long_texts='warn'")
@@ -143,7 +142,9 @@ def _check_apart(names: Sequence[str], tokens: Tensor) -> None:
     for name, row in zip(names, tokens.tolist(), strict=True):
         other = first.setdefault(tuple(row), name)
         if other != name:
-            raise InputError(f"CLIP reads {other!r} and {name!r} as the same text: change or leave out one of them")
+            raise InputError(
+                f"CLIP reads {quoted([other])} and {quoted([name])} as the same text: change or leave out one of them"
+            )
 
 
 class _TextTower(nn.Module):

@@ -9,6 +9,7 @@ import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES
+from cascadeclip.data.words import quoted
 from cascadeclip.errors import InputError
 
 # Every word that can stand in a caption of EmojiScenes.
@@ -45,7 +46,8 @@ class MiniTokenizer:
             words = re.findall(r"\w+", text.lower())
             if not words or len(words) > self.context_length - 2:
                 raise InputError(
-                    f"{text!r} has {len(words)} words; Mini-CLIP reads texts of 1 to {self.context_length - 2} words"
+                    f"{quoted([text])} has {len(words)} words; Mini-CLIP reads texts of 1 to "
+                    f"{self.context_length - 2} words"
                 )
             ids = [self.start, *(self._id(word) for word in words), self.end]
             tokens[row, : len(ids)] = torch.tensor(ids)
@@ -56,8 +58,8 @@ class MiniTokenizer:
             near = difflib.get_close_matches(word, WORDS, n=3, cutoff=0.65)
             hint = f"did you mean {', '.join(near)}? " if near else ""
             raise InputError(
-                f"Mini-CLIP does not know the word {word!r}: {hint}It knows these classes: {', '.join(CLASSES)}. "
-                "A checkpoint on a real CLIP (for example preset voc12) takes any word."
+                f"Mini-CLIP does not know the word {quoted([word])}: {hint}It knows these classes: "
+                f"{', '.join(CLASSES)}. A checkpoint on a real CLIP (for example preset voc12) takes any word."
             )
         return self.ids[word]
 

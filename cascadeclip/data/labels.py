@@ -12,6 +12,7 @@ from PIL import Image
 
 from cascadeclip.errors import InputError
 from cascadeclip.files import check_file
+from cascadeclip.schema import check_fields
 
 IGNORE = 255  # the label of pixels that belong to no class, as long as this is no class's index
 WIDE_IGNORE = 65_535  # their label among more classes than a byte has numbers for
@@ -37,7 +38,8 @@ class LabelMap:
         others_ignored: everything that is no class belongs to none; otherwise it is an error.
 
     Raises:
-        InputError: no or too many classes, a number or colour of two classes, or of a class and ignored at once.
+        InputError: fields of other kinds, no or too many classes, a number or colour of two classes, or of a class and
+            ignored at once.
     """
 
     classes: int
@@ -48,6 +50,7 @@ class LabelMap:
     others_ignored: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 1 <= self.classes <= MOST:
             raise InputError(f"{self.classes} classes do not fit into labels: at least 1 and at most {MOST:,}")
         values, most = self.values, 0xFFFFFF if self.colours else 0xFFFF

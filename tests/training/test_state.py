@@ -66,6 +66,21 @@ def test_a_state_of_another_run_is_refused_and_the_difference_named(copy, change
         run(copy, **({"depends_on": {"templates": ["{}"]}} | changed))
 
 
+def test_true_is_no_number_in_a_states_settings(tmp_path):
+    """To Python it is 1."""
+    config = replace(CONFIG, steps=1)
+    run(tmp_path, config)
+
+    def edit(state):
+        state["config"] = json.dumps(json.loads(state["config"]) | {"steps": True})
+        state["settings"] = json.dumps(json.loads(state["settings"]) | {"stages": [[True, 2], [3]]})
+        state["sum"] = _sum(state)
+
+    change(tmp_path / STATE, edit)
+    with pytest.raises(InputError, match=r"other settings \(steps, stages\)"):
+        run(tmp_path, config)
+
+
 def test_the_same_run_is_not_refused(copy, finished):
     again = run(copy, depends_on={"templates": ["{}"]})
     for one, other in zip(own_state(again).values(), own_state(finished[1]).values(), strict=True):
@@ -124,6 +139,12 @@ DAMAGES = {
     "a log of steps in words": lambda path: change(path, lambda state: state.update(log='[{"step": "two"}]')),
     "a log of steps to come": lambda path: change(path, lambda state: state.update(log='[{"step": 99}]')),
     "a log of words": lambda path: change(path, lambda state: state.update(log='[{"step": 2, "total": "low"}]')),
+    "a log of a step that is true": lambda path: change(path, lambda state: state.update(log='[{"step": true}]')),
+    "a log of a score that is true": lambda path: change(
+        path, lambda state: state.update(log='[{"step": 2, "total": true}]')
+    ),
+    "a step that is true": lambda path: change(path, lambda state: state.update(step=True)),
+    "loss scaling that is true": lambda path: change(path, lambda state: state.update(scaler={"scale": True})),
     "no such format": lambda path: change(path, lambda state: state.update(format=0)),
     "settings cut": lambda path: change(path, lambda state: state.update(config='{"steps":')),
     "8-bit moments": lambda path: change(path, lambda state: convert(moments(state), as_bytes)),
