@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cascadeclip.data.labels import ignored_label
+from cascadeclip.data.streams import whole
 from cascadeclip.data.transforms import normalise
 from cascadeclip.data.words import check_embeddings, positions_of, seen_positions
 from cascadeclip.errors import InputError
@@ -271,12 +272,15 @@ def predict_batches(
     """`predict` over batches: scores (B, C, H, W) on the model's device, and the batch's labels as they came.
 
     The model is in eval mode meanwhile, and back afterwards; the other arguments are those of `evaluate`.
+
+    Raises:
+        InputError: what `whole` and `predict` raise.
     """
     device, training = next(model.parameters()).device, model.training
     model.eval()
     text = text.to(device)
     try:
-        for images, labels in batches:
+        for images, labels in whole(batches):
             with autocast(device, precision), told_of_compiler():
                 images = normalise(images.to(device, non_blocking=True))
                 scores = predict(model, images, text, seen, seen_offset, window, stride)

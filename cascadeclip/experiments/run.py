@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
 from cascadeclip.checkpoints.own import TRAINED
@@ -25,6 +25,7 @@ from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.data.identity import data_identity, tensor_digest
+from cascadeclip.data.streams import Batches, CheckedCollate
 from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.evaluation.bands import argmax_at
@@ -197,7 +198,8 @@ def segmentations(
         tokens: folder of kept tokens, see `training.recall`; None keeps none.
     """
     segmenter = load(path, preset=preset, device=device())
-    batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
+    collate = CheckedCollate(preset.collate, len(preset.names), training=False)
+    batches = Batches(data, collate, workers=0, batch_size=preset.scoring_batch)
     text, seen = clip.class_embeddings(preset.names, preset.templates), seen_positions(preset.names, preset.unseen)
     with recalling(segmenter.model, tokens):
         for scores, labels in predict_batches(
@@ -237,7 +239,7 @@ class _Runs:
             "offset": offset, "styles": variant.test_styles, "limit": self.limit, "split": preset.final_split,
         }  # fmt: skip
         data = self._first(preset.eval_data(preset.final_split))
-        scored |= data_identity(getattr(data, "dataset", data), preset.collate, times=True)
+        scored |= data_identity(preset.eval_data(preset.final_split), preset.collate, every="time")
         scored |= {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
         scored |= {"window": preset.window, "stride": preset.stride, "CLIP": self._clip_sum}
         scored["weights"] = tensor_digest(read_safetensors(folder / TRAINED)[1])
@@ -336,9 +338,9 @@ def _preset_of(variant: Variant, preset: Preset) -> Preset:
 
 
 def _learnt_from(preset: Preset, clip: Clip, seed: int) -> dict[str, Any]:
-    """Pictures, masks, words and CLIP of a training; the folder that they lie in may move."""
+    """Pictures, masks, words and CLIP of a training; the folder that they lie in may move, or be a copy."""
     words = {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
-    data = data_identity(preset.train_data(seed), preset.collate)
+    data = data_identity(preset.train_data(seed), preset.collate, every="content")
     return words | data | {"strict": preset.strict, "CLIP": _clip_digest(clip)}
 
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.labels import positions_among
+from cascadeclip.data.streams import Batches, CheckedCollate
 from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import read_out, sweep_offsets
@@ -56,7 +57,8 @@ def calibrated_offset(
     data = preset.eval_data(split)
     length = len(data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length
     data = data if limit is None else Subset(data, range(min(limit, length)))
-    batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
+    collate = CheckedCollate(preset.collate, len(preset.names), training=False)
+    batches = Batches(data, collate, workers=0, batch_size=preset.scoring_batch)
     names = list(preset.seen)
     readout = read_out(
         trained.to(device()), _seen_labels(batches, preset),

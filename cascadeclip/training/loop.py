@@ -23,7 +23,7 @@ from cascadeclip.checkpoints.own import fingerprint, load_own_state, own_state
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.distortion import distort
 from cascadeclip.data.labels import ignored_label
-from cascadeclip.data.streams import CheckedCollate, Collate, Endless, Shares, stream
+from cascadeclip.data.streams import CheckedCollate, Collate, Endless, Shares, item_name, stream
 from cascadeclip.data.transforms import normalise
 from cascadeclip.data.words import check_embeddings, in_order, positions_of
 from cascadeclip.errors import InputError
@@ -174,7 +174,9 @@ class _Run:
         shares = Shares(
             config.batch_size, parts=parts, rank=self.accelerator.process_index, processes=ranks, start=self.done
         )
-        self.loader = stream(self.data, shares, CheckedCollate(collate, len(names)), readers(config.workers))
+        self.loader = stream(
+            self.data, shares, CheckedCollate(collate, len(names), training=True), readers(config.workers)
+        )
         self.table, self.text = table.to(self.device), text[known].to(self.device)
         self.hidden = torch.tensor(hidden, device=self.device)
         self.ignore = ignored_label(len(known))
@@ -275,12 +277,11 @@ class _Run:
     def _what_broke(self, step: int, loss: float, norm: float) -> str:
         what = f"the norm of the gradient is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         first = step * self.config.batch_size
-        numbers = [self.data.index_at(position) for position in range(first, first + self.config.batch_size)]
-        source = getattr(self.data.data, "source", "item {}".format)
+        names = [item_name(self.data, position) for position in range(first, first + self.config.batch_size)]
         state = self.out and self.out / STATE
         kept = f"the last good state is {state}" if state and exists(state) else "no state was written yet"
         return (
-            f"{what} at step {step + 1}, on {', '.join(source(number) for number in numbers)}; {kept}. "
+            f"{what} at step {step + 1}, on {', '.join(names)}; {kept}. "
             "Lower the learning rate or use precision fp32, and look at these pictures"
         )
 

@@ -331,11 +331,66 @@ def test_data_are_told_apart_by_what_is_in_them_and_not_by_where_they_are(own, t
     one = own("one")
     assert identity(one) == identity(own("moved")) != identity(own("other", seed=1))
     assert identity(one)["label numbers"] != identity(one, LabelMap(3, ignored=(254, 255)))["label numbers"]
-    before = identity(one, times=True)
+    before = identity(one, every="time")
     values = np.asarray(Image.open(one / "masks" / "1.png")).copy()
     values[0, 0] = (values[0, 0] + 1) % 3
     Image.fromarray(values).save(one / "masks" / "1.png")
-    assert identity(one, times=True) != before and identity(one) != identity(own("as it was"))
+    assert identity(one, every="time") != before and identity(one) != identity(own("as it was"))
+
+
+def test_a_change_of_any_file_is_found_where_it_must_be(tmp_path):
+    """In the middle of many, and at the end of a large one; a copy is the same data by content, and not by time."""
+    rng = np.random.default_rng(0)
+    for number in range(100):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(put(tmp_path / "one" / "masks" / f"{number}.png"))
+        picture = Image.fromarray(rng.integers(0, 255, (150, 150, 3), np.uint8))
+        picture.save(put(tmp_path / "one" / "images" / f"{number}.bmp"))
+    shutil.copytree(tmp_path / "one", tmp_path / "copy", copy_function=shutil.copyfile)
+    one, copy = tmp_path / "one", tmp_path / "copy"
+    assert identity(one, every="content") == identity(copy, every="content")
+    assert identity(one, every="time") != identity(copy, every="time")
+    before = [identity(one, every=every) for every in ("content", "time")]
+    path = one / "images" / "50.bmp"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert all(identity(one, every=every) != old for every, old in zip(("content", "time"), before, strict=True))
+
+
+def put(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+class Shades(torch.utils.data.Dataset):
+    """Data that are neither files nor drawn by the package: a shade for each item."""
+
+    def __init__(self, shades):
+        self.shades = shades
+
+    def __len__(self):
+        return len(self.shades)
+
+    def __getitem__(self, index):
+        return torch.full((3, 4, 4), self.shades[index], dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8)
+
+
+def test_all_items_of_other_data_are_looked_at_or_it_is_said_that_they_are_not(caplog, monkeypatch):
+    same, changed = [0] * 100, [0] * 50 + [1] + [0] * 49
+    assert data_identity(Shades(same), collate) == data_identity(Shades(changed), collate)  # a sample
+    for every in ("time", "content"):
+        one, other = (data_identity(Shades(shades), collate, every=every) for shades in (same, changed))
+        assert one != other and not caplog.text
+    monkeypatch.setattr("cascadeclip.data.identity.MOST_READ", 99)
+    data_identity(Shades(same), collate, every="content")
+    assert "of the 100 items of Shades only 32 are looked at" in caplog.text
+
+
+def test_an_item_that_cannot_be_read_is_named():
+    class Ending(Shades):
+        def __getitem__(self, index):
+            raise StopIteration
+
+    with pytest.raises(InputError, match=r"^item 0 cannot be read"):
+        data_identity(Ending([0]), collate)
 
 
 def test_drawn_data_are_told_apart_by_their_settings():
