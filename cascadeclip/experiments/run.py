@@ -34,7 +34,7 @@ from cascadeclip.evaluation.resampling import OverRuns, bootstrap_runs
 from cascadeclip.evaluation.scores import predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
-from cascadeclip.files import check_no_folder, exists, replace_file, write_json
+from cascadeclip.files import check_no_folder, check_writable, exists, replace_file, write_json
 from cascadeclip.presets import MINIS, Preset, get_preset
 from cascadeclip.processes import device, told_of_ended
 from cascadeclip.segmenter import load
@@ -46,6 +46,7 @@ from cascadeclip.training.state import FREE
 
 logger = logging.getLogger(__name__)
 
+RUNS = "runs"  # folder of the trained models
 TOKENS = "tokens"  # folder of the mini world's tokens, see `training.recall`: some 4 GB a seed
 MEASURES = ("mIoU_seen", "mIoU_unseen", "hIoU")
 
@@ -97,7 +98,7 @@ def run_comparison(
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds={list(seeds)}: give one or more, each once")
-    runs = _Runs(preset, open_clip_of(preset), Path(out) / "runs", limit, progress)
+    runs = _Runs(preset, open_clip_of(preset), Path(out) / RUNS, limit, progress)
     counts = {v.name: torch.stack([runs.counts(v, seed) for seed in seeds]) for v in comparison.variants}
     curves = {v.name: tuple(read_curve(runs.trained(v, seed)) for seed in seeds) for v in comparison.variants}
     return compare_counts(counts, curves, preset)
@@ -105,7 +106,7 @@ def run_comparison(
 
 def trained_run(variant: Variant, preset: Preset, out: str | Path, seed: int) -> Path:
     """Folder of a variant's run among those that `run_comparison` keeps in `out`; trained, if it is not there."""
-    return _Runs(preset, open_clip_of(preset), Path(out) / "runs", None, True).trained(variant, seed)
+    return _Runs(preset, open_clip_of(preset), Path(out) / RUNS, None, True).trained(variant, seed)
 
 
 def budgeted(name: str, data_root: str | Path | None, steps: int | None, batch_size: int | None) -> Preset:
@@ -141,7 +142,7 @@ def run_ahead(
             tasks.setdefault(repr((seed, training)), []).append((variant, seed))
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with told_of_ended("--jobs"), ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
-        work = [pool.submit(_run_group, make_preset, Path(out) / "runs", limit, group) for group in tasks.values()]
+        work = [pool.submit(_run_group, make_preset, Path(out) / RUNS, limit, group) for group in tasks.values()]
         for done in tqdm(as_completed(work), total=len(work), desc="runs", unit="run"):
             done.result()
 
@@ -250,6 +251,7 @@ class _Runs:
                 return _kept_counts(path, (3, len(data), len(preset.names)))  # type: ignore[arg-type]  # has a length
             except DamagedFile as error:
                 logger.warning("%s; scoring anew", error)
+        check_writable(folder)  # now, and not when all was scored
         table = self._score(preset, folder / TRAINED, offset)
         metadata = {"sum": tensor_digest({"counts": table})}
         replace_file(path, lambda scratch: save_file({"counts": table}, scratch, metadata=metadata))
