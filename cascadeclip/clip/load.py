@@ -26,6 +26,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.files import check_file, exists, is_file, open_file
 from cascadeclip.model.tower import position_embedding, tower_config
 from cascadeclip.processes import device, own_draws, plain_torch
+from cascadeclip.schema import checked
 from cascadeclip.tensors import check_finite
 
 logger = logging.getLogger(__name__)
@@ -299,6 +300,7 @@ def _from_openai(name: str, path: Path) -> nn.Module:
     return model
 
 
+@checked(layers=int, of=int)
 def scaled_stages(
     layers: int, stages: Sequence[Sequence[int]] = _PAPER_STAGES, of: int = 12
 ) -> tuple[tuple[int, ...], ...]:

@@ -3,6 +3,7 @@
 import difflib
 import re
 from collections.abc import Sequence
+from typing import Annotated
 
 import open_clip
 import torch
@@ -11,6 +12,7 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES
 from cascadeclip.data.words import quoted
 from cascadeclip.errors import InputError
+from cascadeclip.schema import Range, checked
 
 # Every word that can stand in a caption of EmojiScenes.
 WORDS: tuple[str, ...] = tuple(sorted({*CLASSES, "a", "an", "and", "on", *re.findall(r"[a-z]+", " ".join(CAPTIONS))}))
@@ -64,6 +66,7 @@ class MiniTokenizer:
         return self.ids[word]
 
 
+@checked(patch_dropout=Annotated[float, Range(0, 0.99)])
 def build_mini_clip(patch_dropout: float = 0.0) -> open_clip.CLIP:
     """Mini-CLIP with random weights. `patch_dropout` is the share of patches left out while it trains."""
     return open_clip.CLIP(

@@ -110,7 +110,7 @@ def _background(background: float | Sequence[str] | None) -> tuple[float | None,
     if background is None:
         return None, ()
     if isinstance(background, float | int):
-        if not 0 <= background <= 1:
+        if isinstance(background, bool) or not 0 <= background <= 1:
             raise InputError(f"background={background}: a threshold on scores lies in 0..1, for example 0.1")
         return float(background), ()
     texts = (background,) if isinstance(background, str) else background

@@ -12,13 +12,14 @@ from PIL import Image
 
 from cascadeclip.errors import InputError
 from cascadeclip.files import check_file
-from cascadeclip.schema import check_fields
+from cascadeclip.schema import Natural, check_fields, checked
 
 IGNORE = 255  # the label of pixels that belong to no class, as long as this is no class's index
 WIDE_IGNORE = 65_535  # their label among more classes than a byte has numbers for
 MOST = 65_535  # classes
 
 
+@checked(classes=Natural)
 def ignored_label(classes: int) -> int:
     """The label of pixels that belong to none of `classes` classes, whose indices are 0..classes - 1."""
     return IGNORE if classes <= IGNORE else WIDE_IGNORE

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
 from cascadeclip.processes import device, own_draws, told_of_ended
+from cascadeclip.schema import Count, Natural, checked
 
 # Items of a data set -> images, labels and, where colours are to be distorted, `distortion.draw_change` of each.
 Collate = Callable[[list[Any]], tuple[torch.Tensor, ...]]
@@ -28,6 +29,7 @@ class Endless(Dataset[Any]):
     What an item draws from torch's random numbers (crops, colours) depends on seed and position alone.
     """
 
+    @checked(seed=Natural)
     def __init__(self, data: Dataset[Any], seed: int):
         self.data, self.seed = data, seed
 
@@ -54,6 +56,7 @@ class Shares(Sampler[list[int]]):
     other, so that the pictures of a step do not depend on how many processes and parts there are.
     """
 
+    @checked(batch=Count, parts=Count, rank=Natural, processes=Count, start=Natural)
     def __init__(self, batch: int, *, parts: int = 1, rank: int = 0, processes: int = 1, start: int = 0):
         self.batch, self.parts, self.rank, self.processes, self.start = batch, parts, rank, processes, start
 
@@ -228,6 +231,7 @@ class Batches(DataLoader[Any]):
                 yield batch
 
 
+@checked(workers=Natural)
 def stream(data: Endless, shares: Shares, collate: Collate, workers: int = 0) -> Batches:
     """Batches without end, read by `workers` processes (0: by this one)."""
     # With a generator of its own the loader leaves the global random state alone.

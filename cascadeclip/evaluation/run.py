@@ -26,6 +26,7 @@ from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import plain_torch, readers, this_process
+from cascadeclip.schema import check_value
 from cascadeclip.tensors import read_safetensors
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ def _score(
     """`score_with`, once the folder is ours."""
     if predictions and out is None:
         raise InputError("predictions need an output folder")
+    check_value(limit, int | None, "limit")
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit} leaves no picture to score")
     state, split = this_process(), split or preset.final_split

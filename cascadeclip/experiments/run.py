@@ -37,6 +37,7 @@ from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
 from cascadeclip.files import check_no_folder, check_writable, exists, replace_file, write_json
 from cascadeclip.presets import MINIS, Preset, get_preset
 from cascadeclip.processes import device, told_of_ended
+from cascadeclip.schema import Count, Natural, checked
 from cascadeclip.segmenter import load
 from cascadeclip.tensors import read_safetensors
 from cascadeclip.training.calibrate import calibrated_offset
@@ -76,6 +77,7 @@ class Row:
         return float(np.std(self.runs[measure], ddof=1)) if len(self.runs[measure]) > 1 else float("nan")
 
 
+@checked(seeds=Sequence[Natural], limit=Count | None)
 def run_comparison(
     comparison: Comparison,
     preset: Preset,
@@ -117,6 +119,7 @@ def budgeted(name: str, data_root: str | Path | None, steps: int | None, batch_s
     return replace(preset, training=replace(preset.training, **given))
 
 
+@checked(seeds=Sequence[Natural], limit=Count | None, jobs=Count)
 def run_ahead(
     comparisons: Sequence[Comparison],
     make_preset: Callable[[], Preset],

@@ -17,16 +17,19 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import read_out, sweep_offsets
 from cascadeclip.presets import Preset
 from cascadeclip.processes import device
+from cascadeclip.schema import Count, checked
 from cascadeclip.training.run import fit
 
 OFFSETS = tuple(step / 40 for step in range(-4, 21))  # -0.1 to 0.5
 
 
+@checked(every=Count)
 def held_out(preset: Preset, every: int = 5) -> Preset:
     """The preset with every `every`-th seen class among the unseen ones."""
     return preset.with_unseen([*preset.unseen, *preset.seen[every - 1 :: every]])
 
 
+@checked(limit=Count | None)
 def calibrated_offset(
     preset: Preset,
     clip: Clip,

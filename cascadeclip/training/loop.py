@@ -39,6 +39,7 @@ from cascadeclip.processes import (
     this_process,
     told_of_compiler,
 )
+from cascadeclip.schema import Count, checked
 from cascadeclip.tensors import check_finite
 from cascadeclip.training.labels import pseudo_labels, reduce_labels, seen_only
 from cascadeclip.training.launcher import accelerator_for
@@ -53,6 +54,7 @@ LOSSES = ("focal", "dice", "total")
 OVERFLOWS = 5  # steps in a row that float16 may lose, which the loss scaling skips
 
 
+@checked(until=Count | None)
 def train(
     model: CascadeCLIP,
     data: Dataset[Any],
