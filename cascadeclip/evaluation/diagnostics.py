@@ -323,6 +323,10 @@ def top_confusions(
     Args:
         names: class words, one for each class of `confusion`.
         among: look at these true classes only; None for all.
+        count: how many, 1 or more.
+
+    Raises:
+        InputError: another number of words than of classes, words of `among` that are none of them, no count.
     """
     if len(names) != confusion.classes:
         raise InputError(

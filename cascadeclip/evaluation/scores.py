@@ -190,7 +190,7 @@ class ConfusionMatrix:
         ignore_index: the label of pixels that count nowhere; by default that of so many classes.
 
     Raises:
-        InputError: so many classes that the machine's memory cannot hold their counts.
+        InputError: no number of classes, or one so large that the machine's memory cannot hold their counts.
     """
 
     @checked(classes=Count, ignore_index=int | None)
