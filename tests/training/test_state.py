@@ -139,12 +139,10 @@ DAMAGES = {
     "a log of steps in words": lambda path: change(path, lambda state: state.update(log='[{"step": "two"}]')),
     "a log of steps to come": lambda path: change(path, lambda state: state.update(log='[{"step": 99}]')),
     "a log of words": lambda path: change(path, lambda state: state.update(log='[{"step": 2, "total": "low"}]')),
-    "a log of a step that is true": lambda path: change(path, lambda state: state.update(log='[{"step": true}]')),
-    "a log of a score that is true": lambda path: change(
-        path, lambda state: state.update(log='[{"step": 2, "total": true}]')
-    ),
-    "a step that is true": lambda path: change(path, lambda state: state.update(step=True)),
-    "loss scaling that is true": lambda path: change(path, lambda state: state.update(scaler={"scale": True})),
+    "a log of a step that is true": lambda path: rewrite(path, log='[{"step": true}]'),
+    "a log of a score that is true": lambda path: rewrite(path, log='[{"step": 2, "total": true}]'),
+    "a step that is true": lambda path: rewrite(path, step=True),
+    "loss scaling that is true": lambda path: rewrite(path, scaler={"scale": True}),
     "no such format": lambda path: change(path, lambda state: state.update(format=0)),
     "settings cut": lambda path: change(path, lambda state: state.update(config='{"steps":')),
     "8-bit moments": lambda path: change(path, lambda state: convert(moments(state), as_bytes)),
@@ -160,6 +158,16 @@ DAMAGES = {
     "no run": lambda path: change(path, lambda state: state.pop("run")),
     "settings deep": lambda path: change(path, lambda state: state.update(config="[" * 100_000)),
 }
+
+
+def rewrite(path, **parts):
+    """Other parts, and the checksum that goes with them."""
+
+    def edit(state):
+        state.update(parts)
+        state["sum"] = _sum(state)
+
+    change(path, edit)
 
 
 def flip(path):
