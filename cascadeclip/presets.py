@@ -16,7 +16,7 @@ from cascadeclip.data.classes import ONE_TEMPLATE
 from cascadeclip.data.folders import FolderDataset, Found, LabelReader
 from cascadeclip.data.own import OwnData
 from cascadeclip.data.transforms import Augment, ToWorkingSize
-from cascadeclip.data.words import check_names, check_templates, positions_of
+from cascadeclip.data.words import check_names, check_templates, in_order, positions_of, shortened
 from cascadeclip.errors import InputError
 from cascadeclip.files import read_json
 from cascadeclip.schema import check_value
@@ -41,7 +41,7 @@ class Preset:
     Attributes:
         clip: arguments of `load_clip`.
         model, training: settings.
-        names, unseen: class words, and those without mask labels in training.
+        names, unseen: class words, and those without mask labels in training, in the order of `names`.
         templates: sentences for the text embeddings.
         train_data: seed -> data set of pictures and label maps, and changes of colours where pictures are augmented;
             `training_data` gives those to train on.
@@ -81,9 +81,10 @@ class Preset:
         if unknown or not self.seen:
             raise InputError(
                 f"{self.name}: unseen words must be among the class words and leave some seen; "
-                f"{len(self.names)} words, unseen but no class: {', '.join(unknown) or 'none'}"
+                f"{len(self.names)} words, unseen but no class: {', '.join(map(shortened, unknown)) or 'none'}"
             )
         positions_of(self.unseen, self.names)  # each once
+        object.__setattr__(self, "unseen", in_order(self.unseen, self.names))  # or kept work would not be found again
 
     @property
     def seen(self) -> tuple[str, ...]:

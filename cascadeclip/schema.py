@@ -1,18 +1,23 @@
-"""Settings held against their declared types and ranges, before anything is built of them.
+"""Settings and arguments held against their declared types and ranges, before anything is made of them.
 
 The declaration is the dataclass itself: `steps: Annotated[int, Range(1, 10**9)]`. What comes from a file, from the
 command line and from Python goes through the same check.
 """
 
+import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import wraps
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ParamSpec, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cascadeclip.errors import InputError
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 MOST_ITEMS = 100_000  # of a list in settings
 MOST_LETTERS = 10_000  # of a text
@@ -26,6 +31,32 @@ class Range:
 
     low: float = -math.inf
     high: float = math.inf
+
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+
+
+def checked(**hints: Any) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Hold some arguments of a function against type hints, by name, each time it is called: `@checked(count=Count)`.
+
+    Raises (when called):
+        InputError: names the first argument that does not fit, its value, and what it has to be.
+    """
+
+    def around(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+
+        @wraps(function)
+        def run(*args: P.args, **kwargs: P.kwargs) -> R:
+            given = signature.bind(*args, **kwargs)
+            for name in hints.keys() & given.arguments.keys():
+                given.arguments[name] = check_value(given.arguments[name], hints[name], name)
+            return function(*given.args, **given.kwargs)
+
+        return run
+
+    return around
 
 
 def check_fields(settings: Any, prefix: str = "") -> None:

@@ -19,7 +19,7 @@ from cascadeclip.clip.vocabulary import read_vocabulary, split_synonyms
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import normalise, resized, working_size
-from cascadeclip.data.words import as_written, check_names, check_templates
+from cascadeclip.data.words import as_written, check_names, check_templates, check_words
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.bands import bands_at
 from cascadeclip.evaluation.refine import pamr as refine
@@ -168,7 +168,8 @@ class Segmenter(HubMixin):
         origins: Sequence[str] = (),
     ):
         self.model, self.clip, self.origins = model.eval(), clip, tuple(origins)
-        self.seen, self.seen_offset, self.templates = tuple(seen), seen_offset, check_templates(templates)
+        self.seen, self.seen_offset = check_words(seen, "seen words"), seen_offset
+        self.templates = check_templates(templates)
 
     def __repr__(self) -> str:
         stages = [list(stage) for stage in self.model.config.stages]

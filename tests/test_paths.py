@@ -100,7 +100,7 @@ UNFIT = (*REFUSED, below_a_file, pipe)
 def pairs_with(path):
     """A data set whose only picture is that one."""
     data = FolderDataset([(path, path)], LabelMap(2))
-    return data_identity(data, collate, times=True)
+    return data_identity(data, collate, every="time")
 
 
 FILES = {

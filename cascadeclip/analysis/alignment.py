@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.resampling import Resampled, bootstrap
+from cascadeclip.schema import Range, checked
 
 COMPARED_AT_ONCE = 2**22  # pairs of patches
 
@@ -184,6 +186,7 @@ def modality_gap(image: Tensor, text: Tensor) -> Tensor:
     return F.normalize(image, dim=-1).mean(0) - F.normalize(text, dim=-1).mean(0)
 
 
+@checked(temperature=Annotated[float, Range(1e-6)])
 def loss_along_gap(image: Tensor, text: Tensor, shifts: Sequence[float], temperature: float) -> list[float]:
     """Contrastive loss of n matching pairs after moving the images toward the texts along the gap.
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import class_iou, picture_counts
+from cascadeclip.schema import Count, checked
 
 # --- similarity of layers: CKA ---------------------------------------------------------------------------------------
 
@@ -115,6 +116,7 @@ class FeatureColours:
 # --- attention -----------------------------------------------------------------------------------------------------
 
 
+@checked(grid=tuple[Count, ...], patch_size=Count)
 def attention_distance(maps: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
     """How far patches look: mean distance between patch centres, weighted by attention, in px.
 
@@ -153,11 +155,13 @@ class ProbeResult:
     counts: Tensor
 
 
+@checked(grid=tuple[Count, ...])
 def patch_labels(labels: Tensor, grid: tuple[int, int]) -> Tensor:
     """The class that most pixels of each patch have: (B, H, W) integer -> (B, N) int64."""
     return _pixels_by_patch(labels, grid).mode(2).values.long()
 
 
+@checked(grid=tuple[Count, ...])
 def boundary_patches(labels: Tensor, grid: tuple[int, int]) -> Tensor:
     """Whether a patch holds more than one class: (B, H, W) integer -> (B, N) bool."""
     pixels = _pixels_by_patch(labels, grid)
@@ -195,6 +199,7 @@ def fit_ridge(
     return model, strengths[best], float(scores[best])
 
 
+@checked(classes=Count, grid=tuple[Count, ...])
 def probe(
     train_tokens: np.ndarray, train_labels: np.ndarray, test_tokens: np.ndarray, test_labels: Tensor, classes: int,
     grid: tuple[int, int],

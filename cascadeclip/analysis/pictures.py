@@ -15,6 +15,7 @@ from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import LONGEST, normalise, to_tensor, working_size
 from cascadeclip.errors import InputError
+from cascadeclip.schema import Count, checked
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +35,7 @@ class Picture:
     labels: np.ndarray | None = None
 
 
+@checked(count=Count)
 def scene_pictures(count: int = 24, split: str = "test") -> list[Picture]:
     """The first scenes of a fixed set of EmojiScenes; labels are indices into `CLASSES`."""
     scenes = EmojiScenes.split(split)
@@ -41,6 +43,7 @@ def scene_pictures(count: int = 24, split: str = "test") -> list[Picture]:
     return [Picture(f"{i}: {', '.join(s.things)}", s.image, s.things + s.stuff, s.labels) for i, s in found]
 
 
+@checked(longest=Count)
 def picture_from_file(name: str, content: bytes, longest: int = 1024) -> Picture:
     """A picture from the content of an image file, as a browser sends it; brought down to `longest` px.
 

@@ -16,7 +16,7 @@ from cascadeclip.checkpoints.authors import read_authors
 from cascadeclip.checkpoints.sizes import check_sizes
 from cascadeclip.clip.load import MINI, RANDOM, Clip, fits_sizes, load_clip
 from cascadeclip.config import ModelConfig, Offset
-from cascadeclip.data.words import check_templates
+from cascadeclip.data.words import check_templates, check_words
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import parse_json, replace_file
 from cascadeclip.model.cascade import CascadeCLIP
@@ -60,6 +60,7 @@ class CheckpointInfo:
         check_fields(self)
         if not isinstance(self.clip.get("name"), str) or self.clip.keys() - {"name", "pretrained"}:
             raise InputError(f"clip={self.clip}: must give the name of a CLIP, and may give pretrained")
+        check_words(self.seen, "seen words")
         if self.templates is not None:
             check_templates(self.templates)
 

@@ -219,9 +219,9 @@ def experiments(
 ) -> None:
     """Run the paper's comparisons as tables. A stopped one goes on, and what was trained before is used again."""
     from cascadeclip.experiments.comparisons import COMPARISONS, get_comparison
-    from cascadeclip.experiments.report import INDEX, write_index, write_report, written
+    from cascadeclip.experiments.report import can_be_written, markdown, where, write_index, write_report
     from cascadeclip.experiments.run import budgeted, run_ahead, run_comparison
-    from cascadeclip.files import check_writable, read_text
+    from cascadeclip.files import read_text
 
     for comparison in COMPARISONS.values() if not names else ():
         print(f"{comparison.name:12} {comparison.question}")
@@ -229,17 +229,19 @@ def experiments(
     if smoke:
         steps, batch_size, limit = steps or 2, batch_size or 2, limit or 10
     make_preset = partial(budgeted, preset, data_root, steps, batch_size)
-    if chosen:
-        check_writable(out, INDEX, *(name for comparison in chosen for name in written(comparison)))
+    writing = bool(chosen) and can_be_written(chosen, out)
     if jobs > 1:
         run_ahead(chosen, make_preset, out, seeds=range(seeds), limit=limit, jobs=jobs)
     command = shlex.join(["cascadeclip", *sys.argv[1:]])
     for comparison in chosen:
         rows = run_comparison(comparison, make_preset(), out, seeds=range(seeds), limit=limit)
+        if not writing:
+            print(markdown(comparison, rows, where(make_preset(), rows, limit)))
+            continue
         path = write_report(comparison, rows, make_preset(), out, command=command, limit=limit)
         print(read_text(path))
         print(f"wrote {path}, and beside it the figure and the numbers as JSON")
-    if chosen:
+    if writing:
         print(f"all tables: {write_index(out)}")
 
 

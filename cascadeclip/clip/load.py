@@ -21,11 +21,12 @@ from torch.nn import functional as F
 from cascadeclip.clip.mini import EMBED_DIM, VISION, MiniTokenizer, build_mini_clip
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
-from cascadeclip.data.words import check_names, check_templates, filled, shortened
+from cascadeclip.data.words import check_names, check_templates, filled, quoted
 from cascadeclip.errors import InputError
 from cascadeclip.files import check_file, exists, is_file, open_file
 from cascadeclip.model.tower import position_embedding, tower_config
 from cascadeclip.processes import device, own_draws, plain_torch
+from cascadeclip.schema import checked
 from cascadeclip.tensors import check_finite
 
 logger = logging.getLogger(__name__)
@@ -127,10 +128,9 @@ class Clip:
             longer = self.tokenize([sentences[row] for row in full], context_length=length + 1)
             cut = [names[row] for row, end in zip(full, longer[:, -1].tolist(), strict=True) if end != padding]
         if cut:
-            words = [shortened(name, 60) for name in dict.fromkeys(cut)]
             said = (
                 f"{len(cut)} sentences are longer than the {length} tokens that CLIP {self.name!r} reads, those of "
-                f"{', '.join(map(repr, words))}"
+                f"{quoted(dict.fromkeys(cut))}"
             )
             if self.long_texts == "refuse":
                 raise InputError(f"{said}; shorten the words, or use their beginnings: long_texts='warn'")
@@ -143,7 +143,9 @@ def _check_apart(names: Sequence[str], tokens: Tensor) -> None:
     for name, row in zip(names, tokens.tolist(), strict=True):
         other = first.setdefault(tuple(row), name)
         if other != name:
-            raise InputError(f"CLIP reads {other!r} and {name!r} as the same text: change or leave out one of them")
+            raise InputError(
+                f"CLIP reads {quoted([other])} and {quoted([name])} as the same text: change or leave out one of them"
+            )
 
 
 class _TextTower(nn.Module):
@@ -298,6 +300,7 @@ def _from_openai(name: str, path: Path) -> nn.Module:
     return model
 
 
+@checked(layers=int, of=int)
 def scaled_stages(
     layers: int, stages: Sequence[Sequence[int]] = _PAPER_STAGES, of: int = 12
 ) -> tuple[tuple[int, ...], ...]:

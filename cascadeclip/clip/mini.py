@@ -3,13 +3,16 @@
 import difflib
 import re
 from collections.abc import Sequence
+from typing import Annotated
 
 import open_clip
 import torch
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES
+from cascadeclip.data.words import quoted
 from cascadeclip.errors import InputError
+from cascadeclip.schema import Range, checked
 
 # Every word that can stand in a caption of EmojiScenes.
 WORDS: tuple[str, ...] = tuple(sorted({*CLASSES, "a", "an", "and", "on", *re.findall(r"[a-z]+", " ".join(CAPTIONS))}))
@@ -45,7 +48,8 @@ class MiniTokenizer:
             words = re.findall(r"\w+", text.lower())
             if not words or len(words) > self.context_length - 2:
                 raise InputError(
-                    f"{text!r} has {len(words)} words; Mini-CLIP reads texts of 1 to {self.context_length - 2} words"
+                    f"{quoted([text])} has {len(words)} words; Mini-CLIP reads texts of 1 to "
+                    f"{self.context_length - 2} words"
                 )
             ids = [self.start, *(self._id(word) for word in words), self.end]
             tokens[row, : len(ids)] = torch.tensor(ids)
@@ -56,12 +60,13 @@ class MiniTokenizer:
             near = difflib.get_close_matches(word, WORDS, n=3, cutoff=0.65)
             hint = f"did you mean {', '.join(near)}? " if near else ""
             raise InputError(
-                f"Mini-CLIP does not know the word {word!r}: {hint}It knows these classes: {', '.join(CLASSES)}. "
-                "A checkpoint on a real CLIP (for example preset voc12) takes any word."
+                f"Mini-CLIP does not know the word {quoted([word])}: {hint}It knows these classes: "
+                f"{', '.join(CLASSES)}. A checkpoint on a real CLIP (for example preset voc12) takes any word."
             )
         return self.ids[word]
 
 
+@checked(patch_dropout=Annotated[float, Range(0, 0.99)])
 def build_mini_clip(patch_dropout: float = 0.0) -> open_clip.CLIP:
     """Mini-CLIP with random weights. `patch_dropout` is the share of patches left out while it trains."""
     return open_clip.CLIP(

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from cascadeclip.clip.load import MINI, Clip
 from cascadeclip.data.classes import ONE_TEMPLATE, TEMPLATES
 from cascadeclip.data.emojiscenes import CAPTIONS
-from cascadeclip.data.words import as_written, check_templates
+from cascadeclip.data.words import check_templates, check_words, quoted
 from cascadeclip.errors import InputError
 
 BACKGROUND = "background"
@@ -92,7 +92,7 @@ def read_vocabulary(
         if BACKGROUND in (title.casefold() for title in titles):
             raise InputError(f"with background=, pixels of no word are called {BACKGROUND!r}: leave that word out")
         titles.append(BACKGROUND)
-    _check_repeated([word for one in (*classes, others) for word in one])
+    check_words([word for one in (*classes, others) for word in one])
     if others:
         classes.append(others)
     embedded = clip.class_embeddings([word for one in classes for word in one], chosen_templates(templates, clip))
@@ -110,7 +110,7 @@ def _background(background: float | Sequence[str] | None) -> tuple[float | None,
     if background is None:
         return None, ()
     if isinstance(background, float | int):
-        if not 0 <= background <= 1:
+        if isinstance(background, bool) or not 0 <= background <= 1:
             raise InputError(f"background={background}: a threshold on scores lies in 0..1, for example 0.1")
         return float(background), ()
     texts = (background,) if isinstance(background, str) else background
@@ -120,18 +120,11 @@ def _background(background: float | Sequence[str] | None) -> tuple[float | None,
     return None, words
 
 
-def _check_repeated(words: Sequence[str]) -> None:
-    written = [as_written(word) for word in words]
-    repeated = sorted({word for word in written if written.count(word) > 1})
-    if repeated:
-        raise InputError(f"words given twice: {', '.join(repeated)}; give each once, to one class")
-
-
 def split_synonyms(name: str) -> tuple[str, ...]:
     """`sofa|couch` -> ('sofa', 'couch'); an `InputError` for an empty part."""
     words = tuple(word.strip() for word in name.split("|"))
     if not all(words):
-        raise InputError(f"{name!r}: write synonyms with one | between two words, as in 'sofa|couch'")
+        raise InputError(f"{quoted([name])}: write synonyms with one | between two words, as in 'sofa|couch'")
     return words
 
 

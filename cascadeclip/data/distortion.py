@@ -7,6 +7,8 @@ Symbols: B pictures, H rows, W columns.
 import torch
 from torch import Tensor
 
+from cascadeclip.schema import Count, checked
+
 SHARE = 0.5  # of the pictures have a property changed, independently of the other properties
 # Least and most of the factors of brightness, contrast and saturation, and of the turn of the hue, in whole turns.
 RANGES = ((1 - 32 / 255, 1 + 32 / 255), (0.5, 1.5), (0.5, 1.5), (-0.1, 0.1))
@@ -14,6 +16,7 @@ UNCHANGED = (1.0, 1.0, 1.0, 0.0)
 LUMA = (0.2989, 0.587, 0.114)  # of red, green and blue in a grey, as torchvision weighs them
 
 
+@checked(rows=Count, columns=Count)
 def draw_change(rows: int, columns: int) -> Tensor:
     """What is to be done to one picture, (6,) float32: factors of brightness, contrast and saturation, turn of the hue,
     and the rows and columns that it is done to, from the upper left corner: the rest is padding.

@@ -19,6 +19,7 @@ from torch.utils.data import Dataset
 from cascadeclip.data.textures import TEXTURES, VARIANTS, texture_sheets
 from cascadeclip.data.transforms import to_tensor
 from cascadeclip.errors import InputError
+from cascadeclip.schema import Natural, checked
 
 _ASSETS = files("cascadeclip") / "assets"
 _INDEX = json.loads((_ASSETS / "sprites.json").read_text(encoding="utf-8"))
@@ -206,6 +207,7 @@ class EmojiScenes(Dataset[Scene]):
         ((96, 96, 3), (96, 96))
     """
 
+    @checked(length=Natural, seed=Natural, size=int, objects=tuple[int, ...])
     def __init__(
         self,
         length: int,

@@ -12,12 +12,14 @@ from PIL import Image
 
 from cascadeclip.errors import InputError
 from cascadeclip.files import check_file
+from cascadeclip.schema import Natural, check_fields, checked
 
 IGNORE = 255  # the label of pixels that belong to no class, as long as this is no class's index
 WIDE_IGNORE = 65_535  # their label among more classes than a byte has numbers for
 MOST = 65_535  # classes
 
 
+@checked(classes=Natural)
 def ignored_label(classes: int) -> int:
     """The label of pixels that belong to none of `classes` classes, whose indices are 0..classes - 1."""
     return IGNORE if classes <= IGNORE else WIDE_IGNORE
@@ -37,7 +39,8 @@ class LabelMap:
         others_ignored: everything that is no class belongs to none; otherwise it is an error.
 
     Raises:
-        InputError: no or too many classes, a number or colour of two classes, or of a class and ignored at once.
+        InputError: fields of other kinds, no or too many classes, a number or colour of two classes, or of a class and
+            ignored at once.
     """
 
     classes: int
@@ -48,6 +51,7 @@ class LabelMap:
     others_ignored: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not 1 <= self.classes <= MOST:
             raise InputError(f"{self.classes} classes do not fit into labels: at least 1 and at most {MOST:,}")
         values, most = self.values, 0xFFFFFF if self.colours else 0xFFFF

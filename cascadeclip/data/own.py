@@ -14,7 +14,7 @@ from cascadeclip.data.coco import coco_pairs, read_categories
 from cascadeclip.data.folders import STEM, Found, LabelReader, find_pairs
 from cascadeclip.data.labels import LabelMap, parsed_values
 from cascadeclip.data.names import inside
-from cascadeclip.data.words import check_names
+from cascadeclip.data.words import check_names, shortened
 from cascadeclip.errors import InputError
 from cascadeclip.files import is_file, parse_json, read_text
 from cascadeclip.schema import check_fields
@@ -90,7 +90,7 @@ class OwnData:
             number_of = {word: number for number, word in categories.items()}
             strange = [word for word in check_names(self.names) if word not in number_of]
             if strange:
-                raise InputError(f"names that are no category of {self.coco}: {', '.join(strange)}")
+                raise InputError(f"names that are no category of {self.coco}: {', '.join(map(shortened, strange))}")
             return self.names, {"numbers": tuple(number_of[word] for word in check_names(self.names))}
         if self.names is None:
             raise InputError("no class words: give names, or values for numbers that do not simply count up")

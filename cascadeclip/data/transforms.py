@@ -11,6 +11,7 @@ from torchvision.transforms.v2 import functional as F
 
 from cascadeclip.data.distortion import draw_change
 from cascadeclip.data.labels import IGNORE
+from cascadeclip.schema import Count, checked
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -49,6 +50,7 @@ def resized(image: np.ndarray, rows: int, columns: int) -> Tensor:
     return bilinear(lines, (rows, columns))
 
 
+@checked(height=Count, width=Count, side=Count)
 def working_size(height: int, width: int, side: int) -> tuple[int, int]:
     """Rows and columns at which a picture goes through the model: short side = `side`, long side at most LONGEST x."""
     scale = side / min(height, width)
@@ -60,6 +62,7 @@ def working_size(height: int, width: int, side: int) -> tuple[int, int]:
 class ToWorkingSize:
     """The picture at the size it goes through the model; the labels keep theirs, scores are read at it."""
 
+    @checked(side=Count)
     def __init__(self, side: int):
         self.side = side
 
@@ -81,6 +84,7 @@ class Augment:
 
     SCALES, MOST_OF_ONE, TRIES = (0.5, 2.0), 0.75, 10
 
+    @checked(side=Count, ignore=int)
     def __init__(self, side: int, ignore: int = IGNORE):
         self.side, self.ignore = side, ignore
 

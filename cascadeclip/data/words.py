@@ -2,7 +2,7 @@
 
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from torch import Tensor
 
@@ -22,15 +22,27 @@ def check_names(names: str | Sequence[str]) -> tuple[str, ...]:
     names = _listed(names, "words")
     if not names:
         raise InputError("no words given: name at least one thing to look for, for example ['cat', 'grass']")
-    strange = [name for name in names if not isinstance(name, str) or not as_written(name)]
-    if strange:
-        raise InputError(f"words must be text that is not empty, not {strange[0]!r}")
+    check_words(names)
     if len(names) == 1 and "," in names[0]:
-        raise InputError(f"{names[0]!r} is one text: give a list of words, {[w.strip() for w in names[0].split(',')]}")
-    repeated = _repeated([as_written(name) for name in names])
-    if repeated:
-        raise InputError(f"words given twice: {', '.join(repeated)}; give each once")
+        parts = quoted(word.strip() for word in names[0].split(","))
+        raise InputError(f"{quoted(names)} is one text: give a list of words, [{parts}]")
     return tuple(name.strip() for name in names)
+
+
+def check_words(words: str | Sequence[str], what: str = "words") -> tuple[str, ...]:
+    """The words as they are; there may be none.
+
+    Raises:
+        InputError: an empty one, one that is no text, or one given twice, as in `check_names`; `what` says what the
+            words are.
+    """
+    words = _listed(words, what)
+    strange = [word for word in words if not isinstance(word, str) or not as_written(word)]
+    if strange:
+        raise InputError(f"{what} must be text that is not empty, not {quoted(strange[:1])}")
+    if repeated := _repeated([as_written(word) for word in words]):
+        raise InputError(f"{what} given twice: {', '.join(map(shortened, repeated))}; give each once")
+    return words
 
 
 def check_templates(templates: str | Sequence[str], names: Sequence[str] = ()) -> tuple[str, ...]:
@@ -48,22 +60,23 @@ def check_templates(templates: str | Sequence[str], names: Sequence[str] = ()) -
         raise InputError("no templates given: give at least one sentence with {} for the class word, 'a photo of a {}'")
     for template in templates:
         if not isinstance(template, str):
-            raise InputError(f"templates must be text, not {template!r}: 'a photo of a {{}}'")
+            raise InputError(f"templates must be text, not {quoted([template])}: 'a photo of a {{}}'")
         if template.count(GAP) != 1 or {"{", "}"} & set(template.replace(GAP, "")):
             raise InputError(
-                f"template {template!r}: a sentence has {{}} once, where the class word goes, and no other braces"
+                f"template {quoted([template])}: a sentence has {{}} once, where the class word goes, and no "
+                "other braces"
             )
     repeated = _repeated([as_written(template) for template in templates])
     if repeated:
-        raise InputError(f"templates given twice: {', '.join(map(repr, repeated))}; give each once")
+        raise InputError(f"templates given twice: {quoted(repeated)}; give each once")
     sentences: dict[str, str] = {}
     for name in names:
         for template in templates:
             sentence = as_written(filled(template, name))
             if sentences.setdefault(sentence, name) != name:
                 raise InputError(
-                    f"the words {sentences[sentence]!r} and {name!r} become the same sentence, {sentence!r}: change "
-                    "one of them, or the templates"
+                    f"the words {quoted([sentences[sentence]])} and {quoted([name])} become the same sentence, "
+                    f"{quoted([sentence])}: change one of them, or the templates"
                 )
     return templates
 
@@ -76,10 +89,16 @@ def positions_of(wanted: str | Sequence[str], names: Sequence[str], what: str = 
     """
     wanted, place = _listed(wanted, what), {name: position for position, name in enumerate(names)}
     if unknown := [word for word in wanted if word not in place]:
-        raise InputError(f"{what}={unknown} are none of the {len(names)} class names; use words from `names`")
+        raise InputError(f"{what}=[{quoted(unknown)}] are none of the {len(names)} class names; use words from `names`")
     if repeated := _repeated(wanted):
-        raise InputError(f"{what}: {', '.join(repeated)} given twice; give each once")
+        raise InputError(f"{what}: {', '.join(map(shortened, repeated))} given twice; give each once")
     return [place[word] for word in wanted]
+
+
+def in_order(words: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
+    """Those of `names` that are among the words: where only the set counts, two orders of it are one."""
+    kept = set(words)
+    return tuple(name for name in names if name in kept)
 
 
 def seen_positions(names: Sequence[str], unseen: str | Sequence[str]) -> list[int]:
@@ -109,6 +128,11 @@ def as_written(name: str) -> str:
 def shortened(text: str, most: int = 48) -> str:
     """A text for people, of at most so many letters: beginning and end of a longer one, for words that begin alike."""
     return text if len(text) <= most else f"{text[: most - most // 3 - 1]}…{text[-(most // 3) :]}"
+
+
+def quoted(words: Iterable[object]) -> str:
+    """Words as an error names them: in quotation marks, a long one shortened."""
+    return ", ".join(shortened(repr(word), 62) for word in words)
 
 
 def _listed(values: str | Sequence[str], what: str) -> tuple[str, ...]:

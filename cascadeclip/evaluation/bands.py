@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cascadeclip.schema import Count, checked
+
 BAND_VALUES = 2**22  # scores that are resized at once, 16 MB in float32: what a processor has at hand
 
 
+@checked(size=Sequence[Count])
 def argmax_at(scores: Tensor, size: Sequence[int]) -> Tensor:
     """The class with the highest score after bilinear resizing to `size`: (B, C, h, w) -> (B, *size) int32.
 

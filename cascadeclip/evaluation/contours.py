@@ -4,6 +4,7 @@ Symbols: n pictures of H x W px.
 """
 
 import math
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -11,13 +12,16 @@ from torch.nn import functional as F
 
 from cascadeclip.data.labels import IGNORE
 from cascadeclip.errors import InputError
+from cascadeclip.schema import Count, Range, checked
 
 
+@checked(height=Count, width=Count, ratio=Annotated[float, Range(0, 1)])
 def boundary_width(height: int, width: int, ratio: float = 0.02) -> int:
     """d in px: `ratio` times the picture's diagonal, rounded, at least 1."""
     return max(1, round(ratio * math.hypot(height, width)))
 
 
+@checked(width=int)
 def rim(maps: Tensor, width: int, frame: bool = True) -> Tensor:
     """Pixels of each mask within `width` px of its contour, for all masks of a segmentation at once.
 
@@ -50,6 +54,7 @@ def rim(maps: Tensor, width: int, frame: bool = True) -> Tensor:
     return (largest(values) != -largest(-values))[:, 0]
 
 
+@checked(width=int | None)
 def contour_counts(predicted: Tensor, labels: Tensor, width: int | None = None, ignored: int = IGNORE) -> Tensor:
     """Pixels of contours, per picture: (4, n) float64, what `contour_f` takes.
 

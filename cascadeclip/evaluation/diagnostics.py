@@ -27,6 +27,7 @@ from cascadeclip.evaluation.scores import (
     predict_batches,
 )
 from cascadeclip.model.cascade import CascadeCLIP, CascadeOutput
+from cascadeclip.schema import Count, checked
 
 ERROR_KINDS = ("seen as another seen", "seen as unseen", "unseen as seen", "unseen as another unseen")
 
@@ -162,6 +163,7 @@ def sweep_offsets(
 # --- counts per picture, boundaries, bootstrap ----------------------------------------------------------------------
 
 
+@checked(classes=Count)
 def picture_counts(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Counts (3, n, C) over whole masks; pixels labelled 255 count nowhere.
 
@@ -172,6 +174,7 @@ def picture_counts(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
     return _counts(predicted, labels, classes, everywhere, everywhere)
 
 
+@checked(classes=Count, width=int | None)
 def boundary_counts(
     predicted: Tensor, labels: Tensor, classes: int, width: int | None = None, *, frame: bool = True
 ) -> Tensor:
@@ -193,6 +196,7 @@ def boundary_counts(
     return _counts(predicted, labels, classes, rim(predicted, width, frame), rim(labels, width, frame))
 
 
+@checked(classes=Count, side=Count)
 def through_grid(labels: Tensor, classes: int, side: int) -> Tensor:
     """The truth, said with one number per patch and class: what a grid of side x side patches can hold of it.
 
@@ -310,6 +314,7 @@ def error_kinds(predicted: Tensor, labels: Tensor, names: Sequence[str], unseen:
     return torch.stack([((kind == number) & wrong).flatten(1).sum(1) for number in range(4)], dim=1)
 
 
+@checked(count=Count)
 def top_confusions(
     confusion: ConfusionMatrix, names: Sequence[str], among: Sequence[str] | None = None, count: int = 10
 ) -> list[tuple[str, str, float]]:
@@ -318,6 +323,10 @@ def top_confusions(
     Args:
         names: class words, one for each class of `confusion`.
         among: look at these true classes only; None for all.
+        count: how many, 1 or more.
+
+    Raises:
+        InputError: another number of words than of classes, words of `among` that are none of them, no count.
     """
     if len(names) != confusion.classes:
         raise InputError(

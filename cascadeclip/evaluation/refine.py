@@ -10,11 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from cascadeclip.errors import InputError
+from cascadeclip.schema import checked
 
 AT_ONCE = 2**24  # values that are held beside the scores at once
 
 
 @torch.inference_mode()
+@checked(iterations=int, dilations=Sequence[int])
 def pamr(images: Tensor, masks: Tensor, iterations: int = 10, dilations: Sequence[int] = (8, 16)) -> Tensor:
     """Pixel-adaptive mask refinement (Araslanov & Roth, CVPR 2020, arXiv 2005.08104).
 

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import stats
 
 from cascadeclip.errors import InputError
+from cascadeclip.schema import Natural, checked
 
 Run = TypeVar("Run")
 
@@ -49,6 +50,7 @@ class Resampled:
         return 2 * self.whole - high, 2 * self.whole - low
 
 
+@checked(pictures=int, repeats=int, seed=Natural)
 def bootstrap(
     measure: Callable[[np.ndarray], float | np.ndarray], pictures: int, *, repeats: int = 500, seed: int = 0
 ) -> Resampled:

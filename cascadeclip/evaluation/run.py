@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from cascadeclip.clip.load import Clip
 from cascadeclip.data.identity import data_identity, digest_of, tensor_digest
-from cascadeclip.data.streams import Batches
+from cascadeclip.data.streams import Batches, CheckedCollate
 from cascadeclip.data.words import check_embeddings, seen_positions
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.evaluation.predictions import Predictions
@@ -26,6 +26,7 @@ from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import plain_torch, readers, this_process
+from cascadeclip.schema import check_value
 from cascadeclip.tensors import read_safetensors
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ def _score(
     """`score_with`, once the folder is ours."""
     if predictions and out is None:
         raise InputError("predictions need an output folder")
+    check_value(limit, int | None, "limit")
     if limit is not None and limit < 1:
         raise InputError(f"limit={limit} leaves no picture to score")
     state, split = this_process(), split or preset.final_split
@@ -125,7 +127,7 @@ def _score(
     confusion = ConfusionMatrix(len(preset.names))
     kept, predicted, done = None, None, 0
     if out is not None:
-        which = data_identity(data, preset.collate, times=True) | {
+        which = data_identity(data, preset.collate, every="time") | {
             "preset": preset.name, "classes": preset.names, "unseen classes": preset.unseen, "split": split,
             "pictures": len(wanted), "batch": preset.scoring_batch, "processes": state.num_processes,
             "predictions": predictions, "predicted by": identity,
@@ -136,7 +138,8 @@ def _score(
         kept = _Kept(Path(out) / f"counts-{state.process_index}.safetensors", confusion, whole)
         done = kept.load(own, predicted)
     workers = readers(preset.training.workers) if len(own) > SAVE_EVERY else 0
-    loader = Batches(Subset(data, own[done:]), preset.collate, workers, batch_size=preset.scoring_batch)
+    collate = CheckedCollate(preset.collate, len(preset.names), training=False)
+    loader = Batches(Subset(data, own[done:]), collate, workers, batch_size=preset.scoring_batch)
     batches = tqdm(loader, disable=not progress or not state.is_main_process, desc="scoring", unit="batch")
     sources = iter(own[done:])
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from cascadeclip.data.labels import ignored_label
+from cascadeclip.data.streams import whole
 from cascadeclip.data.transforms import normalise
 from cascadeclip.data.words import check_embeddings, positions_of, seen_positions
 from cascadeclip.errors import InputError
@@ -16,6 +17,7 @@ from cascadeclip.evaluation.bands import argmax_at
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.resize import bilinear
 from cascadeclip.processes import autocast, physical_memory, told_of_compiler
+from cascadeclip.schema import Count, check_value, checked
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +54,7 @@ def predict(
         InputError: a seen index that no class has, a stride that leaves gaps, or mask logits or an offset that are no
             finite numbers.
     """
-    if not math.isfinite(seen_offset):
-        raise InputError(f"seen_offset={seen_offset} must be a finite number")
+    seen_offset = check_value(seen_offset, float, "seen_offset")
     offset = torch.zeros(len(text), dtype=torch.float32, device="cpu")
     outside = [index for index in seen if not 0 <= index < len(text)]
     if outside:
@@ -88,6 +89,7 @@ def _check_finite(finite: Tensor) -> None:
         raise InputError("the mask logits are NaN or infinite: the model's weights, the picture or the text hold such")
 
 
+@checked(window=Count | None, stride=int | None)
 def windows_over(height: int, width: int, window: int | None, stride: int | None) -> list[tuple[slice, slice]]:
     """Rows and columns of each window; the whole picture if `window` is None."""
     if window is None:
@@ -102,6 +104,7 @@ def windows_over(height: int, width: int, window: int | None, stride: int | None
     return [(rows, columns) for rows in sides[0] for columns in sides[1]]
 
 
+@checked(length=Count, window=Count, stride=Count)
 def window_starts(length: int, window: int, stride: int) -> list[int]:
     """First pixel of each window along one side; the last window ends with the picture."""
     steps = max(math.ceil((length - window) / stride), 0)
@@ -187,9 +190,10 @@ class ConfusionMatrix:
         ignore_index: the label of pixels that count nowhere; by default that of so many classes.
 
     Raises:
-        InputError: so many classes that the machine's memory cannot hold their counts.
+        InputError: no number of classes, or one so large that the machine's memory cannot hold their counts.
     """
 
+    @checked(classes=Count, ignore_index=int | None)
     def __init__(self, classes: int, ignore_index: int | None = None):
         if (size := 8 * classes**2) > (memory := physical_memory()):
             raise InputError(
@@ -271,12 +275,15 @@ def predict_batches(
     """`predict` over batches: scores (B, C, H, W) on the model's device, and the batch's labels as they came.
 
     The model is in eval mode meanwhile, and back afterwards; the other arguments are those of `evaluate`.
+
+    Raises:
+        InputError: what `whole` and `predict` raise.
     """
     device, training = next(model.parameters()).device, model.training
     model.eval()
     text = text.to(device)
     try:
-        for images, labels in batches:
+        for images, labels in whole(batches):
             with autocast(device, precision), told_of_compiler():
                 images = normalise(images.to(device, non_blocking=True))
                 scores = predict(model, images, text, seen, seen_offset, window, stride)

@@ -25,9 +25,12 @@ def pack(value: object) -> str:
     """The value as JSON. What is neither a number nor a text, or a collection of these, keeps only its type's name.
 
     Raises:
-        ValueError: it is longer than `LARGEST`.
+        ValueError: it is longer than `LARGEST`, holds itself, or holds a tensor without plain numbers.
     """
-    text = json.dumps(_plain(value, _Room()))
+    try:
+        text = json.dumps(_plain(value, _Room()))
+    except RecursionError as error:
+        raise ValueError("lists or dicts that hold themselves, or too many in each other") from error
     if len(text) > LARGEST:
         raise ValueError(TOO_MUCH)
     return text
@@ -64,10 +67,7 @@ def _plain(value: object, room: _Room) -> Any:
     if value is None or isinstance(value, bool | str):
         return value
     if isinstance(value, Tensor):
-        room.take(8 * value.numel())
-        found = value.detach().cpu().resolve_conj().resolve_neg()
-        found = found.to_dense() if found.layout != torch.strided else found
-        return {"tensor": _array((found.double() if found.is_floating_point() else found).numpy())}
+        return {"tensor": _array(_numbers(value, room))}
     if isinstance(value, np.generic) and value.dtype.kind in NUMERIC:
         return _plain({"b": bool, "f": float, "c": complex}.get(value.dtype.kind, int)(value), room)
     if isinstance(value, np.ndarray) and value.dtype.kind in NUMERIC:
@@ -82,6 +82,16 @@ def _plain(value: object, room: _Room) -> Any:
     if isinstance(value, Mapping):
         return {"dict": [[_plain(key, room), _plain(part, room)] for key, part in value.items()]}
     return {"other": type(value).__name__}
+
+
+def _numbers(value: Tensor, room: _Room) -> np.ndarray:
+    try:
+        room.take(8 * value.numel())
+        found = value.detach().cpu().resolve_conj().resolve_neg()
+        found = found.to_dense() if found.layout != torch.strided else found
+        return (found.double() if found.is_floating_point() else found).numpy()
+    except (RuntimeError, TypeError) as error:  # without values ("meta"), quantised, nested: each raises its own
+        raise ValueError(f"a tensor of {value.dtype} on {value.device} has no plain numbers to be read") from error
 
 
 def _array(value: np.ndarray) -> str:

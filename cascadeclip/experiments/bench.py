@@ -28,6 +28,7 @@ from cascadeclip.model.losses import segmentation_loss
 from cascadeclip.presets import Preset, get_preset
 from cascadeclip.processes import autocast, has_bf16, number_format, told_of_compiler, told_of_ended
 from cascadeclip.processes import device as this_device
+from cascadeclip.schema import Count, checked
 from cascadeclip.training.labels import pseudo_labels, reduce_labels
 from cascadeclip.training.optimiser import adamw
 
@@ -147,6 +148,7 @@ def parameters(model: CascadeCLIP) -> dict[str, int]:
     }
 
 
+@checked(size=Count | None, repeats=Count)
 def matmul_tflops(device: torch.device, precision: str, size: int | None = None, repeats: int = 5) -> float:
     """The best of several products of two square matrices, in 10^12 additions and multiplications per second."""
     size = size or (8192 if device.type == "cuda" else 2048)

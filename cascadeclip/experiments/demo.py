@@ -21,6 +21,7 @@ from cascadeclip.plots.figure import save_figure
 from cascadeclip.plots.segmentation import plot_predictions, plot_scores
 from cascadeclip.presets import FROZEN, Preset
 from cascadeclip.processes import device
+from cascadeclip.schema import Count, Natural, checked
 from cascadeclip.segmenter import load
 from cascadeclip.training.run import fit, open_clip_of
 
@@ -29,6 +30,7 @@ WRITTEN = ("report.json", "curves.png", "scores.png", "predictions.png")
 STEPS, PICTURES = 300, 310  # of the live training; of the balanced set, scored by every shipped model
 
 
+@checked(steps=Count, seed=Natural, limit=Count)
 def run_demo(
     out: str | Path = "runs/demo", *, model: str = "cascade", steps: int = STEPS, seed: int = 0, limit: int = PICTURES
 ) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What a comparison writes: a table as JSON and Markdown, a figure of it, and the learning curves."""
 
+import logging
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -18,12 +19,23 @@ from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, get_com
 from cascadeclip.experiments.curves import GROUPS, not_trained
 from cascadeclip.experiments.figures import plot_curves, plot_report
 from cascadeclip.experiments.findings import DIFFERENCE, steps_in_words
-from cascadeclip.experiments.run import MEASURES, Row
-from cascadeclip.files import exists, read_json, read_text, write_json, write_text
+from cascadeclip.experiments.run import MEASURES, RUNS, Row
+from cascadeclip.files import (
+    check_no_folder,
+    check_writable,
+    exists,
+    is_folder,
+    read_json,
+    read_text,
+    write_json,
+    write_text,
+)
 from cascadeclip.plots.figure import save_figure
 from cascadeclip.presets import Preset
 from cascadeclip.processes import processor
 from cascadeclip.schema import check_value
+
+logger = logging.getLogger(__name__)
 
 INDEX = "README.md"  # of all tables
 
@@ -31,6 +43,25 @@ INDEX = "README.md"  # of all tables
 def written(comparison: Comparison) -> tuple[str, ...]:
     """Names of the files of a report."""
     return tuple(comparison.name + end for end in (".json", ".md", ".png", "-curves.png"))
+
+
+def can_be_written(comparisons: Sequence[Comparison], out: str | Path) -> bool:
+    """Whether reports can be written into `out`; False, with a warning, where runs lie in a folder that can only be
+    read: finished ones can then be looked at.
+
+    Raises:
+        InputError: a folder in place of a report's file, or an `out` that cannot be written and holds no runs.
+    """
+    for name in (INDEX, *(name for comparison in comparisons for name in written(comparison))):
+        check_no_folder(Path(out) / name)
+    try:
+        check_writable(out)
+    except InputError as error:
+        if not is_folder(Path(out) / RUNS):
+            raise
+        logger.warning("%s. The finished runs there are read, and no report is written", error)
+        return False
+    return True
 
 
 def write_report(

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import Dataset, Subset
 from tqdm import tqdm
 
 from cascadeclip.checkpoints.own import TRAINED
@@ -25,6 +25,7 @@ from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.data.identity import data_identity, tensor_digest
+from cascadeclip.data.streams import Batches, CheckedCollate
 from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.evaluation.bands import argmax_at
@@ -33,9 +34,10 @@ from cascadeclip.evaluation.resampling import OverRuns, bootstrap_runs
 from cascadeclip.evaluation.scores import predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
-from cascadeclip.files import check_no_folder, exists, replace_file, write_json
+from cascadeclip.files import check_no_folder, check_writable, exists, replace_file, write_json
 from cascadeclip.presets import MINIS, Preset, get_preset
 from cascadeclip.processes import device, told_of_ended
+from cascadeclip.schema import Count, Natural, checked
 from cascadeclip.segmenter import load
 from cascadeclip.tensors import read_safetensors
 from cascadeclip.training.calibrate import calibrated_offset
@@ -45,6 +47,7 @@ from cascadeclip.training.state import FREE
 
 logger = logging.getLogger(__name__)
 
+RUNS = "runs"  # folder of the trained models
 TOKENS = "tokens"  # folder of the mini world's tokens, see `training.recall`: some 4 GB a seed
 MEASURES = ("mIoU_seen", "mIoU_unseen", "hIoU")
 
@@ -74,6 +77,7 @@ class Row:
         return float(np.std(self.runs[measure], ddof=1)) if len(self.runs[measure]) > 1 else float("nan")
 
 
+@checked(seeds=Sequence[Natural], limit=Count | None)
 def run_comparison(
     comparison: Comparison,
     preset: Preset,
@@ -96,7 +100,7 @@ def run_comparison(
     """
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds={list(seeds)}: give one or more, each once")
-    runs = _Runs(preset, open_clip_of(preset), Path(out) / "runs", limit, progress)
+    runs = _Runs(preset, open_clip_of(preset), Path(out) / RUNS, limit, progress)
     counts = {v.name: torch.stack([runs.counts(v, seed) for seed in seeds]) for v in comparison.variants}
     curves = {v.name: tuple(read_curve(runs.trained(v, seed)) for seed in seeds) for v in comparison.variants}
     return compare_counts(counts, curves, preset)
@@ -104,7 +108,7 @@ def run_comparison(
 
 def trained_run(variant: Variant, preset: Preset, out: str | Path, seed: int) -> Path:
     """Folder of a variant's run among those that `run_comparison` keeps in `out`; trained, if it is not there."""
-    return _Runs(preset, open_clip_of(preset), Path(out) / "runs", None, True).trained(variant, seed)
+    return _Runs(preset, open_clip_of(preset), Path(out) / RUNS, None, True).trained(variant, seed)
 
 
 def budgeted(name: str, data_root: str | Path | None, steps: int | None, batch_size: int | None) -> Preset:
@@ -115,6 +119,7 @@ def budgeted(name: str, data_root: str | Path | None, steps: int | None, batch_s
     return replace(preset, training=replace(preset.training, **given))
 
 
+@checked(seeds=Sequence[Natural], limit=Count | None, jobs=Count)
 def run_ahead(
     comparisons: Sequence[Comparison],
     make_preset: Callable[[], Preset],
@@ -140,7 +145,7 @@ def run_ahead(
             tasks.setdefault(repr((seed, training)), []).append((variant, seed))
     threads = max(1, (os.cpu_count() or 1) // jobs)
     with told_of_ended("--jobs"), ProcessPoolExecutor(jobs, get_context("spawn"), _begin, (threads,)) as pool:
-        work = [pool.submit(_run_group, make_preset, Path(out) / "runs", limit, group) for group in tasks.values()]
+        work = [pool.submit(_run_group, make_preset, Path(out) / RUNS, limit, group) for group in tasks.values()]
         for done in tqdm(as_completed(work), total=len(work), desc="runs", unit="run"):
             done.result()
 
@@ -197,7 +202,8 @@ def segmentations(
         tokens: folder of kept tokens, see `training.recall`; None keeps none.
     """
     segmenter = load(path, preset=preset, device=device())
-    batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
+    collate = CheckedCollate(preset.collate, len(preset.names), training=False)
+    batches = Batches(data, collate, workers=0, batch_size=preset.scoring_batch)
     text, seen = clip.class_embeddings(preset.names, preset.templates), seen_positions(preset.names, preset.unseen)
     with recalling(segmenter.model, tokens):
         for scores, labels in predict_batches(
@@ -237,7 +243,7 @@ class _Runs:
             "offset": offset, "styles": variant.test_styles, "limit": self.limit, "split": preset.final_split,
         }  # fmt: skip
         data = self._first(preset.eval_data(preset.final_split))
-        scored |= data_identity(getattr(data, "dataset", data), preset.collate, times=True)
+        scored |= data_identity(preset.eval_data(preset.final_split), preset.collate, every="time")
         scored |= {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
         scored |= {"window": preset.window, "stride": preset.stride, "CLIP": self._clip_sum}
         scored["weights"] = tensor_digest(read_safetensors(folder / TRAINED)[1])
@@ -248,6 +254,7 @@ class _Runs:
                 return _kept_counts(path, (3, len(data), len(preset.names)))  # type: ignore[arg-type]  # has a length
             except DamagedFile as error:
                 logger.warning("%s; scoring anew", error)
+        check_writable(folder)  # now, and not when all was scored
         table = self._score(preset, folder / TRAINED, offset)
         metadata = {"sum": tensor_digest({"counts": table})}
         replace_file(path, lambda scratch: save_file({"counts": table}, scratch, metadata=metadata))
@@ -336,9 +343,9 @@ def _preset_of(variant: Variant, preset: Preset) -> Preset:
 
 
 def _learnt_from(preset: Preset, clip: Clip, seed: int) -> dict[str, Any]:
-    """Pictures, masks, words and CLIP of a training; the folder that they lie in may move."""
+    """Pictures, masks, words and CLIP of a training; the folder that they lie in may move, or be a copy."""
     words = {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
-    data = data_identity(preset.train_data(seed), preset.collate)
+    data = data_identity(preset.train_data(seed), preset.collate, every="content")
     return words | data | {"strict": preset.strict, "CLIP": _clip_digest(clip)}
 
 

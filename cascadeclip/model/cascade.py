@@ -6,6 +6,7 @@ Symbols: B images, C classes, N = h * w patches, E joint image-text width, d blo
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from open_clip.transformer import VisionTransformer
@@ -16,8 +17,10 @@ from cascadeclip.config import ModelConfig
 from cascadeclip.errors import InputError
 from cascadeclip.model.encoder import PromptedEncoder
 from cascadeclip.model.tower import attend, build_tower, tower_config
+from cascadeclip.schema import Count, Range, checked
 
 
+@checked(blocks=Count, sigma=Annotated[float, Range(1e-3)])
 def nga_weights(blocks: int, sigma: float = 1.0) -> Tensor:
     """Initial weights (d,) of Neighborhood Gaussian Aggregation: w_i = exp(-(d - i)^2 / (2 sigma^2)), i = 1..d.
 

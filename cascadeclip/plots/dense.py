@@ -10,9 +10,11 @@ from cascadeclip.errors import InputError
 from cascadeclip.plots.axes import legend_below, named_patches
 from cascadeclip.plots.figure import Figure
 from cascadeclip.plots.given import check_lengths, reach_of, refuse_empty
+from cascadeclip.schema import Count, checked
 from cascadeclip.segmenter import Segmentation
 
 
+@checked(columns=Count)
 def plot_methods(found: Mapping[str, Segmentation], columns: int = 3) -> Figure:
     """A picture, and beside it what several methods make of it in the same words; background is grey.
 

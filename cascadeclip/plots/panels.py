@@ -11,10 +11,12 @@ from cascadeclip.data.labels import ignored_label
 from cascadeclip.plots.axes import legend_below
 from cascadeclip.plots.figure import Figure
 from cascadeclip.plots.given import refuse_empty
+from cascadeclip.schema import Count, checked
 
 OUTLINE = "#00c853"
 
 
+@checked(columns=Count | None)
 def plot_panels(
     panels: Mapping[str, np.ndarray],
     *,

@@ -27,6 +27,7 @@ from cascadeclip.checkpoints.own import (
 from cascadeclip.clip.load import Clip, resize_positions
 from cascadeclip.config import ModelConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
+from cascadeclip.data.words import check_words, shortened
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import check_writable, is_folder, parse_json_object, read_text, write_json
 from cascadeclip.model.cascade import CascadeCLIP
@@ -100,7 +101,7 @@ class HubMixin(ModelHubMixin):
     def _check(self) -> None:
         both = sorted(set(self.seen) & set(self.unseen))
         if both:
-            raise InputError(f"words both seen and unseen: {', '.join(both)}")
+            raise InputError(f"words both seen and unseen: {', '.join(map(shortened, both))}")
         model, visual = self.model, self.clip.visual
         if self.clip.tower.image_size != model.config.tower.image_size:
             visual = deepcopy(visual)
@@ -237,6 +238,8 @@ def _read_config(path: Path) -> dict[str, Any]:
         classes = check_value(config.get("classes"), dict[str, tuple[str, ...]], "class words must be text: classes")
         if classes.keys() != {"seen", "unseen"}:
             raise InputError(f"classes must be seen and unseen, not {', '.join(sorted(classes)) or 'none'}")
+        for kind, words in classes.items():
+            check_words(words, f"{kind} words")
         config["architecture"] = ModelConfig.from_dict(config.get("architecture", {})).to_dict()
     except InputError as error:
         raise DamagedFile(f"{path} is damaged: {error}") from error

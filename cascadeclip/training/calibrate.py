@@ -6,26 +6,30 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.labels import positions_among
+from cascadeclip.data.streams import Batches, CheckedCollate
 from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import read_out, sweep_offsets
 from cascadeclip.presets import Preset
 from cascadeclip.processes import device
+from cascadeclip.schema import Count, checked
 from cascadeclip.training.run import fit
 
 OFFSETS = tuple(step / 40 for step in range(-4, 21))  # -0.1 to 0.5
 
 
+@checked(every=Count)
 def held_out(preset: Preset, every: int = 5) -> Preset:
     """The preset with every `every`-th seen class among the unseen ones."""
     return preset.with_unseen([*preset.unseen, *preset.seen[every - 1 :: every]])
 
 
+@checked(limit=Count | None)
 def calibrated_offset(
     preset: Preset,
     clip: Clip,
@@ -56,7 +60,8 @@ def calibrated_offset(
     data = preset.eval_data(split)
     length = len(data)  # type: ignore[arg-type]  # PyTorch's class does not promise a length
     data = data if limit is None else Subset(data, range(min(limit, length)))
-    batches = DataLoader(data, preset.scoring_batch, collate_fn=preset.collate)
+    collate = CheckedCollate(preset.collate, len(preset.names), training=False)
+    batches = Batches(data, collate, workers=0, batch_size=preset.scoring_batch)
     names = list(preset.seen)
     readout = read_out(
         trained.to(device()), _seen_labels(batches, preset),

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from cascadeclip.data.labels import positions_among
 from cascadeclip.data.words import seen_positions
+from cascadeclip.schema import Count, checked
 
 
 def seen_only(names: Sequence[str], unseen: Sequence[str]) -> tuple[list[int], Tensor]:
@@ -41,6 +42,7 @@ def pseudo_labels(mask_logits: Tensor, labels: Tensor, unseen: Sequence[int] | T
     return torch.where(torch.isin(labels, unseen), unseen[scores.argmax(1)], labels)
 
 
+@checked(side=Count | None)
 def reduce_labels(labels: Tensor, side: int | None) -> Tensor:
     """(B, H, W) labels -> (B, side, side), nearest pixel; unchanged for None."""
     if side is None:

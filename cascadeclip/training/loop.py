@@ -23,9 +23,9 @@ from cascadeclip.checkpoints.own import fingerprint, load_own_state, own_state
 from cascadeclip.config import TrainConfig
 from cascadeclip.data.distortion import distort
 from cascadeclip.data.labels import ignored_label
-from cascadeclip.data.streams import CheckedCollate, Collate, Endless, Shares, stream
+from cascadeclip.data.streams import CheckedCollate, Collate, Endless, Shares, item_name, stream
 from cascadeclip.data.transforms import normalise
-from cascadeclip.data.words import check_embeddings, positions_of
+from cascadeclip.data.words import check_embeddings, in_order, positions_of
 from cascadeclip.errors import InputError
 from cascadeclip.files import check_no_folder, exists, without_nan, write_text
 from cascadeclip.locks import locked
@@ -39,6 +39,7 @@ from cascadeclip.processes import (
     this_process,
     told_of_compiler,
 )
+from cascadeclip.schema import Count, checked
 from cascadeclip.tensors import check_finite
 from cascadeclip.training.labels import pseudo_labels, reduce_labels, seen_only
 from cascadeclip.training.launcher import accelerator_for
@@ -53,6 +54,7 @@ LOSSES = ("focal", "dice", "total")
 OVERFLOWS = 5  # steps in a row that float16 may lose, which the loss scaling skips
 
 
+@checked(until=Count | None)
 def train(
     model: CascadeCLIP,
     data: Dataset[Any],
@@ -144,7 +146,7 @@ class _Run:
         check_finite(model.state_dict(), "the model to train is damaged or of a training that failed")
         known, table = seen_only(names, () if config.transductive else unseen)
         check_embeddings(text, names)
-        hidden = positions_of(unseen, names)
+        hidden = sorted(positions_of(unseen, names))  # in whichever order they were named: the first wins a tie
         if config.transductive and not hidden:
             raise InputError("self-training makes pseudo labels of unseen classes, and no class is unseen: name some")
         if model.text_mean is not None and not model.text_mean.any():  # one that was trained before keeps its own
@@ -165,7 +167,8 @@ class _Run:
         self.log: list[dict[str, float]] = []
         self.asked = Asked(
             config=asdict(config), model=model.config.to_dict(), tower=fingerprint(model.encoder.visual),
-            run={"classes": list(names), "unseen classes": list(unseen), **(depends_on or {})}, text=text[known],
+            run={"classes": list(names), "unseen classes": in_order(unseen, names), **(depends_on or {})},
+            text=text[known],
         )  # fmt: skip
         self.done, self.log = self._resume()
         self.accelerator.wait_for_everyone()  # nobody writes a state before all have read it
@@ -173,7 +176,9 @@ class _Run:
         shares = Shares(
             config.batch_size, parts=parts, rank=self.accelerator.process_index, processes=ranks, start=self.done
         )
-        self.loader = stream(self.data, shares, CheckedCollate(collate, len(names)), readers(config.workers))
+        self.loader = stream(
+            self.data, shares, CheckedCollate(collate, len(names), training=True), readers(config.workers)
+        )
         self.table, self.text = table.to(self.device), text[known].to(self.device)
         self.hidden = torch.tensor(hidden, device=self.device)
         self.ignore = ignored_label(len(known))
@@ -274,12 +279,11 @@ class _Run:
     def _what_broke(self, step: int, loss: float, norm: float) -> str:
         what = f"the norm of the gradient is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
         first = step * self.config.batch_size
-        numbers = [self.data.index_at(position) for position in range(first, first + self.config.batch_size)]
-        source = getattr(self.data.data, "source", "item {}".format)
+        names = [item_name(self.data, position) for position in range(first, first + self.config.batch_size)]
         state = self.out and self.out / STATE
         kept = f"the last good state is {state}" if state and exists(state) else "no state was written yet"
         return (
-            f"{what} at step {step + 1}, on {', '.join(source(number) for number in numbers)}; {kept}. "
+            f"{what} at step {step + 1}, on {', '.join(names)}; {kept}. "
             "Lower the learning rate or use precision fp32, and look at these pictures"
         )
 

@@ -22,6 +22,7 @@ from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from cascadeclip.processes import own_draws, plain_torch, this_process
+from cascadeclip.schema import Count, checked
 from cascadeclip.training.loop import LOG, train
 from cascadeclip.training.recall import recalling
 from cascadeclip.training.state import PREVIOUS, STATE
@@ -38,6 +39,7 @@ def open_clip_of(preset: Preset) -> Clip:
 
 
 @plain_torch()
+@checked(validate_limit=Count | None, until=Count | None)
 def fit(
     preset: Preset,
     clip: Clip,

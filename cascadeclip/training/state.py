@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from cascadeclip.config import AS_BEFORE
 from cascadeclip.data.identity import digest_of, tensor_digest
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import exists, move, parse_json, parse_json_object, without_nan
+from cascadeclip.schema import Range, check_value
 from cascadeclip.tensors import REAL, check_finite, matched, read_pth, write_pth
 
 logger = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ def _check_asked(path: Path, content: object, asked: Asked) -> dict[str, Any]:
         about = f"unknown settings {unknown}" if unknown else f"format {number}"
         raise InputError(f"{path} was written by a newer cascadeclip ({about}); this is {__version__}: upgrade it")
     settings = AS_BEFORE | settings
-    changed = [name for name in wanted if settings.get(name) != wanted[name] and name not in FREE]
+    changed = [name for name in wanted if not _same(settings.get(name), wanted[name]) and name not in FREE]
     if content.get("tower") != asked.tower:
         changed.append("another CLIP")
     changed += _other_run(path, content, asked)
@@ -176,13 +177,24 @@ def _other_run(path: Path, content: dict[str, Any], asked: Asked) -> list[str]:
         )  # fmt: skip
         return []
     run = parse_json_object(_get(path, content, "run", str), f"run of {path}")
-    changed = [name for name in sorted(run.keys() | asked.run.keys()) if run.get(name) != asked.run.get(name)]
+    if isinstance(unseen := run.get("unseen classes"), list):  # earlier versions wrote them as they were given
+        run["unseen classes"] = [name for name in asked.run["classes"] if name in unseen]
+    changed = [name for name in sorted(run.keys() | asked.run.keys()) if not _same(run.get(name), asked.run.get(name))]
     text = _get(path, content, "text", Tensor)
     if text.dtype not in REAL:
         raise DamagedFile(f"{path} is damaged: text embeddings of {text.dtype}")
     if text.shape != asked.text.shape or not (text - asked.text).abs().max() < _SAME_TEXT:
         changed.append("text embeddings")
     return changed
+
+
+def _same(one: object, other: object) -> bool:
+    """Whether two values of JSON are equal; to Python, true is 1."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
 
 
 def _checked(
@@ -200,8 +212,11 @@ def _checked(
     log = _checked_log(path, content, step)
     moments = _checked_moments(path, content, sizes, step)
     scaler = _get(path, content, "scaler", dict)
-    numbers = [value for value in scaler.values() if isinstance(value, int | float) and math.isfinite(value)]
-    if len(numbers) < len(scaler) or (scaler and like.scaler and scaler.keys() != like.scaler.keys()):
+    try:
+        check_value(scaler, dict[str, float], "its loss scaling")
+    except InputError as error:
+        raise DamagedFile(f"{path} is damaged: {error}") from error
+    if scaler and like.scaler and scaler.keys() != like.scaler.keys():
         raise DamagedFile(f"{path} is damaged: the state of the loss scaling")
     if "sum" not in content:
         logger.warning("%s is of an older cascadeclip, which wrote no checksum: a changed value would not show", path)
@@ -216,10 +231,12 @@ def _checked_log(path: Path, content: dict[str, Any], step: int) -> list[dict[st
     log = parse_json(_get(path, content, "log", str), f"log of {path}")
     if not isinstance(log, list) or not all(isinstance(entry, dict) for entry in log):
         raise DamagedFile(f"{path} is damaged: its log is no list of entries")
-    for entry in log:
-        at, others = entry.get("step"), [value for value in entry.values() if value is not None]
-        if not isinstance(at, int) or not 1 <= at <= step or not all(isinstance(one, int | float) for one in others):
-            raise DamagedFile(f"{path} is damaged: its log has the entry {str(entry)[:80]}")
+    for number, entry in enumerate(log):
+        try:
+            check_value(entry, dict[str, float | None], f"log[{number}]")
+            check_value(entry.get("step"), Annotated[int, Range(1, step)], f"log[{number}].step")
+        except InputError as error:
+            raise DamagedFile(f"{path} is damaged: {error}") from error
     return [{name: math.nan if value is None else value for name, value in entry.items()} for entry in log]
 
 

@@ -196,6 +196,27 @@ def test_damaged_settings_are_named(metadata, tmp_path):
         read_checkpoint(tmp_path / "model.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("seen", "said"),
+    [
+        ("null", "seen=None must be a list"),
+        ('["cat", "cat"]', "seen words given twice: cat; give each once"),
+        ('["cat", null]', r"seen\[1\]=None must be text"),
+        ('"cat"', "seen='cat' must be a list"),
+    ],
+)
+def test_seen_words_that_are_none_are_named(seen, said, saved):
+    save_file(load_file(saved), saved, metadata=read_safetensors(saved)[0] | {"seen": seen})
+    with pytest.raises(InputError, match=rf"^the settings stored in .* do not fit: {said}$"):
+        read_checkpoint(saved)
+
+
+def test_a_checkpoint_may_leave_open_which_words_were_seen(saved):
+    """As one does that was made of a model in the authors' layout; nothing is then lowered by the offset."""
+    save_file(load_file(saved), saved, metadata=read_safetensors(saved)[0] | {"seen": "[]"})
+    assert read_checkpoint(saved)[0].seen == ()
+
+
 def test_settings_of_another_version_are_named(model, saved):
     settings = model.config.to_dict() | {"colour": 1}
     tensors = load_file(saved)
@@ -292,6 +313,10 @@ def test_weights_that_are_no_numbers_are_neither_saved_nor_loaded(value, saved, 
         ({"seen_offset": float("nan")}, "seen_offset=nan must be a finite number"),
         ({"seen_offset": 2.0}, r"seen_offset=2\.0 must be at most 1"),
         ({"seen": "cat"}, "seen='cat' must be a list"),
+        ({"seen": None}, "seen=None must be a list"),
+        ({"seen": ("cat", "Cat")}, "seen words given twice: cat; give each once"),
+        ({"seen": ("cat", "")}, "seen words must be text that is not empty, not ''"),
+        ({"seen": ("cat", None)}, r"seen\[1\]=None must be text"),
         ({"templates": "a {}"}, "templates='a {}' must be a list"),
         ({"templates": ("a",)}, "template 'a'"),
         ({"clip": {}}, "must give the name of a CLIP"),

@@ -26,6 +26,22 @@ def saved(path, values, mode=None):
     return path
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (dict(classes=True), "classes=True must be a whole number"),
+        (dict(classes=2.0), r"classes=2\.0 must be a whole number"),
+        (dict(classes=2, first=True), "first=True must be a whole number"),
+        (dict(classes=2, ignored=(True,)), r"ignored\[0\]=True must be a whole number"),
+        (dict(classes=1, numbers=("1",)), r"numbers\[0\]='1' must be a whole number"),
+        (dict(classes=1, colours=((0, 0, 1.5),)), r"colours\[0\]\[2\]=1\.5 must be a whole number"),
+    ],
+)
+def test_a_label_map_is_of_whole_numbers(wrong, said):
+    with pytest.raises(InputError, match=f"^{said}$"):
+        LabelMap(**wrong)
+
+
 def test_masks_of_one_bit_are_read(tmp_path):
     Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).convert("1").save(tmp_path / "m.png")
     assert LabelMap(2).read(tmp_path / "m.png").tolist() == [[0, 1], [1, 0]]

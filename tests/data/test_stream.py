@@ -7,7 +7,7 @@ from itertools import islice
 import pytest
 import torch
 
-from cascadeclip.data.streams import Batches, Endless, Shares, stream
+from cascadeclip.data.streams import Batches, CheckedCollate, Endless, Shares, read_batch, stream, whole
 from cascadeclip.errors import DamagedFile, InputError
 from tests.support.noise import Noise, collate
 
@@ -90,7 +90,7 @@ def test_an_error_of_a_reading_process_is_the_users_one_line(workers, fault):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_of_a_collate_function_is_the_users_one_line(workers):
-    with pytest.raises(InputError, match=r"^labels differ in size$"):
+    with pytest.raises(InputError, match=r"^item 0: labels differ in size$"):
         list(Batches(Noise(), uneven, workers, batch_size=2))
 
 
@@ -106,3 +106,80 @@ def test_a_reading_process_that_is_killed_is_told_in_one_line():
 def test_a_mistake_of_the_package_keeps_its_traceback():
     with pytest.raises(KeyError, match="Traceback"):
         list(Batches(Broken(KeyError("mistake")), collate, 1, batch_size=2))
+
+
+# --- items of no use --------------------------------------------------------------------------------------------------
+
+
+class Odd(Noise):
+    """Noise whose sixth item is what `make` makes of it."""
+
+    def __init__(self, make):
+        self.make = make
+
+    def __getitem__(self, index):
+        image, labels = super().__getitem__(index)
+        return self.make(image, labels) if index == 5 else (image, labels)
+
+
+def ending(image, labels):
+    raise StopIteration
+
+
+ODD = {
+    "StopIteration": (ending, "cannot be read: the data set raised StopIteration"),
+    "one part": (lambda image, labels: (image,), "makes no batch"),
+    "three parts": (lambda image, labels: (image, labels, labels), "makes no batch"),
+    "None": (lambda image, labels: None, "makes no batch"),
+    "no tensor": (lambda image, labels: (image.numpy(), labels), "makes no batch"),
+    "labels of floats": (
+        lambda image, labels: (image, labels.float()),
+        r"labels of \(1, 16, 16\) torch.float32 beside",
+    ),
+    "labels of a row": (lambda image, labels: (image, labels[0]), r"labels of \(1, 16\) torch.int64 beside"),
+    "unknown labels": (lambda image, labels: (image, labels + 7), r"labels hold \[.*\]; expected 0..2"),
+    "four channels": (
+        lambda image, labels: (image[[0, 1, 2, 0]], labels),
+        r"images of \(1, 4, 16, 16\) torch.uint8: exp",
+    ),
+    "a grey picture": (lambda image, labels: (image[0], labels), r"images of \(1, 16, 16\) torch.uint8: expected"),
+    "a float picture": (lambda image, labels: (image / 255, labels), r"images of .* torch.float32: expected uint8"),
+    "another size": (lambda image, labels: (image[:, :8], labels[:8]), r"beside item \d: this item makes no batch"),
+}
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("odd", ODD)
+def test_an_item_of_no_use_is_named(odd, workers):
+    """In an evaluation and in a training; a StopIteration would end the one early, with scores of what came before."""
+    make, said = ODD[odd]
+    for training in (False, True):
+        checked = CheckedCollate(collate, 3, training=training)
+        with pytest.raises(InputError, match=f"^item 5.*{said}") as caught:
+            list(Batches(torch.utils.data.Subset(Odd(make), [0, 3, 5, 6]), checked, workers, batch_size=4))
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=f"^item 5.*{said}"):
+        list(islice(stream(Endless(Odd(make), 0), Shares(4), checked, workers), 2))
+
+
+def test_in_training_labels_are_of_the_pictures_size():
+    data = Odd(lambda image, labels: (image, labels[:8]))
+    with pytest.raises(InputError, match=r"^item 5: labels of \(1, 8, 16\) .* beside images of \(1, 3, 16, 16\)"):
+        read_batch(data, [5], CheckedCollate(collate, 3, training=True))
+    assert read_batch(data, [5], CheckedCollate(collate, 3, training=False))[1].shape == (1, 8, 16)
+
+
+def test_items_that_come_from_files_are_named_by_them():
+    data = Odd(lambda image, labels: (image, labels.float()))
+    data.source = "picture {}.png".format
+    with pytest.raises(InputError, match=r"^picture 5.png: labels of"):
+        read_batch(Endless(data, 0), range(8), CheckedCollate(collate, 3, training=True))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_of_anybodys_that_ends_early_is_an_error(workers):
+    loader = torch.utils.data.DataLoader(Odd(ending), 2, collate_fn=collate, num_workers=workers)
+    with pytest.raises(InputError, match="the data ended after 2 of 4 batches"):
+        list(whole(loader))
+    assert len(list(whole(torch.utils.data.DataLoader(Noise(), 2, collate_fn=collate)))) == 4
+    assert list(whole(iter([1, 2]))) == [1, 2]

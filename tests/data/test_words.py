@@ -3,8 +3,10 @@
 import pytest
 
 import cascadeclip
+from cascadeclip.analysis.dense.table import Judge
 from cascadeclip.clip.load import load_clip
-from cascadeclip.data.words import as_written, check_names, check_templates, filled
+from cascadeclip.clip.vocabulary import read_vocabulary, split_synonyms
+from cascadeclip.data.words import as_written, check_names, check_templates, filled, positions_of
 from cascadeclip.errors import InputError
 from cascadeclip.presets import own_preset
 
@@ -73,6 +75,41 @@ def test_a_plural_made_by_a_template_is_no_class_of_its_own():
     with pytest.raises(InputError, match="'cat' and 'cats' become the same sentence, 'cats'"):
         own_preset(**FOLDERS, names=["cat", "cats"], templates=["{}", "{}s"])
     assert own_preset(**FOLDERS, names=["cat", "cats"], templates=["a photo of {}"]).names == ("cat", "cats")
+
+
+LONG = "q" * 5000
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda clip: clip.class_embeddings([LONG]),
+        lambda clip: clip.class_embeddings([LONG + " a" * 99]),
+        lambda clip: check_names([LONG, LONG]),
+        lambda clip: check_names(f"{LONG}, b"),
+        lambda clip: check_names([LONG.encode()]),
+        lambda clip: check_templates([LONG]),
+        lambda clip: check_templates([7 * [LONG]]),
+        lambda clip: check_templates([LONG + "{}", LONG + " {}", LONG + "{}"]),
+        lambda clip: check_templates(["{}", "{}s"], [LONG, LONG + "s"]),
+        lambda clip: positions_of([LONG], ["cat"]),
+        lambda clip: positions_of([LONG, LONG], [LONG]),
+        lambda clip: own_preset(**FOLDERS, names=["cat"], unseen=[LONG]),
+        lambda clip: split_synonyms(LONG + "|"),
+        lambda clip: read_vocabulary(clip, [f"{LONG}|{LONG}"], ["{}"]),
+        lambda clip: Judge(["cat"], [LONG]),
+    ],
+)
+def test_a_long_word_is_named_by_its_ends(take, segmenter):
+    with pytest.raises(InputError) as caught:
+        take(segmenter.clip)
+    assert "…" in str(caught.value) and len(str(caught.value)) < 900 and "qq" in str(caught.value)
+
+
+def test_seen_words_are_checked_as_others(segmenter):
+    for seen, message in ((("cat", "CAT"), "seen words given twice: cat"), (("",), "seen words must be text")):
+        with pytest.raises(InputError, match=message):
+            cascadeclip.Segmenter(segmenter.model, segmenter.clip, seen)
 
 
 def test_a_word_is_put_in_literally():

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.evaluation import run as scoring
 from cascadeclip.evaluation import scores as evaluation
 from cascadeclip.evaluation.run import score, summarise, table
+from cascadeclip.experiments import run as experiments
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
 from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
@@ -74,6 +76,35 @@ def test_a_stopped_evaluation_goes_on_where_it_was(preset, model, tmp_path, monk
     ]  # three, of which two were counted; then that one again and the last
     assert score(preset, Words(), model, out=tmp_path) == whole
     assert len(asked) == 5  # nothing was left to do
+
+
+class Ending(Noise):
+    """Noise of which the sixth item raises what ends loops."""
+
+    def __getitem__(self, index):
+        if index == 5:
+            raise StopIteration
+        return super().__getitem__(index)
+
+
+def test_data_that_end_early_have_no_scores(preset, model, tmp_path):
+    with pytest.raises(InputError, match=r"^item 5 cannot be read"):
+        score(replace(preset, eval_data=lambda split: Ending()), Words(), model)
+    loader = torch.utils.data.DataLoader(Ending(), 2, collate_fn=collate)
+    with pytest.raises(InputError, match="ended after 2 of 4 batches"):
+        evaluation.evaluate(model, loader, TEXT, NAMES, UNSEEN)
+    data = experiments.segmentations(tmp_path, preset, Words(), Ending(), 0.1, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "load", lambda *args, **more: SimpleNamespace(model=model))
+        with pytest.raises(InputError, match=r"^item 5 cannot be read"):
+            list(data)
+
+
+def test_counts_are_gone_on_with_in_whichever_order_unseen_classes_are_named(preset, model, tmp_path, monkeypatch):
+    monkeypatch.setattr(scoring, "SAVE_EVERY", 1)
+    first = score(preset.with_unseen(["b", "c"]), Words(), model, out=tmp_path)
+    monkeypatch.setattr(scoring, "predict_batches", lambda *args: iter(()))  # nothing is scored again
+    assert score(preset.with_unseen(["c", "b"]), Words(), model, out=tmp_path) == first
 
 
 def test_counts_of_another_evaluation_are_not_used(preset, model, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import pytest
@@ -272,6 +273,30 @@ def test_plain_values_arrive_as_they_are(value):
 def test_an_answer_far_too_large_is_refused_before_it_is_copied(value):
     with pytest.raises(ValueError, match="far too much: what is asked for is small"):
         wire.pack(value)
+
+
+def holding_itself(kind):
+    found = kind()
+    found.append(found) if kind is list else found.update(self=(found,))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore")  # experimental, PyTorch says of some
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: holding_itself(list), "hold themselves"),
+        (lambda: holding_itself(dict), "hold themselves"),
+        (lambda: reduce(lambda inner, _: [inner], range(2000), 1), "too many in each other"),
+        (lambda: [torch.zeros(2, device="meta")], "a tensor of torch.float32 on meta has no plain numbers"),
+        (lambda: torch.zeros(2, dtype=torch.complex32), "a tensor of torch.complex32 on cpu has no"),
+        (lambda: torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), "has no plain numbers"),
+    ],
+)
+def test_an_answer_that_has_no_end_or_no_numbers_is_refused_in_one_line(make, said):
+    with pytest.raises(ValueError, match=said) as caught:
+        wire.pack(make())
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool, torch.uint8])

@@ -1,5 +1,6 @@
 """The paper's comparisons: settings that can be built, runs that are kept, tables that are right."""
 
+import errno
 import json
 import os
 import signal
@@ -25,7 +26,7 @@ from cascadeclip.experiments.comparisons import COMPARISONS, Comparison, Variant
 from cascadeclip.experiments.curves import Curve
 from cascadeclip.experiments.figures import plot_curves, plot_leads, plot_report
 from cascadeclip.experiments.findings import finding, in_points
-from cascadeclip.experiments.report import markdown, read_report, write_index, write_report
+from cascadeclip.experiments.report import can_be_written, markdown, read_report, write_index, write_report
 from cascadeclip.experiments.run import Row, budgeted, compare_counts, run_ahead, run_comparison
 from cascadeclip.experiments.texts import _spread
 from cascadeclip.model.cascade import CascadeCLIP
@@ -413,6 +414,35 @@ def test_the_command_lists_and_runs(tmp_path):
     assert "not compared" in printed, "a smoke run is no result"
     index = (tmp_path / "README.md").read_text()
     assert (tmp_path / "offset.md").read_text() in index and "cascadeclip" in index
+
+
+@pytest.mark.slow
+def test_a_finished_comparison_is_read_where_nothing_can_be_written(tmp_path, monkeypatch, caplog):
+    arguments = ["experiments", "loss", "--seeds", "1", "--smoke", "--out", str(tmp_path)]
+    first = CliRunner().invoke(app, arguments, catch_exceptions=False).output
+    (tmp_path / "loss.md").unlink()
+
+    def read_only(*args, **more):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("cascadeclip.files.os.replace", read_only)
+    monkeypatch.setattr("cascadeclip.locks.os.open", read_only)
+    again = CliRunner().invoke(app, arguments, catch_exceptions=False).output
+    table = [line for line in first.splitlines() if line.startswith("|")]
+    assert len(table) > 3 and [line for line in again.splitlines() if line.startswith("|")] == table
+    assert "wrote" not in again and "Read-only file system" in caplog.text and not (tmp_path / "loss.md").exists()
+    with pytest.raises(InputError, match=r"^cannot write .*Read-only file system"):  # what is not finished
+        CliRunner().invoke(app, [*arguments, "--steps", "3"], catch_exceptions=False)
+
+
+def test_where_nothing_can_be_written_and_nothing_lies_it_is_said_first(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot write into"):
+        can_be_written([TWO], tmp_path / "file")
+    assert can_be_written([TWO], tmp_path / "new")
+    (tmp_path / "new" / "two.md").mkdir()
+    with pytest.raises(InputError, match=r"cannot write .*two\.md: that is a folder"):
+        can_be_written([TWO], tmp_path / "new")
 
 
 @pytest.mark.slow

@@ -160,6 +160,8 @@ def test_trainings_on_other_data_words_or_clips_are_not_taken(tmp_path, register
     (tmp_path / "moved").mkdir()
     here = here.rename(tmp_path / "moved" / "here")
     assert folder_of(preset(here)) == (first, 1)  # the same pictures
+    two = [preset(here, order, ["cat", "dog", "sofa"]) for order in (["cat", "sofa"], ["sofa", "cat"])]
+    assert len({folder_of(one) for one in two}) == 1  # the same split of the classes
     others = [
         preset(there), preset(here, ["cat"]), preset(here, words=["dog", "sofa"]), preset(here, words=names[::-1]),
         preset(here, templates="a drawing of a {}."), preset(here, strict=True), preset(here, ignored=[7]),

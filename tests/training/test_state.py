@@ -20,7 +20,7 @@ from cascadeclip.errors import InputError
 from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.training.loop import train
-from cascadeclip.training.state import PREVIOUS, STATE
+from cascadeclip.training.state import PREVIOUS, STATE, _sum
 from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 
 CONFIG = TrainConfig(steps=4, batch_size=2, learning_rate=1e-2, warmup=2, precision="fp32", checkpoint_every=2)
@@ -66,9 +66,40 @@ def test_a_state_of_another_run_is_refused_and_the_difference_named(copy, change
         run(copy, **({"depends_on": {"templates": ["{}"]}} | changed))
 
 
+def test_true_is_no_number_in_a_states_settings(tmp_path):
+    """To Python it is 1."""
+    config = replace(CONFIG, steps=1)
+    run(tmp_path, config)
+
+    def edit(state):
+        state["config"] = json.dumps(json.loads(state["config"]) | {"steps": True})
+        state["settings"] = json.dumps(json.loads(state["settings"]) | {"stages": [[True, 2], [3]]})
+        state["sum"] = _sum(state)
+
+    change(tmp_path / STATE, edit)
+    with pytest.raises(InputError, match=r"other settings \(steps, stages\)"):
+        run(tmp_path, config)
+
+
 def test_the_same_run_is_not_refused(copy, finished):
     again = run(copy, depends_on={"templates": ["{}"]})
     for one, other in zip(own_state(again).values(), own_state(finished[1]).values(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("written", [["b", "c"], ["c", "b"]])
+def test_the_order_in_which_unseen_classes_are_named_does_not_matter(tmp_path, written):
+    """Nothing that is computed depends on it; the second is a state of an earlier version."""
+    whole = run(tmp_path / "whole", unseen=["b", "c"])
+    run(tmp_path / "stopped", unseen=["b", "c"], until=2)
+
+    def as_written(state):
+        state["run"] = json.dumps(json.loads(state["run"]) | {"unseen classes": written})
+        state["sum"] = _sum(state)
+
+    change(tmp_path / "stopped" / STATE, as_written)
+    again = run(tmp_path / "stopped", unseen=["c", "b"])
+    for one, other in zip(own_state(again).values(), own_state(whole).values(), strict=True):
         assert torch.equal(one, other)
 
 
@@ -108,6 +139,10 @@ DAMAGES = {
     "a log of steps in words": lambda path: change(path, lambda state: state.update(log='[{"step": "two"}]')),
     "a log of steps to come": lambda path: change(path, lambda state: state.update(log='[{"step": 99}]')),
     "a log of words": lambda path: change(path, lambda state: state.update(log='[{"step": 2, "total": "low"}]')),
+    "a log of a step that is true": lambda path: rewrite(path, log='[{"step": true}]'),
+    "a log of a score that is true": lambda path: rewrite(path, log='[{"step": 2, "total": true}]'),
+    "a step that is true": lambda path: rewrite(path, step=True),
+    "loss scaling that is true": lambda path: rewrite(path, scaler={"scale": True}),
     "no such format": lambda path: change(path, lambda state: state.update(format=0)),
     "settings cut": lambda path: change(path, lambda state: state.update(config='{"steps":')),
     "8-bit moments": lambda path: change(path, lambda state: convert(moments(state), as_bytes)),
@@ -123,6 +158,16 @@ DAMAGES = {
     "no run": lambda path: change(path, lambda state: state.pop("run")),
     "settings deep": lambda path: change(path, lambda state: state.update(config="[" * 100_000)),
 }
+
+
+def rewrite(path, **parts):
+    """Other parts, and the checksum that goes with them."""
+
+    def edit(state):
+        state.update(parts)
+        state["sum"] = _sum(state)
+
+    change(path, edit)
 
 
 def flip(path):
@@ -294,11 +339,66 @@ def test_data_are_told_apart_by_what_is_in_them_and_not_by_where_they_are(own, t
     one = own("one")
     assert identity(one) == identity(own("moved")) != identity(own("other", seed=1))
     assert identity(one)["label numbers"] != identity(one, LabelMap(3, ignored=(254, 255)))["label numbers"]
-    before = identity(one, times=True)
+    before = identity(one, every="time")
     values = np.asarray(Image.open(one / "masks" / "1.png")).copy()
     values[0, 0] = (values[0, 0] + 1) % 3
     Image.fromarray(values).save(one / "masks" / "1.png")
-    assert identity(one, times=True) != before and identity(one) != identity(own("as it was"))
+    assert identity(one, every="time") != before and identity(one) != identity(own("as it was"))
+
+
+def test_a_change_of_any_file_is_found_where_it_must_be(tmp_path):
+    """In the middle of many, and at the end of a large one; a copy is the same data by content, and not by time."""
+    rng = np.random.default_rng(0)
+    for number in range(100):
+        Image.fromarray(np.zeros((4, 4), np.uint8)).save(put(tmp_path / "one" / "masks" / f"{number}.png"))
+        picture = Image.fromarray(rng.integers(0, 255, (150, 150, 3), np.uint8))
+        picture.save(put(tmp_path / "one" / "images" / f"{number}.bmp"))
+    shutil.copytree(tmp_path / "one", tmp_path / "copy", copy_function=shutil.copyfile)
+    one, copy = tmp_path / "one", tmp_path / "copy"
+    assert identity(one, every="content") == identity(copy, every="content")
+    assert identity(one, every="time") != identity(copy, every="time")
+    before = [identity(one, every=every) for every in ("content", "time")]
+    path = one / "images" / "50.bmp"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert all(identity(one, every=every) != old for every, old in zip(("content", "time"), before, strict=True))
+
+
+def put(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+class Shades(torch.utils.data.Dataset):
+    """Data that are neither files nor drawn by the package: a shade for each item."""
+
+    def __init__(self, shades):
+        self.shades = shades
+
+    def __len__(self):
+        return len(self.shades)
+
+    def __getitem__(self, index):
+        return torch.full((3, 4, 4), self.shades[index], dtype=torch.uint8), torch.zeros(4, 4, dtype=torch.uint8)
+
+
+def test_all_items_of_other_data_are_looked_at_or_it_is_said_that_they_are_not(caplog, monkeypatch):
+    same, changed = [0] * 100, [0] * 50 + [1] + [0] * 49
+    assert data_identity(Shades(same), collate) == data_identity(Shades(changed), collate)  # a sample
+    for every in ("time", "content"):
+        one, other = (data_identity(Shades(shades), collate, every=every) for shades in (same, changed))
+        assert one != other and not caplog.text
+    monkeypatch.setattr("cascadeclip.data.identity.MOST_READ", 99)
+    data_identity(Shades(same), collate, every="content")
+    assert "of the 100 items of Shades only 32 are looked at" in caplog.text
+
+
+def test_an_item_that_cannot_be_read_is_named():
+    class Ending(Shades):
+        def __getitem__(self, index):
+            raise StopIteration
+
+    with pytest.raises(InputError, match=r"^item 0 cannot be read"):
+        data_identity(Ending([0]), collate)
 
 
 def test_drawn_data_are_told_apart_by_their_settings():

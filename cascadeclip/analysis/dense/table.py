@@ -18,6 +18,7 @@ from cascadeclip.analysis.layers import patch_labels
 from cascadeclip.clip.load import Clip
 from cascadeclip.clip.vocabulary import chosen_templates
 from cascadeclip.data.labels import ignored_label
+from cascadeclip.data.words import positions_of
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.bands import argmax_at
 from cascadeclip.evaluation.contours import contour_counts, contour_f
@@ -61,8 +62,7 @@ class Judge:
     _found: list[Localisation] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.unseen if name not in self.names]:
-            raise InputError(f"unseen={unknown} are none of the {len(self.names)} class names; use words from `names`")
+        positions_of(self.unseen, self.names)
 
     def add(self, scores: Tensor, labels: Tensor) -> None:
         """Add pictures: what is to be measured, and the truth.

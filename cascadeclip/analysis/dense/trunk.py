@@ -59,7 +59,7 @@ class Trunk:
 def check_blocks(blocks: Sequence[int], depth: int) -> tuple[int, ...]:
     """The blocks as a tuple, ascending; an `InputError` for none, repeated ones, or any that is not one of 1..depth."""
     blocks = tuple(blocks)
-    beyond = [block for block in blocks if not isinstance(block, int) or not 1 <= block <= depth]
+    beyond = [block for block in blocks if type(block) is not int or not 1 <= block <= depth]
     if not blocks or beyond or len(set(blocks)) < len(blocks):
         raise InputError(f"blocks={blocks}: name one or more of the tower's blocks 1..{depth}, each once")
     return tuple(sorted(blocks))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from lzma import LZMAError
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from tqdm import tqdm
@@ -239,7 +239,7 @@ def extract(archive: str | Path, target: str | Path, wanted: Callable[[str], str
             another one, or an archive that unpacks to far more than what data sets do.
     """
     archive, target, written = Path(archive), Path(target), 0
-    room, places = _Room(archive), set[str]()
+    room, places = _Room(archive), _Places(archive)
     with tqdm(desc=f"extracting {archive.name}", unit=" files", disable=None) as bar:
         for member in members(archive):
             inside(member.name, archive)
@@ -249,15 +249,32 @@ def extract(archive: str | Path, target: str | Path, wanted: Callable[[str], str
             if not member.is_file:
                 raise InputError(f"{archive} holds {member.name!r}, a link or device: nothing of it is extracted")
             inside(place, archive)
-            if (taken := place_of(place)) in places:
-                raise InputError(f"{archive} holds {place!r:.90} twice, perhaps in other capitals: do not trust it")
-            places.add(taken)
+            places.take(place)
             bar.update()
             if not is_file(target / place):
                 # without waiting for the disk, ten thousands of times: `verify` finds what a power cut may leave
                 replace_file(target / place, partial(_copy, member, room), sync=False)
                 written += 1
     return written
+
+
+class _Places:
+    """Where the files of an archive are put: each at a place of its own, and none in the place of a folder."""
+
+    def __init__(self, archive: Path):
+        self.archive = archive
+        self.files, self.folders = set[str](), set[str]()
+
+    def take(self, place: str) -> None:
+        """Raise an `InputError` if another member is, or needs, what is at that place."""
+        own = place_of(place)
+        if own in self.files:
+            raise InputError(f"{self.archive} holds {place!r:.90} twice, perhaps in other capitals: do not trust it")
+        above = {str(folder) for folder in PurePosixPath(own).parents}
+        if own in self.folders or above & self.files:
+            raise InputError(f"{self.archive} holds {place!r:.90} as a file and as a folder: do not trust it")
+        self.files.add(own)
+        self.folders |= above
 
 
 class _Room:

@@ -296,6 +296,14 @@ def test_two_members_in_one_place_are_refused(tmp_path, name, others):
     assert files_under(tmp_path / "out") == {others[0]: b"0"}
 
 
+@pytest.mark.parametrize("write", [write_tar, write_zip])
+@pytest.mark.parametrize("members_", [("a", "a/b"), ("a/b", "A"), ("a/b/c", "a/b"), ("a.", "a/b/c")])
+def test_a_member_is_no_file_and_folder_at_once(tmp_path, write, members_):
+    archive = write(tmp_path / "evil", {name: b"0" for name in members_})
+    with pytest.raises(InputError, match=rf"evil holds '{members_[1]}' as a file and as a folder: do not trust it$"):
+        extract(archive, tmp_path / "out")
+
+
 def test_links_in_a_zip_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "evil.zip", "w") as archive:
         entry = zipfile.ZipInfo("trap")
