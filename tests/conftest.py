@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: the reference values, small models, and our tensors under the authors' names."""
 
+import gc
 import os
 import re
 import shutil
@@ -40,6 +41,23 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         slow = {item.path for item in items if item.get_closest_marker("slow")}
         items.sort(key=lambda item: (item.path.name != "test_notebooks.py", item.path not in slow))
+
+
+def pytest_collection_finish(session):
+    gc.freeze()  # see `_forgotten`
+
+
+def pytest_unconfigure(config):
+    gc.unfreeze()  # or some packages' C++ tells of objects that are still there at the end
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten():
+    """Every training ends with a full garbage collection, which looks at all objects there are: those of packages and
+    of earlier files are left out of it. Otherwise it takes seconds in a process that has run half of the suite."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

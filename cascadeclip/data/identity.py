@@ -22,9 +22,7 @@ from cascadeclip.processes import own_draws
 logger = logging.getLogger(__name__)
 
 SAMPLED = 32  # files or items whose contents are looked at
-MOST_READ = (
-    2_000  # items of data that are neither files nor drawn, which are all read where every change is to be found
-)
+MOST_READ = 2_000  # items of other data than files and drawn scenes, all of which are read where every change counts
 
 
 def data_identity(
