@@ -11,7 +11,7 @@ import cascadeclip
 from cascadeclip.data.emojiscenes import SPLITS
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import score
-from cascadeclip.experiments import CLAIMS, claims, demo, get_comparison, report, stored_report, texts
+from cascadeclip.experiments import CLAIMS, claims, conclusion, demo, get_comparison, report, stored_report, texts
 from cascadeclip.experiments.claims import CANNOT_SAY, HOLDS, NOT_HERE, NOT_RUN, Claim, claims_table, verdict
 from cascadeclip.experiments.curves import Curve
 from cascadeclip.presets import FROZEN
@@ -193,7 +193,7 @@ def test_the_demo_begins_a_training_and_compares_those_that_ended(tmp_path, monk
     found = demo.run_demo(tmp_path, steps=2, limit=5)
     assert set(found["shipped"]) == {"last layer", "sum", "concat", "cascade"}
     assert found["live"]["steps"] == (2,) and 0 <= found["live"]["seen"][0] <= 1
-    assert found["conclusion"] == report.conclusion(stored_report("fusion"))
+    assert found["conclusion"] == conclusion(stored_report("fusion"))
     for picture in ("curves.png", "scores.png", "predictions.png"):
         assert (tmp_path / picture).stat().st_size > 10_000
     with pytest.raises(InputError, match="choose from last layer, sum, concat, cascade"):

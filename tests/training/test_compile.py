@@ -23,6 +23,7 @@ from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 COMPILED = TrainConfig(
     steps=4, batch_size=2, learning_rate=1e-2, warmup=2, precision="fp32", checkpoint_every=2, compile=True
 )
+ONE_STAGE = replace(MODEL, stages=((2, 3),))  # half the kernels to be made
 CAN_COMPILE = (shutil.which("g++") or shutil.which("clang++")) and Path(get_path("include"), "Python.h").is_file()
 pytestmark = [
     pytest.mark.slow,
@@ -42,9 +43,9 @@ class Stopped(Exception):
     """A run cut off in the middle."""
 
 
-def run(config, out=None, keep=None, dropout=0.1):
+def run(config, out=None, keep=None, settings=MODEL):
     torch.manual_seed(3)
-    model = CascadeCLIP(replace(MODEL, dropout=dropout))
+    model = CascadeCLIP(settings)
     log = train(model, Noise(), TEXT, NAMES, UNSEEN, config, collate=collate, out=out, keep=keep, progress=False)
     # the keys' biases drop out of the softmax: their gradient is rounding, which Adam scales up
     return {name: value for name, value in model.state_dict().items() if not re.search(r"layers.*key\.bias", name)}, log
@@ -52,8 +53,9 @@ def run(config, out=None, keep=None, dropout=0.1):
 
 def test_training_gives_the_same_weights(graphs):
     # without dropout: what is dropped is drawn in another order
-    (plain, plain_log), compiled_before = run(replace(COMPILED, compile=False), dropout=0.0), graphs()
-    weights, log = run(COMPILED, dropout=0.0)
+    settings = replace(MODEL, dropout=0.0)
+    (plain, plain_log), compiled_before = run(replace(COMPILED, compile=False), settings=settings), graphs()
+    weights, log = run(COMPILED, settings=settings)
     assert compiled_before == 0 and graphs() >= 1
     torch.testing.assert_close(weights, plain, rtol=1e-3, atol=1e-4)
     assert log[-1]["total"] == pytest.approx(plain_log[-1]["total"], rel=1e-4)
@@ -61,20 +63,20 @@ def test_training_gives_the_same_weights(graphs):
 
 def test_a_run_in_parts_that_recomputes_goes_on_after_a_stop(graphs, tmp_path):
     config = replace(COMPILED, accumulate=2, gradient_checkpointing=True)
-    weights, _ = run(config)
+    weights, _ = run(config, settings=ONE_STAGE)
     assert graphs() >= 1
 
     def stop(model, step):
         raise Stopped
 
     with pytest.raises(Stopped):
-        run(replace(config, keep_every=3), tmp_path, stop)
-    again, _ = run(config, tmp_path)
+        run(replace(config, keep_every=3), tmp_path, stop, ONE_STAGE)
+    again, _ = run(config, tmp_path, settings=ONE_STAGE)
     torch.testing.assert_close(again, weights, rtol=1e-5, atol=1e-6)
 
 
 def test_scores_are_the_same_for_pictures_of_other_sizes_and_numbers(graphs):
-    model = CascadeCLIP(MODEL).eval()
+    model = CascadeCLIP(ONE_STAGE).eval()
     compiled = torch.compile(model)
     for images, classes, height, width in ((1, 3, 16, 16), (2, 5, 24, 40), (3, 4, 40, 24)):
         pictures, text = torch.randn(images, 3, height, width), F.normalize(torch.randn(classes, 8), dim=-1)
