@@ -30,9 +30,13 @@ def on_cpu() -> bool:
     return parse_flag_from_env("ACCELERATE_USE_CPU") or ("LOCAL_RANK" in os.environ and not torch.cuda.is_available())
 
 
+_joining = threading.RLock()
+
+
 def this_process() -> PartialState:
     """Rank, number of processes and device; the first call joins the other processes."""
-    return PartialState(cpu=on_cpu())
+    with _joining:  # Accelerate shares a state that another thread has only begun to fill
+        return PartialState(cpu=on_cpu())
 
 
 def device() -> torch.device:
@@ -218,8 +222,9 @@ _float32 = _Float32()
 def _in_forked_child() -> None:
     """A forked process has the memory of its parent's other threads and not the threads: it would wait for them for
     ever, as for those that compute."""
+    global _joining
     torch.set_num_threads(1)
-    _float32.lock = threading.Lock()
+    _float32.lock, _joining = threading.Lock(), threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

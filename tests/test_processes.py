@@ -3,6 +3,7 @@
 import logging
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -174,3 +175,24 @@ def test_an_error_raised_in_a_process_is_not_taken_for_its_end():
     ):
         with pytest.raises(InputError, match="ended before its time"), processes.told_of_ended("--workers"):
             raise RuntimeError(message)
+
+
+def test_threads_that_ask_first_at_the_same_time_get_a_whole_answer(monkeypatch):
+    class Slow:
+        shared = {}
+
+        def __init__(self, cpu):
+            self.__dict__ = Slow.shared
+            if not self.shared:
+                self.device = None
+                time.sleep(0.1)
+                self.device = "cpu"
+
+    monkeypatch.setattr(processes, "PartialState", Slow)
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(processes.device())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == ["cpu"] * 3

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import pickle
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -220,8 +221,11 @@ def _from_open_clip(name: str, pretrained: str | None) -> tuple[open_clip.CLIP, 
     except InputError:
         raise
     except Exception as error:  # open_clip and the hub raise many kinds; all mean that there are no weights
+        reason = " ".join(str(error).split())
+        if isinstance(error, pickle.UnpicklingError):  # PyTorch's own words tell how to run the code
+            reason = "the file is cut short, or holds more than tensors and was not opened, for safety"
         raise InputError(
-            f"cannot load weights {pretrained!r} of CLIP {name!r}: {error}. Give a weights file, or a tag from "
+            f"cannot load weights {pretrained!r} of CLIP {name!r}: {reason:.400}. Give a weights file, or a tag from "
             f"open_clip.list_pretrained_tags_by_model({name!r}), downloaded on a machine with internet access"
         ) from error
 
@@ -255,7 +259,8 @@ def fits_sizes(name: str, tower: TowerConfig) -> bool:
     """
     vision, embed_dim = VISION, EMBED_DIM
     if name != MINI:
-        if (known := open_clip.get_model_config(name)) is None:
+        # a name in a stranger's checkpoint may be one by which open_clip would go to the Hub, or into a folder
+        if name not in open_clip.list_models() or (known := open_clip.get_model_config(name)) is None:
             return True
         vision, embed_dim = known["vision_cfg"], known["embed_dim"]
     asked = {"patch_size": tower.patch_size, "width": tower.width, "layers": tower.layers}

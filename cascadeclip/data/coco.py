@@ -1,6 +1,7 @@
 """Pictures with labels in COCO's files: panoptic ones (a JSON file and a folder of PNGs), and those of stuff or of
 instances (a JSON file alone)."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,8 +141,24 @@ def _unpacked(text: bytes) -> list[int]:
 
 
 def read_categories(path: Path) -> dict[int, str]:
-    """Number -> word of a COCO file's categories, in its order."""
-    return {_whole(one, "id", path): _text(one, "name", path) for one in _list(read_coco(path), "categories", path)}
+    """Number -> word of a COCO file's categories, in its order; an `InputError` if one number has two words."""
+    categories = _list(read_coco(path), "categories", path)
+    return _by_number([(_whole(one, "id", path), _text(one, "name", path)) for one in categories], "categories", path)
+
+
+def check_same_categories(first: Path, other: Path, classes: Sequence[int]) -> None:
+    """An `InputError` unless the numbers that are classes stand for the same words in both COCO files, as far as the
+    other has these numbers and words."""
+    words, others = read_categories(first), read_categories(other)
+    numbers = {word: number for number, word in others.items()}
+    for number in (number for number in classes if number in words):
+        word = words[number]
+        if others.get(number, word) != word or numbers.get(word, number) != number:
+            found = f"{number} is {others[number]!r:.60}" if number in others else f"it is {numbers[word]}"
+            raise InputError(
+                f"the COCO files do not fit together: {number} is {word!r:.60} in {first}, and in {other} {found}; "
+                "number the categories of both alike"
+            )
 
 
 def read_coco(path: Path) -> dict[str, Any]:
@@ -162,22 +179,25 @@ def coco_pairs(path: Path, images: Path, masks: Path | None, label_map: LabelMap
         InputError: a file of another kind, names that lead out of the folders, or masks too large to be meant.
     """
     content, reader, found = read_coco(path), CocoMasks(label_map), Found()
-    pictures = {_whole(one, "id", path): one for one in _list(content, "images", path)}
+    pictures = _by_number([(_whole(one, "id", path), one) for one in _list(content, "images", path)], "images", path)
     annotations = _list(content, "annotations", path)
     panoptic = any("segments_info" in one for one in annotations)
     if panoptic and masks is None:
         raise InputError(f"{path} is a panoptic file, whose labels are PNGs: name their folder as masks")
     folder = masks or path.parent  # of a panoptic file's PNGs
-    with_labels = set()
+    with_labels, taken = set(), set()
     for one in annotations:
         number = _whole(one, "image_id", path)
         if number not in pictures:
             raise InputError(f"{path}: an annotation of picture {number}, which the file does not have")
         if panoptic:
             mask = folder / inside(_text(one, "file_name", path), path)
-            reader.segments[mask] = [
+            if number in with_labels or mask in reader.segments:
+                raise InputError(f"{path}: picture {number} or its mask {mask.name} has two annotations; give one")
+            segments = [
                 (_whole(s, "id", path), _whole(s, "category_id", path)) for s in _list(one, "segments_info", path)
             ]
+            reader.segments[mask] = list(_by_number(segments, f"segments of {mask.name}", path).items())
         else:
             mask = path / str(number)  # no file: what messages call it
             reader.shapes.setdefault(mask, []).append((_whole(one, "category_id", path), one.get("segmentation")))
@@ -185,6 +205,9 @@ def coco_pairs(path: Path, images: Path, masks: Path | None, label_map: LabelMap
         if number not in with_labels:
             with_labels.add(number)
             picture = images / inside(_text(pictures[number], "file_name", path), path)
+            if picture in taken:
+                raise InputError(f"{path}: two of its pictures are {picture.name}, each with a part of the annotations")
+            taken.add(picture)
             if not is_file(picture):
                 found.leave("whose picture is missing", picture.name)
             elif panoptic and not is_file(mask):
@@ -203,6 +226,15 @@ def picture_size(picture: Mapping[str, Any], path: Path) -> tuple[int, int]:
     if not (height > 0 and width > 0 and height * width <= MOST_PIXELS):
         raise InputError(f"{path}: a picture of {width} x {height} px; at most {MOST_PIXELS:,} pixels are read")
     return height, width
+
+
+def _by_number(pairs: Sequence[tuple[int, Any]], what: str, path: Path) -> dict[int, Any]:
+    """Number -> what has it; an `InputError` for a number that two have: the labels of one would be the other's."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = Counter(number for number, _ in pairs).most_common(1)[0][0]
+        raise InputError(f"{path}: two of the COCO file's {what} have the number {twice}; give each its own")
+    return found
 
 
 def _list(values: Mapping[str, Any], key: str, path: Path) -> Sequence[Mapping[str, Any]]:

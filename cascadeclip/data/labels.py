@@ -11,12 +11,15 @@ import numpy as np
 from PIL import Image
 
 from cascadeclip.errors import InputError
-from cascadeclip.files import check_file
+from cascadeclip.files import check_file, open_file
 from cascadeclip.schema import Natural, check_fields, checked
 
 IGNORE = 255  # the label of pixels that belong to no class, as long as this is no class's index
 WIDE_IGNORE = 65_535  # their label among more classes than a byte has numbers for
 MOST = 65_535  # classes
+LOSSY = ("JPEG", "MPO", "JPEG2000", "AVIF")  # formats that change numbers, or may and do not say so
+LOSSY_IN_TIFF = ("jpeg", "tiff_jpeg", "webp", "jp2k")
+SPREAD = {"L;2": 85, "L;4": 17}  # greys of 2 and 4 bits, which Pillow spreads over 0..255
 
 
 @checked(classes=Natural)
@@ -159,8 +162,9 @@ def open_mask(path: Path, *, colours: bool = False) -> np.ndarray:
     check_file(path, "label map")
     try:
         with Image.open(path) as file:
-            if file.format == "JPEG":
-                raise InputError(f"{path} is a JPEG, which changes numbers and colours: save label maps as PNG")
+            if kind := _lossy(file, path):
+                raise InputError(f"{path} is a {kind}, which changes numbers and colours: save label maps as PNG")
+            step = 1 if colours else _step(file)
             values = np.asarray(file.convert("RGB") if colours else file)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
@@ -172,7 +176,26 @@ def open_mask(path: Path, *, colours: bool = False) -> np.ndarray:
             f"{values.shape} {values.dtype}; if its colours are the classes, say which: "
             '"values": {"128 0 0": "aeroplane"}'
         )
-    return values
+    return values if step == 1 else values // step
+
+
+def _lossy(file: Image.Image, path: Path) -> str | None:
+    """The kind of a file that was compressed with loss, or may have been; None for all others."""
+    inner = str(file.info.get("compression"))
+    if file.format in LOSSY or (file.format == "TIFF" and inner in LOSSY_IN_TIFF):
+        return str(file.format) if file.format in LOSSY else f"TIFF with {inner} inside"
+    if file.format == "WEBP":
+        with open_file(path, "label map") as content:
+            return None if b"VP8L" in content.read(2**12) else "WEBP with loss"
+    return None
+
+
+def _step(file: Image.Image) -> int:
+    """What Pillow multiplies the numbers of a file with that has fewer than 8 bits for each; before it is loaded."""
+    for tile in getattr(file, "tile", ()):
+        mode = tile[3] if isinstance(tile[3], str) else tile[3][0] if isinstance(tile[3], tuple) and tile[3] else None
+        return SPREAD.get(mode, 1) if isinstance(mode, str) else 1
+    return 1
 
 
 def parsed_values(values: Mapping[object, str] | Sequence[Sequence[Any]]) -> tuple[list[str], dict[str, Any]]:

@@ -10,12 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from cascadeclip.data.coco import coco_pairs, read_categories
+from cascadeclip.data.coco import check_same_categories, coco_pairs, read_categories
 from cascadeclip.data.folders import STEM, Found, LabelReader, find_pairs
 from cascadeclip.data.labels import LabelMap, parsed_values
 from cascadeclip.data.names import inside
 from cascadeclip.data.words import check_names, shortened
-from cascadeclip.errors import InputError
+from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import is_file, parse_json, read_text
 from cascadeclip.schema import check_fields
 
@@ -138,6 +138,8 @@ class OwnData:
         self, listing: Path | None, coco: Path | None, images: Path | None, masks: Path | None
     ) -> tuple[Found, LabelReader]:
         if coco is not None:
+            if self.coco is not None and coco != Path(self.coco):
+                check_same_categories(Path(self.coco), coco, self.label_map.values)
             return coco_pairs(coco, cast(Path, images), masks, self.label_map)
         if listing is not None:
             return read_pairs(listing, images or listing.parent, masks or listing.parent), self.label_map
@@ -165,15 +167,15 @@ def read_pairs(listing: Path, images: Path, masks: Path) -> Found:
     """The pictures and masks that a list names.
 
     Args:
-        listing: CSV (commas, semicolons or tabs; a line of titles may stand first) or JSON (a list of pairs, or of
-            {"picture": ..., "mask": ...}).
+        listing: CSV (commas, semicolons or tabs; a line of titles may stand first, `picture` and `mask` then say which
+            columns are meant) or JSON (a list of pairs, or of {"picture": ..., "mask": ...}).
         images, masks: folders that the names are in.
 
     Raises:
         InputError: no list, a line that holds no two names, or a name that leads out of the folders.
     """
     text, found, taken = read_text(listing, "list of pictures"), Found(), set()
-    rows = _json_rows(text, listing) if listing.suffix.lower() == ".json" else _csv_rows(text)
+    rows = _json_rows(text, listing) if listing.suffix.lower() == ".json" else _csv_rows(text, listing)
     for number, row in rows:
         if len(row) < 2 or not all(isinstance(name, str) and name.strip() for name in row[:2]):
             raise InputError(f"{listing}, entry {number}: {row!r} names no picture and mask")
@@ -191,16 +193,21 @@ def read_pairs(listing: Path, images: Path, masks: Path) -> Found:
     return found
 
 
-def _csv_rows(text: str) -> list[tuple[int, list[str]]]:
+def _csv_rows(text: str, listing: Path) -> list[tuple[int, list[str]]]:
     first = text.partition("\n")[0]
     separator = max(",;\t", key=first.count)
-    rows = [
-        (n, row)
-        for n, row in enumerate(csv.reader(io.StringIO(text, newline=None), delimiter=separator), start=1)
-        if any(row)
-    ]
-    has_titles = rows and rows[0][1][0].strip().lower() in PICTURE_KEYS
-    return rows[1:] if has_titles else rows
+    reader = csv.reader(io.StringIO(text, newline=None), delimiter=separator)
+    try:
+        rows = [(number, row) for number, row in enumerate(reader, start=1) if any(row)]
+    except csv.Error as error:
+        raise DamagedFile(
+            f"{listing} is damaged, no CSV list of pictures ({error}): is a quotation mark open?"
+        ) from error
+    titles = [title.strip().lower() for title in rows[0][1]] if rows else []
+    columns = [next((titles.index(key) for key in keys if key in titles), None) for keys in (PICTURE_KEYS, MASK_KEYS)]
+    if None not in columns:
+        return [(number, [(row[c : c + 1] or [""])[0] for c in columns if c is not None]) for number, row in rows[1:]]
+    return rows[1:] if titles and titles[0] in PICTURE_KEYS else rows
 
 
 def _json_rows(text: str, listing: Path) -> list[tuple[int, list[Any]]]:

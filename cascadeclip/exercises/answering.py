@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cascadeclip.exercises import wire
-from cascadeclip.exercises.checking import Ask, Exercise, Late, Wrong, kind
+from cascadeclip.exercises.checking import Ask, Exercise, Late, Wrong, kind, told
 
 PACKAGE = __name__.partition(".")[0]
 ROOM = __package__
@@ -84,8 +84,7 @@ class Here:
             except KeyboardInterrupt:  # a person's, or the limit's
                 raise
             except BaseException as error:
-                stopped = f"{type(error).__name__}: {error}"
-                raise Wrong(f"your `{name}` stopped with {stopped}. It is called as {exercise.call}") from error
+                raise Wrong(f"your `{name}` stopped with {told(error)}. It is called as {exercise.call}") from error
         if not all(_same_tensors(one, other) for one, other in zip(arguments, given, strict=True)):
             raise Wrong(
                 f"your `{name}` changed what it was given, so whoever uses that next gets other numbers. "

@@ -104,8 +104,7 @@ class Exercise:
             except Wrong as wrong:
                 found.append(wrong)
             except Exception as error:  # an answer of a kind that no test thought of must not stop the grading
-                what = f"{type(error).__name__}: {error}"
-                found.append(Wrong(f"`{self.name}` gives something that the test cannot work with ({what})"))
+                found.append(Wrong(f"`{self.name}` gives something that the test cannot work with ({told(error)})"))
         return found
 
 
@@ -144,7 +143,22 @@ def verdict(exercise: Exercise, answers: Answers, seed: int | None = None) -> Ve
 
 def kind(value: object) -> str:
     """What an answer is, for messages about one of the wrong kind."""
-    return "None: is a `return` missing?" if value is None else f"of type {type(value).__name__}"
+    return "None: is a `return` missing?" if value is None else f"of type {_type_name(value)}"
+
+
+def told(error: BaseException) -> str:
+    """Kind and message of an error of the student's, whose message may be an error itself."""
+    try:
+        return f"{_type_name(error)}: {error}"
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        return _type_name(error)
+
+
+def _type_name(value: object) -> str:
+    """As Python itself has it: a class may call itself anything."""
+    return str(type.__dict__["__name__"].__get__(type(value)))
 
 
 def numbers(answer: object, what: str) -> Tensor:

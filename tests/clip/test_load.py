@@ -1,18 +1,22 @@
 """Mini-CLIP and open_clip's towers behind one face."""
 
+from pathlib import Path
+
+import open_clip
 import pytest
 import torch
 from open_clip.transformer import VisionTransformer
 from torch.nn import functional as F
 
 from cascadeclip.analysis.lenses import last_layer_tokens, value_path_tokens
-from cascadeclip.clip.load import Clip, load_clip, resize_positions
+from cascadeclip.clip.load import Clip, fits_sizes, load_clip, resize_positions
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS, THINGS, draw_scene
 from cascadeclip.data.transforms import normalise, to_tensor
 from cascadeclip.errors import InputError
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.tower import build_tower
+from cascadeclip.presets import MINI
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +208,18 @@ def test_a_forked_process_computes(clip):
         os.waitpid(child, 0)
         pytest.fail("the child hangs")
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize("name", ["hf-hub:somebody/anything", "local-dir:/tmp", "nothing"])
+def test_a_name_that_a_stranger_chose_is_looked_up_nowhere(name, monkeypatch):
+    monkeypatch.setattr(open_clip, "get_model_config", lambda name: pytest.fail(f"{name} was looked up"))
+    assert fits_sizes(name, MINI.model.tower)  # `load_clip` refuses the name
+    with pytest.raises(InputError, match="unknown CLIP"):
+        load_clip(name)
+
+
+def test_weights_that_hold_code_are_refused_without_advice_to_run_it(tmp_path):
+    torch.save({"weight": Path("x")}, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match="holds more than tensors and was not opened") as refused:
+        load_clip("ViT-B-32", tmp_path / "weights.pt")
+    assert "weights_only" not in str(refused.value) and "\n" not in str(refused.value)

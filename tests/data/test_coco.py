@@ -161,3 +161,42 @@ def test_what_work_depends_on_is_short_and_knows_no_folder(own, content, tmp_pat
     before = told(here)
     assert len(json.dumps(before)) < 300
     assert told(here.rename(tmp_path / "there")) == before
+
+
+@pytest.mark.parametrize(
+    "categories, fits",
+    [
+        ([{"id": 1, "name": "giraffe"}, {"id": 25, "name": "person"}], False),
+        ([{"id": 2, "name": "person"}], False),
+        ([{"id": 1, "name": "person"}, {"id": 3, "name": "tree"}], True),
+    ],
+)
+def test_pictures_to_evaluate_on_number_their_categories_alike(own, tmp_path, categories, fits):
+    data = own(STUFF)
+    other = {**STUFF, "categories": categories, "annotations": STUFF["annotations"][:1]}
+    (tmp_path / "val.json").write_text(json.dumps(other))
+    data = OwnData(images=data.images, coco=data.coco, val_coco=tmp_path / "val.json")
+    if fits:
+        assert len(data.find("val")[0].pairs) == 1
+    else:
+        with pytest.raises(InputError, match=r"do not fit together: 1 is 'person' in .*coco.json, and in .*val.json"):
+            data.find("val")
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ({**STUFF, "images": [IMAGES[0], {**IMAGES[1], "id": 7}]}, "two of the COCO file's images have the number 7"),
+        ({**STUFF, "categories": [CATEGORIES[0], {"id": 1, "name": "dog"}]}, "categories have the number 1"),
+        ({**STUFF, "images": [IMAGES[0], {**IMAGES[1], "file_name": "a.jpg"}]}, "two of its pictures are a.jpg"),
+        ({**PANOPTIC, "annotations": PANOPTIC["annotations"] * 2}, "has two annotations"),
+        (
+            {**PANOPTIC, "annotations": [{**PANOPTIC["annotations"][0],
+                                          "segments_info": [*SEGMENTS, {"id": 1000, "category_id": 1}]}]},
+            "segments of a.png have the number 1000",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_there_twice_is_refused_and_not_mixed(own, content, message):
+    with pytest.raises(InputError, match=message):
+        own(content).find("train")

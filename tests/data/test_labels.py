@@ -1,6 +1,8 @@
 """Label maps in every encoding that people have: bits, bytes, 16 bits, palettes, colours; gaps in the numbers."""
 
+import struct
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -165,3 +167,38 @@ def test_class_255_is_learnt_and_counted_like_any_other(tmp_path):
 def test_predictions_of_many_classes_keep_their_numbers(tmp_path):
     Predictions(tmp_path, [None], range(1), range(847), "this one").save(0, torch.tensor([[0, 255, 846]]))
     assert np.asarray(Image.open(tmp_path / "0.png")).tolist() == [[0, 255, 846]]
+
+
+def png_of_greys(path, values, bits):
+    """A PNG of greys with so few bits, which Pillow does not write."""
+
+    def part(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    height, width = values.shape
+    rows = ["".join(f"{value:0{bits}b}" for value in row) for row in values.tolist()]
+    content = b"".join(b"\0" + int(row, 2).to_bytes(len(row) // 8) for row in rows)
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    parts = part(b"IHDR", header) + part(b"IDAT", zlib.compress(content)) + part(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + parts)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_numbers_of_few_bits_are_read_as_they_are(tmp_path, bits):
+    values = np.arange(32).reshape(2, 16) % 2**bits
+    png_of_greys(tmp_path / "mask.png", values, bits)
+    assert LabelMap(2 ** min(bits, 5)).read(tmp_path / "mask.png").tolist() == values.tolist()
+
+
+@pytest.mark.parametrize(
+    "kind, how", [("JPEG2000", {"irreversible": True}), ("WEBP", {"quality": 50}), ("TIFF", {"compression": "jpeg"})]
+)
+def test_masks_of_other_formats_with_loss_are_refused(tmp_path, kind, how):
+    Image.new("RGB", (16, 16), (128, 0, 0)).save(tmp_path / "mask.png", format=kind, **how)
+    with pytest.raises(InputError, match=f"is a {kind}.*which changes numbers"):
+        LabelMap(1, colours=((128, 0, 0),), others_ignored=True).read(tmp_path / "mask.png")
+
+
+def test_a_webp_mask_without_loss_is_read(tmp_path):
+    Image.new("RGB", (16, 16), (128, 0, 0)).save(tmp_path / "mask.png", format="WEBP", lossless=True)
+    assert (LabelMap(1, colours=((128, 0, 0),)).read(tmp_path / "mask.png") == 0).all()

@@ -222,3 +222,17 @@ def test_descriptions_that_cannot_be(folders, more, message):
     with pytest.raises(InputError, match=message) as error:
         described(folders, **more)
     assert "own.json" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["mask,picture\n{m},{p}\n", "id;image;split;label\n1;{p};train;{m}\n"])
+def test_titles_say_which_column_is_which(tmp_path, text):
+    picture(tmp_path / "one.png"), mask(tmp_path / "two.png")
+    (tmp_path / "list.csv").write_text(text.format(p="one.png", m="two.png"))
+    found = read_pairs(tmp_path / "list.csv", tmp_path, tmp_path)
+    assert found.pairs == [(tmp_path / "one.png", tmp_path / "two.png")] and not found.left
+
+
+def test_an_open_quotation_mark_in_a_list_is_one_line(tmp_path):
+    (tmp_path / "list.csv").write_text('one.png,"two.png\n' + "x" * 200_000)
+    with pytest.raises(InputError, match=r"list\.csv is damaged, no CSV list"):
+        read_pairs(tmp_path / "list.csv", tmp_path, tmp_path)

@@ -258,3 +258,24 @@ def test_expect_names_place_and_numbers():
         expect(torch.ones(3), torch.ones(2))
     expect(np_like := torch.ones(2).numpy(), torch.ones(2), {"never said": torch.ones(2)})
     assert np_like.shape == (2,)
+
+
+class Unspeakable(BaseException):
+    def __str__(self):
+        raise Unspeakable
+
+
+class Nameless(type):
+    @property
+    def __name__(cls):
+        raise KeyError
+
+
+def test_errors_and_answers_that_cannot_be_named_are_wrong_like_any_other():
+    def answer(*_):
+        raise Unspeakable
+
+    with pytest.raises(Wrong, match="stopped with Unspeakable"):
+        grade("auroc", {"auroc": answer}, 0)
+    with pytest.raises(Wrong, match="is of type Odd; it must be a function"):
+        grade("auroc", {"auroc": Nameless("Odd", (), {})()}, 0)
