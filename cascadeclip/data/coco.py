@@ -87,6 +87,8 @@ def decoded(shape: Any, height: int, width: int, path: Path) -> np.ndarray:
     mask = pycocotools_mask()
     try:
         if isinstance(shape, list):
+            if not all(isinstance(polygon, list) and set(map(type, polygon)) <= {int, float} for polygon in shape):
+                raise InputError("polygons must be lists of numbers")
             polygons = [polygon for polygon in shape if len(polygon) >= 6]
             if not polygons:
                 return np.zeros((height, width), bool)

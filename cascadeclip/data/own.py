@@ -172,7 +172,8 @@ def read_pairs(listing: Path, images: Path, masks: Path) -> Found:
         images, masks: folders that the names are in.
 
     Raises:
-        InputError: no list, a line that holds no two names, or a name that leads out of the folders.
+        InputError: no list, a line that holds no two names, a picture as its own mask, or a name that leads out of the
+            folders.
     """
     text, found, taken = read_text(listing, "list of pictures"), Found(), set()
     rows = _json_rows(text, listing) if listing.suffix.lower() == ".json" else _csv_rows(text, listing)
@@ -181,6 +182,8 @@ def read_pairs(listing: Path, images: Path, masks: Path) -> Found:
             raise InputError(f"{listing}, entry {number}: {row!r} names no picture and mask")
         picture, mask = (folder / inside(name.strip(), listing) for folder, name in zip((images, masks), row[:2],
                                                                                          strict=True))  # fmt: skip
+        if picture == mask:
+            raise InputError(f"{listing}, entry {number}: {picture.name} is named as its own mask")
         if picture in taken:
             found.leave("named twice", picture.name)
         elif not is_file(picture):

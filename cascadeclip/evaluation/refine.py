@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from cascadeclip.errors import InputError
 from cascadeclip.schema import checked
 
+MOST_ITERATIONS = 1000  # papers take 10; after so many, masks have long stopped to change
 AT_ONCE = 2**24  # values that are held beside the scores at once
 
 
@@ -37,10 +38,13 @@ def pamr(images: Tensor, masks: Tensor, iterations: int = 10, dilations: Sequenc
         (B, C, H, W) float32.
 
     Raises:
-        InputError: less than one iteration, no dilations, or any below 1.
+        InputError: less than one iteration or more than `MOST_ITERATIONS`, no dilations, or any below 1.
     """
-    if iterations < 1 or not dilations or min(dilations) < 1:
-        raise InputError(f"pamr={iterations} iterations at distances of {tuple(dilations)} px: give at least 1 of each")
+    if not 1 <= iterations <= MOST_ITERATIONS or not dilations or min(dilations) < 1:
+        raise InputError(
+            f"pamr={iterations} iterations at distances of {tuple(dilations)} px: give at least 1 of each, and at most "
+            f"{MOST_ITERATIONS} iterations"
+        )
     weights = _affinities(images.float(), dilations)
     masks = F.interpolate(masks.float(), images.shape[2:], mode="bilinear", align_corners=True)
     step = max(1, AT_ONCE // masks[:, 0].numel())

@@ -88,6 +88,8 @@ def test_polygons_of_fewer_than_three_points_cover_nothing(shape):
         {"size": [4, 6], "counts": None},
         {"size": [4, 6]},
         [["x"] * 6],
+        [[[0, 0, 6, 0, 6, 4]]],  # one list too many
+        [[[0, 0], [6, 0], [6, 4], [0, 4], [0, 3], [0, 2]]],
         [[0, 0, 1e9, 0, 1e9, 1e9]],  # along whose edges memory is reserved
         [[0, 0, 1e300, 0, 5, 3]],
         [[0, 0, 6, 0, 6, 4] * 10_000],

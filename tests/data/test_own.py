@@ -232,6 +232,13 @@ def test_titles_say_which_column_is_which(tmp_path, text):
     assert found.pairs == [(tmp_path / "one.png", tmp_path / "two.png")] and not found.left
 
 
+def test_no_picture_is_its_own_mask(tmp_path):
+    picture(tmp_path / "one.png")
+    (tmp_path / "list.csv").write_text("one.png,one.png\n")
+    with pytest.raises(InputError, match=r"list\.csv, entry 1: one\.png is named as its own mask"):
+        read_pairs(tmp_path / "list.csv", tmp_path, tmp_path)
+
+
 def test_an_open_quotation_mark_in_a_list_is_one_line(tmp_path):
     (tmp_path / "list.csv").write_text('one.png,"two.png\n' + "x" * 200_000)
     with pytest.raises(InputError, match=r"list\.csv is damaged, no CSV list"):

@@ -63,7 +63,9 @@ def test_masks_of_another_size_are_brought_to_the_pictures():
     assert pamr(torch.randn(1, 3, 20, 30), torch.rand(1, 2, 5, 6)).shape == (1, 2, 20, 30)
 
 
-@pytest.mark.parametrize("wrong", [dict(iterations=0), dict(dilations=()), dict(dilations=(0,))])
+@pytest.mark.parametrize(
+    "wrong", [dict(iterations=0), dict(iterations=10**12), dict(dilations=()), dict(dilations=(0,))]
+)
 def test_refinement_needs_iterations_and_distances(wrong):
     with pytest.raises(InputError, match="at least 1"):
         pamr(torch.randn(1, 3, 8, 8), torch.rand(1, 1, 8, 8), **wrong)
