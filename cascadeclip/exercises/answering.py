@@ -293,7 +293,9 @@ def time_limit(seconds: float) -> Iterator[None]:
             raise
         raise Late(too_late(seconds)) from None
     finally:
+        signal.signal(signal.SIGINT, lambda *_: None)  # what the timer may still send, the limit just reached
         timer.cancel()
+        timer.join()
         signal.signal(signal.SIGINT, before)
 
 

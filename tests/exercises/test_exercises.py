@@ -1,9 +1,11 @@
 """The assignments' checkers: right answers get all points however written, wrong ones fail and are told why."""
 
+import contextlib
 import copy
 import re
 import signal
 import threading
+import time
 import warnings
 from pathlib import Path
 
@@ -15,8 +17,8 @@ import cascadeclip
 import tests.support.answers_pieces
 import tests.support.answers_scores  # noqa: F401
 from cascadeclip.exercises import ASSIGNMENTS, EXERCISES, Wrong, grade
-from cascadeclip.exercises.answering import Here
-from cascadeclip.exercises.checking import Exercise, Part, expect
+from cascadeclip.exercises.answering import Here, time_limit
+from cascadeclip.exercises.checking import Exercise, Late, Part, expect
 from tests.support.answers import RIGHT, WRONG
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks" / "assignments"
@@ -210,6 +212,16 @@ def test_endless_loops_are_ended(interrupts):
     assert calls == [1], "the other parts would take as long and need not be tried"
     assert signal.getsignal(signal.SIGINT) == interrupts
     assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+
+
+def test_a_limit_that_ends_with_the_answer_leaves_nothing_behind():
+    """Its interrupt may be on the way when the answer is there; it belongs to the limit, not to what comes next."""
+    for turn in range(300):
+        end = time.perf_counter() + 2e-3 + (turn % 30 - 15) * 2e-5
+        with contextlib.suppress(Late), time_limit(2e-3):
+            while time.perf_counter() < end:
+                pass
+        assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 
 
 def test_an_interrupt_by_a_person_is_not_taken_for_an_endless_loop():
