@@ -30,7 +30,7 @@ def watched(*args, **kwargs):
 
 
 torch.optim.AdamW.step = watched
-settings = replace(MINI.training, steps={STEPS}, batch_size=2)
+settings = replace(MINI.training, steps={STEPS}, batch_size=1)
 train(model, MINI.train_data(0), text, MINI.names, MINI.unseen, settings, collate=MINI.collate, progress=False)
 half = {STEPS} // 2
 print(max(resident[half:]) - max(resident[:half]), len(resident))
