@@ -270,33 +270,51 @@ class Nowhere(io.TextIOBase):
         return len(text)
 
 
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """A `Late` after that many seconds, in the main thread, which is where notebooks run their cells."""
-    if threading.current_thread() is not threading.main_thread():
-        raise RuntimeError("answers are tested in the main thread: only there can an endless loop be stopped")
-    late = threading.Event()
-    # a program that was started in the background may ignore interrupts
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+class time_limit:
+    """A `Late` after that many seconds, in the main thread, which is where notebooks run their cells.
 
-    def stop() -> None:
-        late.set()
-        _interrupt_main()
+    Used as `with time_limit(seconds):`. Its interrupt belongs to what stands in the block: one that comes as the block
+    ends is dropped. Python handles signals where functions begin and calls end, so `__exit__` itself is such a place.
+    """
 
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except KeyboardInterrupt:
-        if not late.is_set():
-            raise
-        raise Late(too_late(seconds)) from None
-    finally:
-        signal.signal(signal.SIGINT, lambda *_: None)  # what the timer may still send, the limit just reached
-        timer.cancel()
-        timer.join()
-        signal.signal(signal.SIGINT, before)
+    def __init__(self, seconds: float):
+        self.seconds = seconds
+        self.inside = self.late = self.raised = False
+        self.over = threading.Event()
+        self.timer = threading.Timer(seconds, self._stop)
+        self.timer.daemon = True
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("answers are tested in the main thread: only there can an endless loop be stopped")
+        # a program that was started in the background may ignore interrupts
+        self.before = signal.signal(signal.SIGINT, self._interrupted)
+        self.timer.start()
+        self.inside = True
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        self.inside = False
+        self.over.set()
+        self.timer.cancel()
+        self.timer.join()
+        signal.signal(signal.SIGINT, self.before)
+        if self.raised and kind is not None and issubclass(kind, KeyboardInterrupt):
+            raise Late(too_late(self.seconds)) from None
+
+    def _stop(self) -> None:
+        """Interrupt until it is felt: before the block has begun, it is not."""
+        self.late = True
+        while not self.raised and not self.over.is_set():
+            _interrupt_main()
+            self.over.wait(0.05)
+
+    def _interrupted(self, signum: int, frame: FrameType | None) -> None:
+        if not self.late:  # a person's
+            raise KeyboardInterrupt
+        leaving = frame is not None and frame.f_code is time_limit.__exit__.__code__
+        if self.inside and not self.raised and not leaving:
+            self.raised = True
+            raise KeyboardInterrupt
 
 
 def _interrupt_main() -> None:
