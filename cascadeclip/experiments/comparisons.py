@@ -9,7 +9,6 @@ from typing import Any
 
 from cascadeclip.data.emojiscenes import STYLES
 from cascadeclip.errors import InputError
-from cascadeclip.presets import FROZEN
 
 CASCADE, LAST = ((6, 7, 8), (9, 10, 11), (12,)), ((12,),)
 FUSED = ((6, 7, 8, 9, 10, 11, 12),)
@@ -20,11 +19,11 @@ PAPER = {  # what the mini presets do otherwise; prompt tokens and the quirks of
     "aligned_start": False,
 }
 LONGER = 2.0  # with the settings of the paper, the cascade still learns where others have long finished
-OURS = {  # names of rows that change one of these settings to that of preset `mini-frozen`
-    "dropout": "no dropout",
-    "train_taps": "trained taps",
-    "centre_text": "centred text",
-    "aligned_start": "aligned start",
+AS_IN_PAPER = {  # names of rows that take one of these settings from the paper, and the rest from preset `mini-frozen`
+    "aligned_start": "random start",
+    "centre_text": "raw text",
+    "train_taps": "untrained taps",
+    "dropout": "dropout 0.1",
 }
 
 
@@ -81,6 +80,12 @@ def _fusions(settings: dict[str, Any], steps: float = 1.0) -> tuple[Variant, ...
         Variant("concat", {**settings, "stages": FUSED, "aggregation": "concat"}, steps=steps),
         Variant("cascade", {**settings, "stages": CASCADE}, steps=steps),
     )
+
+
+def _without_ours(stages: tuple[tuple[int, ...], ...]) -> tuple[Variant, ...]:
+    """The preset, then one at a time of what it does otherwise than the paper taken back."""
+    taken_back = (Variant(name, {"stages": stages, key: PAPER[key]}) for key, name in AS_IN_PAPER.items())
+    return Variant("preset mini-frozen", {"stages": stages}), *taken_back
 
 
 def _with_and_without_cascade(name: str, settings: dict[str, Any]) -> tuple[Variant, ...]:
@@ -237,14 +242,15 @@ _ALL = (
     ),
     Comparison(
         "beyond",
-        "What do changes of our own add to the paper's model?",
+        "What does each change of our own do to the cascade?",
         "Not in the paper: its tap projections and last layers start at random, the taps stay so, text is not centred.",
-        (
-            Variant("as in the paper", PAPER),
-            *(Variant(name, {**PAPER, setting: getattr(FROZEN.model, setting)}) for setting, name in OURS.items()),
-            Variant("preset mini-frozen"),
-            Variant("preset mini-frozen, calibrated offset", calibrated=True),
-        ),
+        (*_without_ours(CASCADE), Variant("calibrated offset", calibrated=True)),
+    ),
+    Comparison(
+        "beyond-last-layer",
+        "And what does it do to the last layer alone?",
+        "Not in the paper.",
+        _without_ours(LAST),
     ),
 )
 

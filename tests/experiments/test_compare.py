@@ -94,7 +94,7 @@ def mini_tower():
 def test_the_paper_s_tables_are_there():
     assert {
         "fusion", "components", "stages", "aggregation", "sigma", "sharing", "prompts", "bases", "loss", "length",
-        "offset", "setting", "styles", "quirks", "beyond", "naive-fusion", "fusion-paper",
+        "offset", "setting", "styles", "quirks", "beyond", "beyond-last-layer", "naive-fusion", "fusion-paper",
         "naive-fusion-paper",
     } == set(COMPARISONS)  # fmt: skip
     with pytest.raises(InputError, match="choose from fusion, naive-fusion"):
