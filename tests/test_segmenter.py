@@ -87,6 +87,19 @@ def test_a_users_settings_of_pytorch_change_no_score(dtype, device, autocast, se
         assert found.dtype == np.float32 and np.array_equal(found, wanted)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "near"), [(torch.float64, 1e-5), (torch.float16, 0.01), (torch.bfloat16, 0.03)], ids=str
+)
+def test_a_model_in_another_precision_segments_too(dtype, near, segmenter, scene):
+    wanted, other = segmenter.segment(scene.image, ["tiger", "grass"]).scores, cascadeclip.load("mini")
+    other.model.to(dtype)
+    found = other.segment(scene.image, ["tiger", "grass"]).scores
+    assert found.dtype == np.float32 and np.abs(found - wanted).max() < near
+    other.clip.model.to(dtype)
+    found = other.segment(scene.image, ["tiger", "sand"]).scores
+    assert np.abs(found - segmenter.segment(scene.image, ["tiger", "sand"]).scores).max() < 2 * near
+
+
 def test_order_of_words_permutes_the_scores(segmenter, scene):
     one = segmenter.segment(scene.image, ["cat", "sand", "rocket"])
     other = segmenter.segment(scene.image, ["rocket", "cat", "sand"])

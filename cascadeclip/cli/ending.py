@@ -1,5 +1,6 @@
 """How a command ends that is interrupted, gets bad input or runs out of memory: one line says what happened."""
 
+import re
 import sys
 from typing import Any
 
@@ -33,6 +34,8 @@ def in_words(error: Exception) -> str | None:
         return f"the system refuses: {error}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "allocate memory" in str(error):
         return "not enough memory: try smaller pictures or batches, --accumulate, or fewer words at once"
+    if type(error).__name__.startswith("Dist") or re.search(r"\b(gloo|NCCL)\b", str(error)):
+        return "another process of this run has ended, or cannot be reached; what it said last tells why"
     return None
 
 

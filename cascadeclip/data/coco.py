@@ -46,6 +46,11 @@ class CocoMasks:
         """The file that holds a mask: its PNG, or COCO's JSON file."""
         return path.parent if path in self.shapes else path
 
+    def used(self) -> set[int]:
+        """Numbers of the categories that annotations name."""
+        of_segments = {category for parts in self.segments.values() for _, category in parts}
+        return of_segments | {category for parts in self.shapes.values() for category, _ in parts}
+
     def read(self, path: Path) -> np.ndarray:
         """(H, W) int32: class indices; pixels of no segment, or of a category that is no class, are ignored.
 

@@ -42,7 +42,8 @@ class OwnData:
         ignored: numbers that belong to no class, or "others" for all that is none; 255 and 65,535 if they are none.
         pairs, val_pairs: a CSV or JSON list of picture and mask, in `images` and `masks` or else beside the list.
         coco, val_coco: a panoptic, stuff or instances file of COCO's; `masks` is the folder of a panoptic one's PNGs.
-            The words are its categories, unless `values` or `names` choose some.
+            The words are its categories, unless `values` or `names` choose some. Where none were chosen, an annotation
+            of a category without a word is an error, unless the number is `ignored`.
     """
 
     images: str | Path | None = None
@@ -140,13 +141,24 @@ class OwnData:
         if coco is not None:
             if self.coco is not None and coco != Path(self.coco):
                 check_same_categories(Path(self.coco), coco, self.label_map.values)
-            return coco_pairs(coco, cast(Path, images), masks, self.label_map)
+            found, reader = coco_pairs(coco, cast(Path, images), masks, self.label_map)
+            if self.names is None and self.values is None and self.ignored != OTHERS:
+                self._check_known(reader.used(), coco)
+            return found, reader
         if listing is not None:
             return read_pairs(listing, images or listing.parent, masks or listing.parent), self.label_map
         if images is None or masks is None:
             raise InputError("no masks of the pictures to evaluate on: give their folder as val_masks")
-        found = find_pairs(images, masks, mask_name=self.mask_name, picture_name=self.picture_name)
-        return found, self.label_map
+        pairs = find_pairs(images, masks, mask_name=self.mask_name, picture_name=self.picture_name)
+        return pairs, self.label_map
+
+    def _check_known(self, used: set[int], path: Path) -> None:
+        """Pixels of a category that is no class and that nobody left out would count for nothing."""
+        if strange := sorted(used - {*self.label_map.values, *cast(Sequence[int], self.ignored or ())}):
+            raise InputError(
+                f"{path}: annotations of category {', '.join(map(str, strange[:5]))}, of which {self.coco} holds no "
+                'word; add it to the categories there, or leave such pixels out with the key ignored as "others"'
+            )
 
 
 def _share(pairs: list[tuple[Path, Path]], root: Path, share: float, split: str) -> list[tuple[Path, Path]]:

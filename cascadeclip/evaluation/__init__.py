@@ -1,7 +1,7 @@
-"""Judging a model: predictions over windows, the confusion matrix and the means over seen and unseen classes
-(`scores`), scores read at the size of labels (`bands`), a whole evaluation that can be stopped and shared among
-processes (`run`), its segmentations in files (`predictions`), where a model fails (`diagnostics`, `contours`), how sure
-a number is (`resampling`), and scores refined along edges (`refine`).
+"""Judging a model: predictions, the confusion matrix and the means over seen and unseen classes (`scores`), windows
+that slide over large pictures (`windows`), scores read at the size of labels (`bands`), a whole evaluation that can
+be stopped and shared among processes (`run`), its segmentations in files (`predictions`), where a model fails
+(`diagnostics`, `contours`), how sure a number is (`resampling`), and scores refined along edges (`refine`).
 
 Of other rooms it may import all from `model` to `checkpoints`, and `presets`.
 """
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
         iou_of_counts,
         predict,
         predict_batches,
-        window_starts,
     )
+    from cascadeclip.evaluation.windows import window_starts
 else:
     __getattr__, __dir__ = on_first_use(__name__)
 

@@ -14,6 +14,7 @@ from cascadeclip.data.transforms import normalise
 from cascadeclip.data.words import check_embeddings, positions_of, seen_positions
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.bands import argmax_at
+from cascadeclip.evaluation.windows import WINDOWS_AT_ONCE, windows_over
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.resize import bilinear
 from cascadeclip.processes import autocast, physical_memory, told_of_compiler
@@ -21,7 +22,6 @@ from cascadeclip.schema import Count, check_value, checked
 
 logger = logging.getLogger(__name__)
 
-WINDOWS_AT_ONCE = 16  # windows of a large picture that go through the model together
 CHUNK = 2**20  # scores that are computed at once, small enough for a processor's cache
 
 
@@ -61,6 +61,8 @@ def predict(
         raise InputError(f"seen={outside} are no indices of the {len(text)} classes")
     offset[list(seen)] = seen_offset
     offset = offset.to(images.device, non_blocking=True)
+    weights = next(model.parameters())
+    images, text = images.to(weights.dtype), text.to(weights.dtype)  # of a model that was brought to half precision
     height, width = images.shape[2:]
     views = windows_over(height, width, window, stride)
     alone = len(views) == 1
@@ -87,28 +89,6 @@ def _check_finite(finite: Tensor) -> None:
     """An `InputError` unless a bool of a device is true; the host waits for the device here."""
     if not finite:
         raise InputError("the mask logits are NaN or infinite: the model's weights, the picture or the text hold such")
-
-
-@checked(window=Count | None, stride=int | None)
-def windows_over(height: int, width: int, window: int | None, stride: int | None) -> list[tuple[slice, slice]]:
-    """Rows and columns of each window; the whole picture if `window` is None."""
-    if window is None:
-        return [(slice(0, height), slice(0, width))]
-    stride = window * 5 // 6 if stride is None else stride
-    if not 1 <= stride <= window:
-        raise InputError(f"stride={stride} px must be between 1 and the window, {window} px, or pixels are left out")
-    sides = [
-        [slice(start, min(start + window, length)) for start in window_starts(length, window, stride)]
-        for length in (height, width)
-    ]
-    return [(rows, columns) for rows in sides[0] for columns in sides[1]]
-
-
-@checked(length=Count, window=Count, stride=Count)
-def window_starts(length: int, window: int, stride: int) -> list[int]:
-    """First pixel of each window along one side; the last window ends with the picture."""
-    steps = max(math.ceil((length - window) / stride), 0)
-    return [max(min(step * stride, length - window), 0) for step in range(steps + 1)]
 
 
 def _scores(

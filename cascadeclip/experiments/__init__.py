@@ -1,7 +1,7 @@
 """What is run and reported as a whole: the paper's comparisons (`comparisons` says which, `run` trains and scores them,
-`curves` follows their trainings, `report` writes their tables, `figures` draws them, `findings` says them in words,
-`claims` holds the paper's claims against them, `texts` brings them into the documents), the demo (`demo`), and what
-presets cost on a device (`bench`, `bench_data`, `bench_report`).
+`kept` tells what was done before, `curves` follows their trainings, `report` writes their tables, `figures` draws
+them, `findings` says them in words, `claims` holds the paper's claims against them, `texts` brings them into the
+documents), the demo (`demo`), and what presets cost on a device (`bench`, `bench_data`, `bench_report`).
 
 It may import all rooms from `model` to `plots`.
 """

@@ -1,7 +1,5 @@
 """Comparisons run: every variant trained with every seed and scored, then set side by side. Finished runs are kept."""
 
-import hashlib
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +22,7 @@ from cascadeclip.checkpoints.own import TRAINED
 from cascadeclip.clip.load import Clip
 from cascadeclip.config import ModelConfig, TrainConfig
 from cascadeclip.data.emojiscenes import EmojiScenes
-from cascadeclip.data.identity import data_identity, tensor_digest
+from cascadeclip.data.identity import data_identity, digest_of, tensor_digest
 from cascadeclip.data.streams import Batches, CheckedCollate
 from cascadeclip.data.words import seen_positions
 from cascadeclip.errors import DamagedFile, InputError
@@ -34,6 +32,7 @@ from cascadeclip.evaluation.resampling import OverRuns, bootstrap_runs
 from cascadeclip.evaluation.scores import predict_batches
 from cascadeclip.experiments.comparisons import Comparison, Variant
 from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
+from cascadeclip.experiments.kept import clip_digest, kept_counts, learnt_from
 from cascadeclip.files import check_no_folder, check_writable, exists, replace_file, write_json
 from cascadeclip.presets import MINIS, Preset, get_preset
 from cascadeclip.processes import device, told_of_ended
@@ -222,7 +221,7 @@ class _Runs:
 
     @cached_property
     def _clip_sum(self) -> str:
-        return _clip_digest(self.clip)
+        return clip_digest(self.clip)
 
     @property
     def tokens(self) -> Path | None:
@@ -247,11 +246,11 @@ class _Runs:
         scored |= {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
         scored |= {"window": preset.window, "stride": preset.stride, "CLIP": self._clip_sum}
         scored["weights"] = tensor_digest(read_safetensors(folder / TRAINED)[1])
-        path = folder / f"counts-{_digest(scored)}.safetensors"
+        path = folder / f"counts-{digest_of(scored)[:16]}.safetensors"
         check_no_folder(path)
         if exists(path):
             try:
-                return _kept_counts(path, (3, len(data), len(preset.names)))  # type: ignore[arg-type]  # has a length
+                return kept_counts(path, (3, len(data), len(preset.names)))  # type: ignore[arg-type]  # has a length
             except DamagedFile as error:
                 logger.warning("%s; scoring anew", error)
         check_writable(folder)  # now, and not when all was scored
@@ -286,7 +285,7 @@ class _Runs:
         settings = {
             "preset": preset.name, "model": model.to_dict(), "training": lasting, "styles": variant.train_styles,
         } | self._told_of(variant, preset, training.seed) | (more or {})  # fmt: skip
-        folder = self.out / _digest(settings)
+        folder = self.out / digest_of(settings)[:16]
         if not exists(folder / TRAINED):
             print(f"{variant.name}, seed {training.seed}: {training.steps} steps", flush=True)
             write_json(folder / "settings.json", settings)
@@ -304,10 +303,10 @@ class _Runs:
         unless the preset was given other words, data or another CLIP."""
         key = variant.train_styles, seed
         if key not in self._told:
-            told = _learnt_from(preset, self.clip, seed)
+            told = learnt_from(preset, self.clip, seed)
             if preset.name in MINIS:
                 usual = _preset_of(variant, MINIS[preset.name])
-                told = {} if told == _learnt_from(usual, open_clip_of(usual), seed) else told
+                told = {} if told == learnt_from(usual, open_clip_of(usual), seed) else told
             self._told[key] = told
         return self._told[key]
 
@@ -340,30 +339,3 @@ def _preset_of(variant: Variant, preset: Preset) -> Preset:
         train_data=lambda seed: EmojiScenes(1_000_000, seed, **train),
         eval_data=lambda split: EmojiScenes.split(split, **test),
     )
-
-
-def _learnt_from(preset: Preset, clip: Clip, seed: int) -> dict[str, Any]:
-    """Pictures, masks, words and CLIP of a training; the folder that they lie in may move, or be a copy."""
-    words = {"classes": preset.names, "unseen": preset.unseen, "templates": preset.templates}
-    data = data_identity(preset.train_data(seed), preset.collate, every="content")
-    return words | data | {"strict": preset.strict, "CLIP": _clip_digest(clip)}
-
-
-def _clip_digest(clip: Clip) -> str:
-    """Of the weights of both towers: the text tower's decide the class embeddings, which may differ between devices."""
-    return tensor_digest(clip.model.state_dict())
-
-
-def _kept_counts(path: Path, shape: tuple[int, ...]) -> torch.Tensor:
-    """The counts that a file holds, if they are whole; a `DamagedFile` if not."""
-    metadata, tensors = read_safetensors(path, "file of counts")
-    counts = tensors.get("counts", torch.empty(0))
-    whole = counts.dtype == torch.float64 and tuple(counts.shape) == shape
-    whole = whole and metadata.get("sum") == tensor_digest({"counts": counts})
-    if not whole:
-        raise DamagedFile(f"{path} is damaged: no whole counts of {shape[1]} pictures and {shape[2]} classes")
-    return counts
-
-
-def _digest(settings: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

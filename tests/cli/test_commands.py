@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
 from typer.testing import CliRunner
@@ -155,6 +156,9 @@ def test_ctrl_c_says_what_is_left(monkeypatch, capsys, command, said):
         (MemoryError(), "not enough memory"),
         (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
         (EOFError("Ran out of input"), "ended before its time"),
+        (RuntimeError("[/pytorch/third_party/gloo/pair.cc:544] Connection closed by peer"), "another process"),
+        (torch.distributed.DistBackendError("NCCL error in: ProcessGroupNCCL.cpp:94"), "another process"),
+        (torch.distributed.DistNetworkError("failed to recv, got 0 bytes"), "another process"),
     ],
     ids=lambda value: type(value).__name__,
 )

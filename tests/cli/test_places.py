@@ -84,7 +84,7 @@ def test_kept_counts_of_a_comparison_are_no_folder(tmp_path, monkeypatch):
     runs = compare._Runs(MINI, compare.open_clip_of(MINI), tmp_path, 2, progress=False)
     monkeypatch.setattr(runs, "trained", lambda *args: tmp_path)
     compare.save_file({"weight": torch.ones(1)}, tmp_path / compare.TRAINED)
-    monkeypatch.setattr(compare, "_digest", lambda settings: "same")
+    monkeypatch.setattr(compare, "digest_of", lambda settings: "same")
     (tmp_path / "counts-same.safetensors").mkdir()
     with pytest.raises(InputError, match="that is a folder"):
         runs.counts(compare.Variant("one"), 0)

@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -183,6 +184,20 @@ def test_pictures_to_evaluate_on_number_their_categories_alike(own, tmp_path, ca
     else:
         with pytest.raises(InputError, match=r"do not fit together: 1 is 'person' in .*coco.json, and in .*val.json"):
             data.find("val")
+
+
+@pytest.mark.parametrize("content", [PANOPTIC, STUFF], ids=["panoptic", "stuff"])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_annotations_name_categories_that_have_words(own, tmp_path, content, split):
+    """Pixels of a category that only the pictures to evaluate on have were left out of the score without a word."""
+    fewer = {**content, "categories": [one for one in CATEGORIES if one["id"] != 25]}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    data = own(fewer if split == "train" else {**fewer, "annotations": []})
+    data = replace(data, val_coco=tmp_path / "val.json")
+    with pytest.raises(InputError, match=r"annotations of category 25, of which .*coco.json holds no word"):
+        data.find(split)
+    for more in ({"ignored": "others"}, {"ignored": [25]}, {"names": ["rug"]}):  # left out by intention
+        assert replace(data, **more).find(split)[0].pairs
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation import bands
 from cascadeclip.evaluation import scores as evaluation
-from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, evaluate, harmonic_mean, predict, window_starts
+from cascadeclip.evaluation.scores import ConfusionMatrix, Scores, evaluate, harmonic_mean, predict
+from cascadeclip.evaluation.windows import window_starts
 from cascadeclip.model.cascade import CascadeCLIP
 
 TOWER = TowerConfig(image_size=32, patch_size=8, width=16, layers=3, heads=2, embed_dim=8)

@@ -25,7 +25,7 @@ from cascadeclip.data.transforms import IMAGE_MEAN, IMAGE_STD, normalise, resize
 from cascadeclip.data.words import check_names
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.refine import pamr
-from cascadeclip.evaluation.scores import WINDOWS_AT_ONCE, windows_over
+from cascadeclip.evaluation.windows import WINDOWS_AT_ONCE, windows_over
 from cascadeclip.model.resize import bilinear
 from cascadeclip.processes import plain_torch
 from cascadeclip.segmenter import PixelScores, Segmentation
