@@ -1,12 +1,13 @@
 """Things and stuff apart: which unseen classes does a full training of the mini world lose, and to what?
 
-    python data_scripts/study_stuff.py fusion fusion-paper --runs runs/experiments
+    python data_scripts/study_stuff.py fusion fusion-paper beyond --runs runs/experiments
 
 Stuff (sand, snow) covers whole grounds. Where it is taken for a thing, that thing's IoU breaks down, however well the
 thing itself is found; so a mean over unseen things is told twice, once without the pixels of unseen stuff. Reads the
 trainings that `cascadeclip experiments` left in the folder given, and trains those that are missing. Scored on all test
 pictures, over three seeds, with the seen offset of the preset; a difference is to the comparison's first row, with a
-95 % interval over seeds and pictures. Writes `notebooks/results/stuff.json`, which `tell_why.py` makes texts from.
+95 % interval over seeds and pictures. Of `beyond` the cascade is held against the last layer of the same settings.
+Writes `notebooks/results/stuff.json`, which `tell_why.py` makes texts from.
 """
 
 import argparse
@@ -32,6 +33,7 @@ TARGET = Path(__file__).resolve().parents[1] / "notebooks" / "results" / "stuff.
 SEEDS = (0, 1, 2)
 POSITIONS = {group: positions_of(words, FROZEN.names) for group, words in FROZEN.unseen_groups.items()}
 MEASURES = ("things", "things, without pixels of stuff", "stuff", "stuff called a thing")
+UNSEEN = "unseen"  # things and stuff together
 
 
 def tables(path, clip, tokens):
@@ -49,14 +51,16 @@ def tables(path, clip, tokens):
 
 
 def measured(whole, without, stuff):
-    """Tables of some pictures -> the four measures."""
+    """Tables of some pictures -> the measures."""
 
     def mean(counts, group):
         right, true, given = counts.sum(1)[:, POSITIONS[group]]
         return (right / (true + given - right)).mean().item()
 
-    called = stuff[1].sum() / stuff[0].sum()
-    return mean(whole, "things"), mean(without, "things"), mean(whole, "stuff"), called.item()
+    things, of_stuff, called = mean(whole, "things"), mean(whole, "stuff"), stuff[1].sum() / stuff[0].sum()
+    weights = [len(POSITIONS[group]) for group in ("things", "stuff")]
+    unseen = float(np.average([things, of_stuff], weights=weights))
+    return things, mean(without, "things"), of_stuff, called.item(), unseen
 
 
 def over_seeds(runs):
@@ -65,21 +69,29 @@ def over_seeds(runs):
     def measure(run, drawn):
         return np.array(measured(*(table[:, drawn] for table in run)))
 
-    return dict(zip(MEASURES, bootstrap_runs(measure, runs, runs[0][0].shape[1]), strict=True))
+    return dict(zip((*MEASURES, UNSEEN), bootstrap_runs(measure, runs, runs[0][0].shape[1]), strict=True))
 
 
-def study(name, folder):
-    """Rows of one comparison."""
+def study(variants, folder):
+    """Row name -> variant, as rows of a table."""
     clip, found, rows = open_clip_of(FROZEN), {}, []
-    for variant in tqdm(get_comparison(name).variants, desc=name, unit="row"):
+    for name, variant in tqdm(variants.items(), unit="row"):
         paths = [trained_run(variant, FROZEN, folder, seed) / TRAINED for seed in SEEDS]
-        found[variant.name] = over_seeds([tables(path, clip, folder / TOKENS) for path in paths])
+        found[name] = over_seeds([tables(path, clip, folder / TOKENS) for path in paths])
     first = next(iter(found.values()))
     for row, own in found.items():
-        difference = None if own is first else {key: own[key] - first[key] for key in MEASURES}
+        difference = None if own is first else {key: own[key] - first[key] for key in own}
         runs = {key: measure.runs.tolist() for key, measure in own.items()}
         rows.append({"name": row, "runs": runs, "difference": difference and differences_as_json(difference)})
     return rows
+
+
+def by_setting(folder):
+    """Setting -> rows of the last layer and of the cascade that were trained with it."""
+    last, cascade = (
+        {variant.name: variant for variant in get_comparison(name).variants} for name in ("beyond-last-layer", "beyond")
+    )
+    return {name: study({"last layer": last[name], "cascade": cascade[name]}, folder) for name in last}
 
 
 if __name__ == "__main__":
@@ -89,4 +101,6 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     done = read_json(TARGET) if exists(TARGET) else {}
     for name in arguments.names:
-        write_json(TARGET, done := {**done, name: study(name, arguments.runs)})
+        rows = {variant.name: variant for variant in get_comparison(name).variants}
+        found = by_setting(arguments.runs) if name == "beyond" else study(rows, arguments.runs)
+        write_json(TARGET, done := {**done, name: found})

@@ -20,6 +20,7 @@ from cascadeclip.plots.figure import Figure
 SHOWN = Path(__file__).resolve().parents[1] / "notebooks" / "results"
 MODELS = MODEL_COLOURS  # those of the learning curves
 SETTINGS = {"fusion": "With the preset's settings", "fusion-paper": "With those of the paper, trained twice as long"}
+UNSEEN, WITHOUT, CALLED = "unseen", "things, without pixels of stuff", "stuff called a thing"  # of stuff.json
 SCORES = {"seen": "mIoU seen", "unseen": "mIoU held out", "hIoU": "hIoU", "lost": "lost", "named": "named"}
 
 
@@ -126,6 +127,29 @@ def of_stuff(name, rows):
     return "\n".join(lines) + "\n"
 
 
+def by_setting(found):
+    """The last layer and the cascade with each setting, and what of it is not compared since it was still learning."""
+    lines = [
+        "| | last layer, unseen | cascade, unseen | difference | things without pixels of stuff, difference | stuff called "
+        "a thing: last layer | cascade |",
+        "|---" * 7 + "|",
+    ]
+    learning = still_learning()
+    for setting, (last, cascade) in found.items():
+        keys = (UNSEEN, WITHOUT)
+        changes = ["not compared" if setting in learning else in_points(cascade["difference"][key]) for key in keys]
+        called = [in_percent(row["runs"][CALLED]) for row in (last, cascade)]
+        unseen = [in_percent(row["runs"][UNSEEN]) for row in (last, cascade)]
+        lines.append(f"| {' | '.join([setting, *unseen, *changes, *called])} |")
+    return "\n".join(lines) + "\n"
+
+
+def still_learning():
+    """Settings with a row that was not trained to the end."""
+    rows = [row for name in ("beyond", "beyond-last-layer") for row in stored_report(name)["rows"]]
+    return {row["name"] for row in rows if not all(row["trained"])}
+
+
 def score_of(rows, score):
     """Mean of some rows' scores, in per cent."""
     return in_percent([row["scores"]["all"][score] for row in rows])
@@ -133,7 +157,7 @@ def score_of(rows, score):
 
 def text(rows, stuff):
     groups = grouped(rows)
-    of_all = "\n".join(f"{SETTINGS[name]}:\n\n{of_stuff(name, found)}" for name, found in stuff.items())
+    of_all = "\n".join(f"{told}:\n\n{of_stuff(name, stuff[name])}" for name, told in SETTINGS.items())
     factors = list(dict.fromkeys(row["factor"] for row in rows))
     seeds, steps = sorted({row["seed"] for row in rows}), rows[0]["steps"]
     corners = [factor for factor in ("mini preset", "paper") if factor in factors]

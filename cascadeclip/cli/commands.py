@@ -292,6 +292,7 @@ def segment(
 
     With --method, a frozen CLIP does it without training; `--method all` draws all methods side by side.
     """
+    from cascadeclip.cli.segmenting import print_shares, segment_by_method, segment_by_model
     from cascadeclip.files import check_writable
     from cascadeclip.plots.figure import save_figure
 
@@ -302,26 +303,13 @@ def segment(
     if method is None:
         if (clip, blocks, templates) != (None,) * 3:
             raise InputError("--clip, --blocks and --templates belong to --method: which one?")
-        from cascadeclip.presets import get_preset
-        from cascadeclip.segmenter import load
-
-        chosen = get_preset(preset)
-        name, device = checkpoint or chosen.name, _process().device
-        result = load(name, preset=chosen, device=device, clip_weights=clip_weights).segment(image, words, **how)
-        found, figure = {"": result}, result.plot()
+        found, figure = segment_by_model(image, words, checkpoint, preset, clip_weights, how)
     else:
-        from cascadeclip.cli.segmenting import segment_by_method
-
         if checkpoint is not None:
             raise InputError("--method needs no training: leave out --checkpoint, and give --clip for another CLIP")
         how |= dict(blocks=blocks_of(blocks), templates=templates)
         found, figure = segment_by_method(image, words, method, clip, clip_weights, how)
-    for title, result in found.items():
-        if title:
-            print(f"{title}:")
-        for name, share in result.shares().items():
-            note = "  (unseen in training)" if result.called(name) != name else ""
-            print(f"{name:16}{100 * share:6.1f} % of the pixels{note}")
+    print_shares(found)
     save_figure(figure, out)
     print(f"wrote {out}")
 

@@ -1,4 +1,4 @@
-"""What `segment --method` does: a frozen CLIP segments a picture, by one method or by all of them."""
+"""What `segment` does: a trained model segments a picture, or a frozen CLIP by one method or by all of them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,10 +10,21 @@ from cascadeclip.cli.options import weights_of
 from cascadeclip.clip.load import MINI, load_clip
 from cascadeclip.plots.dense import plot_methods
 from cascadeclip.plots.figure import Figure
+from cascadeclip.presets import get_preset
 from cascadeclip.processes import this_process
-from cascadeclip.segmenter import Segmentation
+from cascadeclip.segmenter import Segmentation, load
 
 OPENAI = ("ViT-B-16", "openai")  # what is taken where only half is said
+
+
+def segment_by_model(
+    image: Path, words: Sequence[str], checkpoint: str | None, preset: str, weights: str | None, how: dict[str, Any]
+) -> tuple[dict[str, Segmentation], Figure]:
+    """`segment` without a method: segmentation by the model of a checkpoint, or the preset's own, and the figure."""
+    chosen = get_preset(preset)
+    model = load(checkpoint or chosen.name, preset=chosen, device=this_process().device, clip_weights=weights)
+    result = model.segment(image, words, **how)
+    return {"": result}, result.plot()
 
 
 def segment_by_method(
@@ -33,3 +44,13 @@ def segment_by_method(
     if method == "all":
         return found, plot_methods(found)
     return {"": found[method]}, found[method].plot()
+
+
+def print_shares(found: dict[str, Segmentation]) -> None:
+    """A line a word: its share of the pixels; under the method's title where there are several."""
+    for title, result in found.items():
+        if title:
+            print(f"{title}:")
+        for name, share in result.shares().items():
+            note = "  (unseen in training)" if result.called(name) != name else ""
+            print(f"{name:16}{100 * share:6.1f} % of the pixels{note}")

@@ -447,7 +447,7 @@ def test_where_nothing_can_be_written_and_nothing_lies_it_is_said_first(tmp_path
 
 @pytest.mark.slow
 def test_every_row_of_every_comparison_trains_and_is_scored(tmp_path):
-    arguments = ["experiments", "all", "--seeds", "1", "--smoke"]
+    arguments = ["experiments", "all", "--seeds", "1", "--smoke", "--limit", "4"]
     CliRunner().invoke(app, [*arguments, "--jobs", "2", "--out", str(tmp_path)], catch_exceptions=False)
     for name, comparison in COMPARISONS.items():
         report = read_report(tmp_path / f"{name}.json")
