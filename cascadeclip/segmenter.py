@@ -247,7 +247,8 @@ def load(
         name_or_path: "mini" (the recommended one of those that are shipped), the name of another one, a file, or a
             folder that training wrote `model.safetensors` into.
         preset: what a checkpoint in the authors' layout leaves open: the CLIP of its text tower, the number of heads,
-            the seen classes. For every checkpoint: templates and offset; those it was trained with by default.
+            the seen classes, templates and offset. A checkpoint of this package holds its own, which count; the
+            preset's templates stand in where it names none.
         device: where the model computes.
         clip: name of the CLIP that the checkpoint must have been trained on; of whatever it names by default.
         clip_weights: weights of that CLIP, where they lie elsewhere here, as `load_clip` takes them.
@@ -267,9 +268,10 @@ def load(
         raise InputError(
             f"{name_or_path!s} is neither a file nor one of the shipped models: mini, {', '.join(SHIPPED)}"
         )
+    left_open = preset.templates if preset is not None else CAPTIONS
     settings: Preset | CheckpointInfo
     if loaded.info is not None and loaded.clip is not None:
-        built_on, seen, settings = loaded.clip, loaded.info.seen, preset or loaded.info
+        built_on, seen, settings = loaded.clip, loaded.info.seen, loaded.info
     elif preset is not None:
         built_on = load_clip(**_clip_given(preset, clip, clip_weights))
         _check_belongs(built_on, loaded.model, path)
@@ -278,7 +280,7 @@ def load(
         raise InputError(f"{path} is in the authors' layout, which names no classes and no CLIP: give a preset")
     return Segmenter(
         loaded.model.to(device), built_on, seen, seen_offset=settings.seen_offset,
-        templates=settings.templates or CAPTIONS, origins=loaded.lines,
+        templates=settings.templates or left_open, origins=loaded.lines,
     )  # fmt: skip
 
 

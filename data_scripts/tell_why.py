@@ -130,8 +130,8 @@ def of_stuff(name, rows):
 def by_setting(found):
     """The last layer and the cascade with each setting, and what of it is not compared since it was still learning."""
     lines = [
-        "| | last layer, unseen | cascade, unseen | difference | things without pixels of stuff, difference | stuff called "
-        "a thing: last layer | cascade |",
+        "| | last layer, unseen | cascade, unseen | difference | things without pixels of stuff, difference "
+        "| stuff called a thing: last layer | cascade |",
         "|---" * 7 + "|",
     ]
     learning = still_learning()

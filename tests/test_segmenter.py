@@ -1,6 +1,7 @@
 """Pictures and words in every shape people bring them, through the shipped checkpoint."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,8 @@ import cascadeclip
 from cascadeclip import segmenter as module
 from cascadeclip.analysis.dense.segment import segment_by_methods
 from cascadeclip.checkpoints.own import save_checkpoint
+from cascadeclip.cli.scoring import score_checkpoint
+from cascadeclip.cli.segmenting import segment_by_model
 from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import working_size
@@ -210,6 +213,27 @@ def test_saved_model_is_loaded_again_with_its_seen_words(segmenter, scene, tmp_p
     assert again.seen == ("cat",)
     one, other = (s.segment(scene.image, ["tiger", "rocket"]) for s in (segmenter, again))
     assert np.array_equal(one.scores, other.scores)
+
+
+def test_a_checkpoint_s_own_templates_and_offset_count(segmenter, scene, tmp_path, capsys):
+    """Also where a preset is named, as the command line always does: it stands in for what a checkpoint leaves open."""
+    path, picture = tmp_path / "own.safetensors", tmp_path / "scene.png"
+    Image.fromarray(scene.image).save(picture)
+    of = {"clip": {"name": "mini", "pretrained": None}, "seen": segmenter.seen}
+    save_checkpoint(path, segmenter.model, **of, templates=("{}",), seen_offset=0.0)
+    for loaded in (cascadeclip.load(path), cascadeclip.load(path, preset=MINI)):
+        assert (loaded.templates, loaded.seen_offset) == (("{}",), 0.0)
+    found, figure = segment_by_model(picture, ["balloon", "umbrella", "sand"], str(path), "mini", None, {})
+    wanted = cascadeclip.load(path).segment(picture, ["balloon", "umbrella", "sand"])
+    assert np.array_equal(found[""].scores, wanted.scores) and figure is not None
+    run = {"split": "test", "limit": 2, "out": None, "predictions": False, "progress": False}
+    scored, *_ = score_checkpoint(MINI, str(path), {}, False, None, 0, run)
+    assert (scored.templates, scored.seen_offset) == (("{}",), 0.0)
+    assert f"the templates and offset (0) are those of {path}, not of preset mini" in capsys.readouterr().out
+    save_checkpoint(path, segmenter.model, **of)
+    assert cascadeclip.load(path, preset=replace(MINI, templates=("{}",))).templates == ("{}",)
+    score_checkpoint(MINI, "mini", {}, False, None, 0, run)
+    assert "those of" not in capsys.readouterr().out
 
 
 def test_an_unknown_model_is_refused():

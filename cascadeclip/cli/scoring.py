@@ -15,7 +15,7 @@ from cascadeclip.plots.evaluation import plot_class_iou
 from cascadeclip.plots.figure import save_figure
 from cascadeclip.presets import Preset
 from cascadeclip.processes import this_process
-from cascadeclip.segmenter import load
+from cascadeclip.segmenter import Segmenter, load
 
 SCORES = ("scores.json", "scores.png")  # files of an evaluation
 
@@ -29,13 +29,23 @@ def score_checkpoint(
         raise InputError("--blocks and --pamr belong to --method: a checkpoint is scored as it was trained")
     segmenter = load(name, preset=preset, device=this_process().device, **built_on)
     if cross:
-        preset = replace(preset, unseen=(), unseen_groups={}, seen_offset=0.0)
+        segmenter.seen_offset, preset = 0.0, replace(preset, unseen=(), unseen_groups={}, seen_offset=0.0)
     elif segmenter.seen != preset.seen:
         raise InputError(
             f"{name} saw other classes in training than preset {preset.name!r} calls seen; to try it on other data: "
             "--cross"
         )
+    preset = as_trained(preset, segmenter, name)
     return preset, score(preset, segmenter.clip, segmenter.model, **run), segmenter.origins
+
+
+def as_trained(preset: Preset, segmenter: Segmenter, name: str) -> Preset:
+    """The preset with the templates and the offset that the checkpoint holds; a line says what that changes."""
+    own: dict[str, Any] = {"templates": segmenter.templates, "seen_offset": segmenter.seen_offset}
+    if others := [key for key, value in own.items() if getattr(preset, key) != value]:
+        told = " and ".join(other.replace("seen_offset", f"offset ({segmenter.seen_offset:g})") for other in others)
+        this_process().print(f"the {told} are those of {name}, not of preset {preset.name}")
+    return replace(preset, **own)
 
 
 def score_method(
