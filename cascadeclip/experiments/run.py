@@ -42,7 +42,7 @@ from cascadeclip.tensors import read_safetensors
 from cascadeclip.training.calibrate import calibrated_offset
 from cascadeclip.training.recall import recalling
 from cascadeclip.training.run import fit, on_tower_of, open_clip_of
-from cascadeclip.training.state import FREE
+from cascadeclip.training.state import FREE, STATE
 
 logger = logging.getLogger(__name__)
 
@@ -286,7 +286,7 @@ class _Runs:
             "preset": preset.name, "model": model.to_dict(), "training": lasting, "styles": variant.train_styles,
         } | self._told_of(variant, preset, training.seed) | (more or {})  # fmt: skip
         folder = self.out / digest_of(settings)[:16]
-        if not exists(folder / TRAINED):
+        if not exists(folder / TRAINED) or _ended_before_its_scores(folder, training.steps):
             print(f"{variant.name}, seed {training.seed}: {training.steps} steps", flush=True)
             write_json(folder / "settings.json", settings)
             begin = load(start, preset=preset).model if start is not None else None
@@ -339,3 +339,11 @@ def _preset_of(variant: Variant, preset: Preset) -> Preset:
         train_data=lambda seed: EmojiScenes(1_000_000, seed, **train),
         eval_data=lambda split: EmojiScenes.split(split, **test),
     )
+
+
+def _ended_before_its_scores(folder: Path, steps: int) -> bool:
+    """Whether a training that can go on was stopped after its last step, but before its last scores."""
+    try:
+        return exists(folder / STATE) and read_curve(folder).steps[-1] != steps
+    except InputError:
+        return True

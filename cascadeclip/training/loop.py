@@ -190,6 +190,7 @@ class _Run:
     def go(self, progress: bool) -> list[dict[str, float]]:
         """The remaining steps."""
         self.wrapped.train()
+        self._catch_up()
         shown = progress and self.accelerator.is_local_main_process
         bar = tqdm(total=self.until, initial=self.done, disable=not shown, desc="training", unit="step")
         left = range(self.done, self.until)
@@ -200,14 +201,20 @@ class _Run:
             self._after_step(step + 1, bar)
         bar.close()
         if left and not self.config.transductive and not self.labelled and self.accelerator.is_main_process:
-            logger.warning(
-                "no mask of the %d steps showed a seen class: nothing was learnt. Do the masks' numbers mean what the "
-                "names say? `cascadeclip data check` counts them", len(left),
-            )  # fmt: skip
+            said = "no mask of the %d steps showed a seen class: nothing was learnt. Do the masks' numbers mean what "
+            logger.warning(said + "the names say? `cascadeclip data check` counts them", len(left))
         for tracker in self.accelerator.trackers:
             tracker.finish()
         self.accelerator.free_memory()
         return self.log
+
+    def _catch_up(self) -> None:
+        """Scores the state that a run goes on from, where it was stopped in between: states are saved before scores."""
+        entry = self.log[-1] if self.log else {}
+        due = self.done == self.until or _due(self.done, self.config.validate_every)
+        scored = entry.keys() - {"step", "learning_rate", *LOSSES}
+        if due and entry.get("step") == self.done and not scored:
+            self._score(entry, save=True)
 
     def _step(self, step: int, batches: list[tuple[Tensor, ...]]) -> None:
         """One optimiser step on this process's micro-batches; what came of it stays on the device in `unread`."""
@@ -266,15 +273,11 @@ class _Run:
         if self.config.transductive:
             labels = pseudo_labels(logits.detach(), labels, self.hidden)
         return self.loss(
-            logits,
-            labels,
-            ignore_index=self.ignore,
-            focal_weight=self.config.focal_weight,
-            dice_weight=self.config.dice_weight,
-            ignored_are_negatives=self.config.ignored_are_negatives,
-            pairs=pairs,
+            logits, labels,
+            ignore_index=self.ignore, focal_weight=self.config.focal_weight, dice_weight=self.config.dice_weight,
+            ignored_are_negatives=self.config.ignored_are_negatives, pairs=pairs,
             trusted=True,  # the table leaves no others
-        )
+        )  # fmt: skip
 
     def _what_broke(self, step: int, loss: float, norm: float) -> str:
         what = f"the norm of the gradient is {norm}" if math.isfinite(loss) else f"the loss is {loss}"
@@ -306,13 +309,16 @@ class _Run:
                 self._save(step)
             if step == config.steps and self.finished is not None:
                 self.finished(self.model)
-        if validating and self.validate is not None:
-            entry |= self.validate(self.model)
-            self.wrapped.train()
-            if saving and self.accelerator.is_main_process:
-                self._save(step)  # again, with the scores
+        if validating:
+            self._score(entry, save=saving)  # again, with the scores
         if telling:
             self.accelerator.log({name: value for name, value in entry.items() if name != "step"}, step=step)
+
+    def _score(self, entry: dict[str, float], *, save: bool) -> None:
+        entry |= self.validate(self.model) if self.validate is not None else {}
+        self.wrapped.train()
+        if save and self.accelerator.is_main_process:
+            self._save(int(entry["step"]))
 
     def _save(self, step: int) -> None:
         if self.out is not None:

@@ -16,11 +16,12 @@ from cascadeclip.data.emojiscenes import EmojiScenes
 from cascadeclip.errors import InputError
 from cascadeclip.experiments import run as compare
 from cascadeclip.experiments.comparisons import Variant
-from cascadeclip.experiments.curves import Curve, read_curve
+from cascadeclip.experiments.curves import VALIDATIONS, Curve, read_curve
 from cascadeclip.presets import FROZEN, MINI, own_preset
 from cascadeclip.training.calibrate import calibrated_offset
 from cascadeclip.training.run import on_tower_of, open_clip_of
-from cascadeclip.training.state import FREE
+from cascadeclip.training.state import FREE, STATE
+from cascadeclip.training.validation import Validation
 
 
 def test_kept_counts_that_are_damaged_or_of_other_weights_are_scored_anew(tmp_path, monkeypatch, caplog):
@@ -55,6 +56,31 @@ def test_kept_counts_that_are_damaged_or_of_other_weights_are_scored_anew(tmp_pa
     save_file({"weight": torch.zeros(1)}, folder / TRAINED)
     runs.counts(Variant("one"), 0)
     assert len(scored) == len(broken) + 2
+
+
+@pytest.mark.parametrize("stopped_at", [1, 12])
+def test_a_training_that_was_stopped_in_a_validation_has_all_its_looks(tmp_path, monkeypatch, stopped_at):
+    """After the last step the model is there, the last scores are not: it would be compared with nothing, for good."""
+    looks, runs = (
+        [],
+        compare._Runs(compare.budgeted("mini-frozen", None, 12, 1), open_clip_of(MINI), tmp_path, 1, False),
+    )
+
+    def score(validation, model):
+        looks.append(model)
+        if len(looks) == stopped_at:
+            raise KeyboardInterrupt
+        return {"mIoU_seen": 0.5, "mIoU_unseen": 0.5}
+
+    monkeypatch.setattr(Validation, "__call__", score)
+    with pytest.raises(KeyboardInterrupt):
+        runs.trained(Variant("one"), 0)
+    folder = runs.trained(Variant("one"), 0)
+    assert len(read_curve(folder).steps) == VALIDATIONS == 12 and len(looks) == 13
+    runs.trained(Variant("one"), 0)
+    (folder / STATE).unlink()  # of a training that cannot go on, the log says itself what is missing
+    runs.trained(Variant("one"), 0)
+    assert len(looks) == 13
 
 
 @pytest.mark.parametrize("change", [dict(window=48, stride=24), dict(window=48, stride=48), "text tower"])

@@ -133,6 +133,37 @@ def test_validation_is_called_as_often_as_asked():
     assert [entry.get("score") for entry in log] == [1.0, 2.0, 3.0]
 
 
+@pytest.mark.parametrize("call", [1, 2, 3])
+def test_a_run_that_was_stopped_in_a_validation_gets_its_scores(tmp_path, call):
+    """States are saved before scores are made; those of the step that it was stopped at were missing for good."""
+    calls = []
+
+    def validate(model):
+        calls.append(model)
+        if len(calls) == call:
+            raise Stopped
+        return {"score": float(sum(weight.double().sum() for weight in model.state_dict().values()))}
+
+    config = replace(CONFIG, validate_every=2)
+    with pytest.raises(Stopped):
+        run(config, tmp_path, validate=validate)
+    calls[:] = [None] * call
+    resumed, log = run(config, tmp_path, validate=validate)
+    calls[:] = [None] * call
+    straight, wanted = run(config, validate=validate)
+    assert log == wanted and same_weights(resumed, straight) and all("score" in entry for entry in log)
+    calls.clear()
+    assert run(config, tmp_path, validate=validate)[1] == log and not calls, "nothing is left to do"
+    lines = (tmp_path / training.LOG).read_text().splitlines()
+    assert [json.loads(line) for line in lines] == log
+
+
+def test_scores_that_an_earlier_call_did_not_ask_for_are_made(tmp_path):
+    run(out=tmp_path)
+    _, log = run(out=tmp_path, validate=lambda model: {"score": 1.0})
+    assert log[-1]["score"] == 1.0
+
+
 def test_what_is_no_number_before_the_first_step_is_not_blamed_on_pictures():
     model = CascadeCLIP(MODEL)
     with torch.no_grad():
