@@ -17,6 +17,7 @@ FUSED_ATTENTION = (  # all of attention in one call: PyTorch's functions, and th
     "_scaled_dot_product_attention_math", "_scaled_dot_product_flash_attention_for_cpu",
     "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
     "_scaled_dot_product_cudnn_attention", "_scaled_dot_product_fused_attention_overrideable",
+    "_safe_softmax",  # a step of attention alone: PyTorch goes by steps where no kernel fits what it is given
 )  # fmt: skip
 
 # --- run_prompted --------------------------------------------------------------------------------------------------
