@@ -10,6 +10,7 @@ from cascadeclip.schema import Range, check_fields
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 AGGREGATIONS = ("nga", "sum", "mean", "concat", "attention")
+ALIGNED = ("none", "last", "all")
 
 # Settings that files of older versions do not have, and the value that means "as it was before there was a choice".
 # Whoever adds a setting to a configuration adds a row here.
@@ -19,7 +20,7 @@ AS_BEFORE: dict[str, Any] = {
     "shared_decoder": False,
     "spectral_blocks": [],
     "centre_text": False,
-    "aligned_start": False,
+    "aligned_start": "none",
     "compile": False,
 }
 
@@ -86,8 +87,10 @@ class ModelConfig:
             random initial values. True trains them.
         centre_text: subtract the mean text embedding of the classes trained on, then normalise again. CLIP's text
             embeddings all lie in a narrow cone; what words differ in is what the masks need.
-        aligned_start: query and key of each decoder's last layer start near the identity, so that the first mask logits
-            are the similarity of query and patch token; training has to find this otherwise.
+        aligned_start: the stages for which query and key of the decoder's last layer start near the identity, so that
+            their first mask logits are the similarity of query and patch token; training has to find this otherwise.
+            "last": those that read the last block, whose tokens CLIP aligned with words; "all"; or "none". (Files of
+            older versions have true for "all" and false for "none".)
         train_aggregation: False freezes NGA's weights.
         shared_projection, shared_decoder: all stages use one descriptor, one decoder.
         spectral_blocks: SPT-SEG's spectral prompt is added before these blocks, see `spectral.py`.
@@ -107,7 +110,7 @@ class ModelConfig:
     train_taps: bool = False
     upsample_through_training_size: bool = True
     centre_text: bool = False
-    aligned_start: bool = False
+    aligned_start: str = "none"
     train_aggregation: bool = True
     shared_projection: bool = False
     shared_decoder: bool = False
@@ -127,6 +130,9 @@ class ModelConfig:
             self.aggregation in AGGREGATIONS,
             f"aggregation={self.aggregation!r}: choose from {', '.join(AGGREGATIONS)}",
         )
+        _require(
+            self.aligned_start in ALIGNED, f"aligned_start={self.aligned_start!r}: choose from {', '.join(ALIGNED)}"
+        )
         beyond = [block for block in self.spectral_blocks if not 1 <= block <= layers]
         _require(not beyond, f"spectral_blocks={self.spectral_blocks}: the tower has blocks 1..{layers}, not {beyond}")
         _require(self.sigma >= 1e-3, f"sigma={self.sigma} must be positive, 0.001 blocks at least")
@@ -143,6 +149,10 @@ class ModelConfig:
         """Blocks below the last one that some stage reads, ascending."""
         return tuple(sorted({block for stage in self.stages for block in stage} - {self.tower.layers}))
 
+    def aligns(self, blocks: tuple[int, ...]) -> bool:
+        """Whether the decoder of these blocks has an aligned start."""
+        return self.aligned_start == "all" or (self.aligned_start == "last" and self.tower.layers in blocks)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `from_dict` reads it back."""
         return asdict(self)
@@ -153,6 +163,8 @@ class ModelConfig:
         have, `AS_BEFORE` says the value.
         """
         _require(isinstance(values, Mapping), f"settings of a model must be an object, {{...}}, not {values!r:.60}")
+        if type(values.get("aligned_start")) is bool:
+            values = {**values, "aligned_start": "all" if values["aligned_start"] else "none"}
         tower = values.get("tower", {})
         _require(isinstance(tower, Mapping), f"tower must be an object, {{...}}, not {tower!r:.60}")
         return _strict(cls, {**values, "tower": _strict(TowerConfig, tower)})

@@ -119,7 +119,7 @@ MINI = Preset(
     # In runs this short, dropout costs more than it gains, and so do a class token that Mini-CLIP was not trained with
     # and tap projections that stay random. Centred text and the aligned start let so short a run get from textures to
     # things.
-    model=ModelConfig(dropout=0.0, class_embedding_twice=False, train_taps=True, centre_text=True, aligned_start=True),
+    model=ModelConfig(dropout=0.0, class_embedding_twice=False, train_taps=True, centre_text=True, aligned_start="all"),
     training=TrainConfig(
         steps=200,
         batch_size=8,

@@ -39,12 +39,13 @@ MODELS = {
     "concat": {"stages": FUSED, "aggregation": "concat"},
     "cascade": {"stages": CASCADE},
 }
-PAPER = {"train_taps": False, "centre_text": False, "aligned_start": False}
+PAPER = {"train_taps": False, "centre_text": False, "aligned_start": "none"}
 SWAPPED = "swapped words"  # a control: every class with masks bears the word of the next one
 FACTORS = {
     "mini preset": {},
     SWAPPED: {},
-    "random start": {"aligned_start": False},
+    "random start": {"aligned_start": "none"},
+    "last stage aligned": {"aligned_start": "last"},
     "untrained taps": {"train_taps": False},
     "raw text": {"centre_text": False},
     "dropout 0.1": {"dropout": 0.1},
@@ -53,7 +54,7 @@ FACTORS = {
     "paper, no dropout": PAPER,
     "paper, trained taps": {**PAPER, "dropout": 0.1, "train_taps": True},
     "paper, centred text": {**PAPER, "dropout": 0.1, "centre_text": True},
-    "paper, aligned start": {**PAPER, "dropout": 0.1, "aligned_start": True},
+    "paper, aligned start": {**PAPER, "dropout": 0.1, "aligned_start": "all"},
 }
 
 

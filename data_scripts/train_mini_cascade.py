@@ -31,7 +31,7 @@ def main(arguments):
         seed=arguments.seed,
         checkpoint_every=100,
     )
-    settings = replace(MINI.model, aligned_start=False)
+    settings = replace(MINI.model, aligned_start="none")
     model, _ = fit(MINI, clip, settings, training, arguments.out, progress=sys.stderr.isatty())
     path = arguments.out / SHIPPED
     save_checkpoint(path, model, clip=MINI.clip, seen=MINI.seen, half=True)

@@ -16,7 +16,7 @@ PAPER = {  # what the mini presets do otherwise; prompt tokens and the quirks of
     "dropout": 0.1,
     "train_taps": False,
     "centre_text": False,
-    "aligned_start": False,
+    "aligned_start": "none",
 }
 LONGER = 2.0  # from a random start, the cascade still learns where others have long finished
 AS_IN_PAPER = {  # names of rows that take one of these settings from the paper, and the rest from preset `mini-frozen`
@@ -247,7 +247,11 @@ _ALL = (
         "beyond",
         "What does each change of our own do to the cascade?",
         "Not in the paper: its tap projections and last layers start at random, the taps stay so, text is not centred.",
-        (*_without_ours(CASCADE), Variant("calibrated offset", calibrated=True)),
+        (
+            *_without_ours(CASCADE),
+            Variant("last stage aligned", {"aligned_start": "last"}),
+            Variant("calibrated offset", calibrated=True),
+        ),
     ),
     Comparison(
         "beyond-last-layer",

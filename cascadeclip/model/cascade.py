@@ -6,6 +6,7 @@ Symbols: B images, C classes, N = h * w patches, E joint image-text width, d blo
 
 import math
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated
 
 import torch
@@ -221,9 +222,9 @@ class CascadeCLIP(nn.Module):
                 heads=config.decoder_heads,
                 layers=config.decoder_layers,
                 dropout=config.dropout,
-                aligned=config.aligned_start,
+                aligned=config.aligns(blocks),
             )
-            for _ in range(1 if config.shared_decoder else stages)
+            for blocks in ([tuple(chain(*config.stages))] if config.shared_decoder else config.stages)
         )
 
     @torch.no_grad()

@@ -43,7 +43,7 @@ def rewrite(path, **metadata):
 def test_a_checkpoint_of_the_first_format_is_read_by_every_later_version():
     info, tensors = read_checkpoint(FIRST)
     assert (info.seen_offset, info.templates, len(info.seen)) == (0.1, None, 58)
-    assert (info.model.centre_text, info.model.aligned_start, info.model.dropout) == (True, False, 0.0)
+    assert (info.model.centre_text, info.model.aligned_start, info.model.dropout) == (True, "none", 0.0)
     tower = build_tower(info.model.tower)
     model = build_model(replace(info, tower_sha256=fingerprint(tower)), tensors, tower)
     assert model.config == info.model
