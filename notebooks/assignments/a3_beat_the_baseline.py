@@ -180,7 +180,7 @@ def best_offset(scores, labels, seen, offsets):
 #
 # - the **model**: `stages` (at most 4), `aggregation`, `sigma`, `prompt_tokens` (0 to 20), `decoder_layers` (1 to 4),
 #   `decoder_heads`, `dropout`, `class_embedding_twice`, `train_taps`, `train_aggregation`, `shared_projection`,
-#   `shared_decoder`, `centre_text`, `aligned_start`;
+#   `shared_decoder`, `centre_text`, `aligned_start` ("none", "last" or "all");
 # - the **schedule**: `steps`, `batch_size`, `learning_rate`, `warmup`, `power` (of the decay), `weight_decay`,
 #   `clip_norm`;
 # - the **loss**: `focal_weight`, `dice_weight`, `ignored_are_negatives`, `loss_size` (12 to 48);

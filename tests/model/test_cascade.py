@@ -1,20 +1,25 @@
 """The parts of the model against formulas written apart from it: aggregation, descriptor, decoder, cascade, encoder."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from cascadeclip.config import ModelConfig
+from cascadeclip.errors import InputError
 from cascadeclip.model.cascade import (
     Aggregation,
+    CascadeCLIP,
     DecoderLayer,
     MaskLayer,
     RelationshipDescriptor,
     TextImageDecoder,
     nga_weights,
 )
+from cascadeclip.presets import MINI
 
 WIDTH = 16
 
@@ -268,3 +273,29 @@ def test_an_aligned_mask_layer_starts_as_similarity_beside_its_random_weights():
         tokens = torch.randn(2, 5, WIDTH)
         cosine = F.cosine_similarity(queries[:, :, None], tokens[:, None], dim=-1)
         assert torch.allclose(aligned(queries, tokens), cosine * tokens.norm(dim=-1)[:, None], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "aligned"),
+    [
+        ({"aligned_start": "none"}, [False, False, False]),
+        ({"aligned_start": "last"}, [False, False, True]),
+        ({"aligned_start": "all"}, [True, True, True]),
+        ({"aligned_start": "last", "shared_decoder": True}, [True]),
+        ({"aligned_start": "last", "stages": ((6, 7), (9, 12), (11,))}, [False, True, False]),
+        ({"aligned_start": "last", "stages": ((6, 7), (9, 11))}, [False, False]),
+    ],
+)
+def test_the_stages_that_are_to_be_have_an_aligned_start(settings, aligned):
+    """Without it, the diagonal of the random matrix is near 0."""
+    decoders = CascadeCLIP(replace(MINI.model, **settings)).decoders
+    assert [bool(decoder.mask.query.weight.diagonal().mean() > 0.5) for decoder in decoders] == aligned
+
+
+def test_older_files_say_true_or_false_of_the_aligned_start():
+    settings = MINI.model.to_dict()
+    for before, now in ((True, "all"), (False, "none"), ("last", "last")):
+        assert ModelConfig.from_dict({**settings, "aligned_start": before}).aligned_start == now
+    for wrong in ("first", 1, None):
+        with pytest.raises(InputError, match="aligned_start"):
+            ModelConfig.from_dict({**settings, "aligned_start": wrong})
