@@ -36,12 +36,12 @@ def model_colour(name: str, otherwise: str) -> str:
 def class_colours(names: Sequence[str]) -> np.ndarray:
     """Colours of classes, floats in 0..1: (number of names, 3).
 
-    A word of the mini world has the same colour in every figure, close to that of the thing itself. Others get theirs
-    by position: hues by the golden ratio, three levels of saturation and brightness.
+    A word of the mini world has the same colour in every figure, however it is written, close to that of the thing
+    itself. Others get theirs by position: hues by the golden ratio, three levels of saturation and brightness.
     """
     known = {name: [int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)] for name, code in WORD_COLOURS.items()}
     return np.array([
-        known.get(name)
+        known.get(name.strip().casefold())
         or colorsys.hsv_to_rgb(i * 0.61803398875 % 1, (0.75, 0.5, 0.95)[i % 3], (0.95, 0.8, 0.65)[i // 3 % 3])
         for i, name in enumerate(names)
     ]).reshape(-1, 3)  # fmt: skip

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from cascadeclip.checkpoints.own import TRAINED, CheckpointInfo, clip_of, load_any
 from cascadeclip.clip.load import Clip, load_clip
-from cascadeclip.clip.vocabulary import read_vocabulary, split_synonyms
+from cascadeclip.clip.vocabulary import read_vocabulary
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.images import read_image
 from cascadeclip.data.transforms import normalise, resized, working_size
-from cascadeclip.data.words import as_written, check_names, check_templates, check_words
+from cascadeclip.data.words import check_names, check_templates, check_words
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.bands import bands_at
 from cascadeclip.evaluation.refine import pamr as refine
@@ -98,7 +98,7 @@ class Segmentation:
         pixel_scores: what makes `scores`.
         names: the C words.
         image: (H, W, 3) uint8, the picture.
-        seen: those of `names` that had mask labels in training.
+        seen: those of `names` that had mask labels in training, under any of their words.
         background: the name of pixels that belong to none of the words, the last of `names`; None without any.
         method: the training-free method that made it; None for a trained model.
     """
@@ -151,7 +151,7 @@ class Segmenter(HubMixin):
     Args:
         model: the cascade.
         clip: the CLIP it was trained on.
-        seen: words that had mask labels in training; only those are lowered by `seen_offset`.
+        seen: words that had mask labels in training; only classes with one of them are lowered by `seen_offset`.
         seen_offset: see `evaluation.predict`.
         templates: sentences that the words are put into.
         origins: for people: which of the model's tensors came from where.
@@ -208,8 +208,7 @@ class Segmenter(HubMixin):
         """
         pixels, names = read_image(image), check_names(names)
         vocabulary = read_vocabulary(self.clip, names, self.templates, synonyms=synonyms, background=background)
-        known = {as_written(name) for name in self.seen}
-        seen = [position for position, word in enumerate(vocabulary.words) if as_written(word) in known]
+        lowered, seen = vocabulary.seen_among(self.seen)
         height, width = pixels.shape[:2]
         side = self.model.config.tower.image_size
         rows, columns = working_size(height, width, side)
@@ -217,7 +216,7 @@ class Segmenter(HubMixin):
         batch = normalise(resized(pixels, rows, columns)).to(device)
         with torch.inference_mode():
             text = vocabulary.embeddings.to(device)
-            scores = predict(self.model, batch, text, seen, self.seen_offset, window=side)
+            scores = predict(self.model, batch, text, lowered, self.seen_offset, window=side)
             scores = vocabulary.per_class(refine(batch, scores, pamr) if pamr else scores)
         found = PixelScores(scores, (height, width))
         return Segmentation(
@@ -225,9 +224,7 @@ class Segmenter(HubMixin):
             pixel_scores=replace(found, coarse=scores.cpu()),
             names=vocabulary.names,
             image=pixels,
-            seen=tuple(
-                words[0] for words in map(split_synonyms, names) if any(as_written(word) in known for word in words)
-            ),
+            seen=seen,
             background=vocabulary.background,
         )
 

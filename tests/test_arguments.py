@@ -31,7 +31,7 @@ GIVEN = {
     "argmax_at": lambda value: evaluation.argmax_at(torch.zeros(1, 3, 4, 4), (value, 8)),
     "scene size": lambda value: data.EmojiScenes(3, size=value),
     "Shares": lambda value: data.Shares(value),
-    "Augment": lambda value: data.Augment(value),
+    "Augment": lambda value: data.Augment(value, data.IGNORE),
     "ToWorkingSize": lambda value: data.ToWorkingSize(value),
     "working_size": lambda value: data.working_size(9, 9, value),
     "draw_change": lambda value: data.draw_change(9, value),

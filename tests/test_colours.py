@@ -25,6 +25,7 @@ def test_every_word_of_the_mini_world_has_a_colour_of_its_own():
 def test_a_word_has_the_same_colour_in_every_list():
     grass, water, sand = class_colours(("grass", "water", "sand"))
     assert np.array_equal(class_colours(("sofa", "sand", "grass"))[1:], [sand, grass])
+    assert np.array_equal(class_colours(("Grass", " water")), [grass, water])
     assert grass.argmax() == 1 and water.argmax() == 2 and sand.argmin() == 2
 
 

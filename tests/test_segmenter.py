@@ -199,6 +199,33 @@ def test_one_word_may_stand_alone(segmenter, scene):
     assert (segmenter.segment(scene.image, "cat").labels == 0).all()
 
 
+@pytest.mark.parametrize(
+    ("synonyms", "background"), [("mean", None), ("mean", 0.3), ("mean", ["snow"]), ("best", 0.3)], ids=str
+)
+def test_the_order_of_synonyms_changes_no_score(segmenter, scene, synonyms, background):
+    settings = dict(synonyms=synonyms, background=background)
+    one, other, plain = (
+        segmenter.segment(scene.image, [words, "grass"], **settings)
+        for words in ("umbrella|cat", "cat|umbrella", "umbrella|tiger")
+    )
+    assert np.abs(one.scores - other.scores).max() < 1e-5
+    assert (one.seen, other.seen, plain.seen) == (("umbrella", "grass"), ("cat", "grass"), ("grass",))
+    assert one.called("umbrella") == "umbrella" and plain.called("umbrella") == "umbrella (unseen)"
+
+
+def test_the_offset_is_taken_off_a_class_with_any_seen_word(segmenter, scene, monkeypatch):
+    one = [segmenter.segment(scene.image, "umbrella|cat", synonyms=how).scores for how in ("best", "mean")]
+    monkeypatch.setattr(segmenter, "seen_offset", 0.0)
+    other = [segmenter.segment(scene.image, "umbrella|cat", synonyms=how).scores for how in ("best", "mean")]
+    for lowered, whole in zip(one, other, strict=True):
+        assert np.allclose(whole - lowered, 0.1, atol=1e-5)
+
+
+def test_a_class_of_two_words_and_a_threshold_are_two_classes(segmenter, scene):
+    found = segmenter.segment(scene.image, "umbrella|tiger", background=0.3)
+    assert found.names == ("umbrella", "background") and np.allclose(found.scores[1], 0.3)
+
+
 def test_both_tell_of_themselves_in_a_line(segmenter):
     assert repr(segmenter) == "Segmenter(clip='mini', stages=[[6, 7, 8, 9, 10, 11, 12]], 58 seen words)"
     result = segmenter.segment(np.zeros((40, 60, 3), np.uint8), ["sand", "owl"])

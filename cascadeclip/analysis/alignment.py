@@ -85,13 +85,13 @@ def localise(similarity: Tensor, labels: Tensor, *, present_only: bool = False) 
 
     Args:
         similarity: (images, N, C) float.
-        labels: (images, N) int64, each patch's class, see `analysis.patch_labels`; ignored ones count nowhere.
+        labels: (images, N) integer, each patch's class, see `analysis.patch_labels`; ignored ones count nowhere.
         present_only: let the argmax choose among the image's own classes instead of all C.
 
     Raises:
         InputError: shapes that do not fit, or labels that are not below C.
     """
-    images, patches, classes = similarity.shape
+    (images, patches, classes), labels = similarity.shape, labels.long()  # wide, see `wide_labels`
     counted = labels != ignored_label(classes)
     known = labels[counted]
     if labels.shape != (images, patches) or (len(known) and not 0 <= known.min() <= known.max() < classes):

@@ -118,7 +118,12 @@ def background_of(text: str | None) -> float | list[str] | None:
     try:
         return float(text)
     except ValueError:
-        return [word.strip() for word in text.split(",")]
+        words = [word.strip() for word in text.split(",")]
+    if not all(words):
+        raise InputError(
+            f"--background {text!r}: a threshold such as 0.1, or words with commas between them: 'sky,wall'"
+        )
+    return words
 
 
 def stages_of(text: str | None) -> tuple[tuple[int, ...], ...] | None:

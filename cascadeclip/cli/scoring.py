@@ -7,6 +7,7 @@ from typing import Any
 from cascadeclip.analysis.dense.registry import get_method
 from cascadeclip.analysis.dense.scoring import score_training_free
 from cascadeclip.cli.options import blocks_of
+from cascadeclip.data.words import as_written
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.run import score, summarise, table
 from cascadeclip.evaluation.scores import Scores
@@ -30,7 +31,7 @@ def score_checkpoint(
     segmenter = load(name, preset=preset, device=this_process().device, **built_on)
     if cross:
         segmenter.seen_offset, preset = 0.0, replace(preset, unseen=(), unseen_groups={}, seen_offset=0.0)
-    elif segmenter.seen != preset.seen:
+    elif set(map(as_written, segmenter.seen)) != set(map(as_written, preset.seen)):
         raise InputError(
             f"{name} saw other classes in training than preset {preset.name!r} calls seen; to try it on other data: "
             "--cross"

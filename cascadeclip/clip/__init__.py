@@ -1,5 +1,6 @@
 """The CLIP that a cascade builds on: any plain ViT of open_clip (`load`), or Mini-CLIP, which is shipped (`mini`); and
-how words become classes, with synonyms, sentences and a background (`vocabulary`).
+how words become classes, with synonyms, sentences and a background (`vocabulary`), of which the tokens are checked
+(`sentences`).
 
 Of other rooms it may import `model` and, for the words that Mini-CLIP knows, `data`.
 """

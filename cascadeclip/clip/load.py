@@ -5,7 +5,7 @@ import logging
 import pickle
 import warnings
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import as_file, files
 from pathlib import Path, PurePosixPath
@@ -20,9 +20,10 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from cascadeclip.clip.mini import EMBED_DIM, VISION, MiniTokenizer, build_mini_clip
+from cascadeclip.clip.sentences import Tokenizer, check_apart, check_marks, check_whole
 from cascadeclip.config import TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
-from cascadeclip.data.words import check_names, check_templates, filled, quoted
+from cascadeclip.data.words import check_names, check_templates, filled
 from cascadeclip.errors import InputError
 from cascadeclip.files import check_file, exists, is_file, open_file
 from cascadeclip.model.tower import position_embedding, tower_config
@@ -41,8 +42,6 @@ _ANY_VALUE = {  # settings of open_clip's image tower that may have any value
     *("no_ln_pre", "pos_embed_type", "final_ln_after_pool", "output_tokens", "act_kwargs", "norm_kwargs"),
     *("attn_pooler_queries", "attn_pooler_heads"),  # unused without attentional pooling
 }
-
-Tokenizer = Callable[..., Tensor]  # texts -> (texts, context length) int64
 
 
 @dataclass
@@ -92,8 +91,8 @@ class Clip:
         weights visit for that. The result is on the CPU.
 
         Raises:
-            InputError: words or templates that do not fit (see `data.words`), sentences too long for the text tower, or
-                two words that it reads as the same text.
+            InputError: words or templates that do not fit (see `data.words`), sentences too long for the text tower or
+                with its marks for start or end inside, or two words that it reads as the same text.
         """
         names = check_names(names)
         key = (names, check_templates(templates, names))
@@ -104,10 +103,15 @@ class Clip:
     @plain_torch()
     @torch.inference_mode()
     def _embed(self, names: tuple[str, ...], templates: tuple[str, ...]) -> Tensor:
+        if self.long_texts not in ("refuse", "warn"):
+            raise InputError(f"long_texts={self.long_texts!r}: choose from refuse, warn")
         sentences = [filled(template, name) for name in names for template in templates]
         tokens = self.tokenize(sentences)
-        self._check_whole([name for name in names for _ in templates], sentences, tokens)
-        _check_apart(names, tokens.view(len(names), -1))
+        if self.name != MINI:  # its tokenizer refuses texts that are long or hold marks itself
+            check_marks(self.tokenize, sentences, tokens, self.name)
+            words = [name for name in names for _ in templates]
+            check_whole(self.tokenize, words, sentences, tokens, self.name, self.long_texts)
+        check_apart(names, tokens.view(len(names), -1))
         tower, there = _TextTower(self.model), device()
         weights = {name: tensor.to(there) for name, tensor in tower.text_state().items()}
         with torch.autocast(there.type, enabled=False):
@@ -115,38 +119,6 @@ class Clip:
         embedded = torch.cat(parts).cpu()
         embedded = F.normalize(embedded, dim=-1).view(len(names), len(templates), -1)
         return F.normalize(embedded.mean(1), dim=-1)
-
-    def _check_whole(self, names: list[str], sentences: list[str], tokens: Tensor) -> None:
-        """Refuse, or warn of, sentences of which the tokenizer cut the end off; `names` has the word of each."""
-        if self.long_texts not in ("refuse", "warn"):
-            raise InputError(f"long_texts={self.long_texts!r}: choose from refuse, warn")
-        if self.name == MINI:  # its tokenizer refuses long texts itself
-            return
-        length, cut = tokens.shape[1], []
-        (padding,) = self.tokenize([""])[:, -1].tolist()
-        if full := (tokens[:, -1] != padding).nonzero().flatten().tolist():
-            # With room for one token more, a sentence that fits leaves the last place to padding.
-            longer = self.tokenize([sentences[row] for row in full], context_length=length + 1)
-            cut = [names[row] for row, end in zip(full, longer[:, -1].tolist(), strict=True) if end != padding]
-        if cut:
-            said = (
-                f"{len(cut)} sentences are longer than the {length} tokens that CLIP {self.name!r} reads, those of "
-                f"{quoted(dict.fromkeys(cut))}"
-            )
-            if self.long_texts == "refuse":
-                raise InputError(f"{said}; shorten the words, or use their beginnings: long_texts='warn'")
-            logger.warning("%s; only their beginnings are used", said)
-
-
-def _check_apart(names: Sequence[str], tokens: Tensor) -> None:
-    """Two words of the same tokens would be one class with two names."""
-    first: dict[tuple[int, ...], str] = {}
-    for name, row in zip(names, tokens.tolist(), strict=True):
-        other = first.setdefault(tuple(row), name)
-        if other != name:
-            raise InputError(
-                f"CLIP reads {quoted([other])} and {quoted([name])} as the same text: change or leave out one of them"
-            )
 
 
 class _TextTower(nn.Module):

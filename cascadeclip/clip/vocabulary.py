@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from cascadeclip.clip.load import MINI, Clip
 from cascadeclip.data.classes import ONE_TEMPLATE, TEMPLATES
 from cascadeclip.data.emojiscenes import CAPTIONS
-from cascadeclip.data.words import check_templates, check_words, quoted
+from cascadeclip.data.words import as_written, check_templates, check_words, positions_written, quoted
 from cascadeclip.errors import InputError
 
 BACKGROUND = "background"
@@ -33,32 +33,46 @@ class Vocabulary:
 
     Attributes:
         names: of the C classes, each its first word; the background comes last, if there is one.
-        words: the K words (or one per class, where synonyms are averaged).
-        owners: (K,) int64, the class of each word, ascending.
+        words: of each embedding the words that it is of: one, or all of a class, where synonyms are averaged.
+        owners: (K,) int64, the class of each embedding, ascending.
         embeddings: (K, E) float32, L2-normed.
         background: what pixels of no class are called; None if every pixel has to get a class.
         threshold: the background is where no word scores as much; None without it, or where words stand for it.
     """
 
     names: tuple[str, ...]
-    words: tuple[str, ...]
+    words: tuple[tuple[str, ...], ...]
     owners: Tensor
     embeddings: Tensor
     background: str | None = None
     threshold: float | None = None
 
     def per_class(self, scores: Tensor) -> Tensor:
-        """Scores of words, (B, K, ...), -> of classes, (B, C, ...): that of a class is its best word's.
+        """Scores of embeddings, (B, K, ...), -> of classes, (B, C, ...): that of a class is its best one's.
 
         The score of a background by threshold is the threshold everywhere: it wins where no word scores as much.
         """
-        if len(self.words) == len(self.names):
+        if self.threshold is None and len(self.words) == len(self.names):
             return scores
         counts = torch.bincount(self.owners).tolist()
         classes = [part.amax(1) for part in scores.split(counts, dim=1)]
         if self.threshold is not None:
             classes.append(torch.full_like(classes[0], self.threshold))
         return torch.stack(classes, dim=1)
+
+    def seen_among(self, seen: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
+        """What counts as seen, if some words had mask labels in training: a class does if any of its words is seen.
+
+        A background is no class: of its words each counts for itself.
+
+        Returns:
+            indices of the embeddings that the seen offset is taken off, and the names of the seen classes.
+        """
+        own = [place for place, words in enumerate(self.words) if positions_written(words, seen)]
+        owners, background = self.owners.tolist(), len(self.names) - 1 if self.background is not None else None
+        classes = {owners[place] for place in own} - {background}
+        rows = [place for place, owner in enumerate(owners) if owner in classes or place in own]
+        return rows, tuple(self.names[owner] for owner in sorted(classes))
 
 
 def read_vocabulary(
@@ -89,7 +103,7 @@ def read_vocabulary(
     classes = [split_synonyms(name) for name in names]
     titles = [one[0] for one in classes]
     if background is not None:
-        if BACKGROUND in (title.casefold() for title in titles):
+        if BACKGROUND in map(as_written, titles):
             raise InputError(f"with background=, pixels of no word are called {BACKGROUND!r}: leave that word out")
         titles.append(BACKGROUND)
     check_words([word for one in (*classes, others) for word in one])
@@ -99,7 +113,12 @@ def read_vocabulary(
     parts = list(embedded.split([len(one) for one in classes]))
     if synonyms == "mean":
         parts[: len(names)] = [F.normalize(part.mean(0, keepdim=True), dim=-1) for part in parts[: len(names)]]
-    words = tuple(word for one, part in zip(classes, parts, strict=True) for word in one[: len(part)])
+    # a class of several words and one embedding has their mean
+    words = tuple(
+        group
+        for one, part in zip(classes, parts, strict=True)
+        for group in ([one] if len(part) == 1 else [(word,) for word in one])
+    )
     owners = torch.tensor([place for place, part in enumerate(parts) for _ in part])
     named = None if background is None else BACKGROUND
     return Vocabulary(tuple(titles), words, owners, torch.cat(parts), named, threshold)
@@ -114,7 +133,7 @@ def _background(background: float | Sequence[str] | None) -> tuple[float | None,
             raise InputError(f"background={background}: a threshold on scores lies in 0..1, for example 0.1")
         return float(background), ()
     texts = (background,) if isinstance(background, str) else background
-    words = tuple(word for text in texts for word in split_synonyms(text))
+    words = tuple(word for text in check_words(texts, "background words") for word in split_synonyms(text))
     if not words:
         raise InputError("background=[] names no words: give some, a threshold such as 0.1, or None")
     return None, words

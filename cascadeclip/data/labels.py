@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
+from torch import Tensor
 
 from cascadeclip.errors import InputError
 from cascadeclip.files import check_file, open_file
@@ -26,6 +28,13 @@ SPREAD = {"L;2": 85, "L;4": 17}  # greys of 2 and 4 bits, which Pillow spreads o
 def ignored_label(classes: int) -> int:
     """The label of pixels that belong to none of `classes` classes, whose indices are 0..classes - 1."""
     return IGNORE if classes <= IGNORE else WIDE_IGNORE
+
+
+def wide_labels(labels: Tensor) -> Tensor:
+    """Labels, integers of any shape and dtype, as they have to be before they are compared with a number: int32 or
+    int64. PyTorch brings the number to the tensor's dtype: among bytes 65,535 would be 255, and 300 would be 44.
+    """
+    return labels if labels.dtype in (torch.int32, torch.int64) else labels.long()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler, Subset
 
-from cascadeclip.data.labels import ignored_label
+from cascadeclip.data.labels import ignored_label, wide_labels
 from cascadeclip.errors import InputError
 from cascadeclip.processes import device, own_draws, told_of_ended
 from cascadeclip.schema import Count, Natural, checked
@@ -98,8 +98,8 @@ class CheckedCollate:
         batch = self.collate(items)
         self._check_parts(batch, len(items))
         images, labels, *changes = batch
-        ignored = ignored_label(self.classes)
-        wrong = labels[((labels < 0) | (labels >= self.classes)) & (labels != ignored)]
+        ignored, found = ignored_label(self.classes), wide_labels(labels)
+        wrong = found[((found < 0) | (found >= self.classes)) & (found != ignored)]
         if len(wrong):
             raise InputError(
                 f"labels hold {wrong.unique().tolist()[:10]}; expected 0..{self.classes - 1}, or {ignored} for ignored "

@@ -10,7 +10,6 @@ from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import functional as F
 
 from cascadeclip.data.distortion import draw_change
-from cascadeclip.data.labels import IGNORE
 from cascadeclip.schema import Count, checked
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -85,7 +84,7 @@ class Augment:
     SCALES, MOST_OF_ONE, TRIES = (0.5, 2.0), 0.75, 10
 
     @checked(side=Count, ignore=int)
-    def __init__(self, side: int, ignore: int = IGNORE):
+    def __init__(self, side: int, ignore: int):
         self.side, self.ignore = side, ignore
 
     def __call__(self, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:

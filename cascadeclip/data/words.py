@@ -95,6 +95,13 @@ def positions_of(wanted: str | Sequence[str], names: Sequence[str], what: str = 
     return [place[word] for word in wanted]
 
 
+def positions_written(names: Sequence[str], words: Iterable[str]) -> list[int]:
+    """Indices of those texts that are among the words, however people have written them: for texts that people type,
+    which may well be none of the words."""
+    known = {as_written(word) for word in words}
+    return [position for position, name in enumerate(names) if as_written(name) in known]
+
+
 def in_order(words: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     """Those of `names` that are among the words: where only the set counts, two orders of it are one."""
     kept = set(words)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cascadeclip.data.labels import IGNORE
+from cascadeclip.data.labels import ignored_label, wide_labels
 from cascadeclip.errors import InputError
 from cascadeclip.schema import Count, Range, checked
 
@@ -54,8 +54,8 @@ def rim(maps: Tensor, width: int, frame: bool = True) -> Tensor:
     return (largest(values) != -largest(-values))[:, 0]
 
 
-@checked(width=int | None)
-def contour_counts(predicted: Tensor, labels: Tensor, width: int | None = None, ignored: int = IGNORE) -> Tensor:
+@checked(classes=Count, width=int | None)
+def contour_counts(predicted: Tensor, labels: Tensor, classes: int, width: int | None = None) -> Tensor:
     """Pixels of contours, per picture: (4, n) float64, what `contour_f` takes.
 
     A pixel is on a contour if the one right of it or below it is of another class (Csurka et al., BMVC 2013, without
@@ -63,7 +63,8 @@ def contour_counts(predicted: Tensor, labels: Tensor, width: int | None = None, 
     2 width + 1 around it. Contours within that reach of ignored pixels count nowhere.
 
     Args:
-        predicted, labels: (n, H, W) integer; labels may hold `ignored`.
+        predicted, labels: (n, H, W) integer; labels may hold the label of ignored pixels.
+        classes: how many there are, which says what that label is.
         width: px; None takes 2 % of the picture's diagonal, at least 1.
 
     Returns:
@@ -77,7 +78,7 @@ def contour_counts(predicted: Tensor, labels: Tensor, width: int | None = None, 
     width = boundary_width(*labels.shape[1:]) if width is None else width
     if width < 1:
         raise InputError(f"contour width={width} px must be at least 1")
-    counted = ~_near(labels == ignored, width)
+    counted = ~_near(wide_labels(labels) == ignored_label(classes), width)
     found, true = (_contours(maps) & counted for maps in (predicted, labels))
     parts = (found & _near(true, width), found, true & _near(found, width), true)
     return torch.stack([part.flatten(1).sum(1).double() for part in parts])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cascadeclip.data.labels import ignored_label
+from cascadeclip.data.labels import ignored_label, wide_labels
 from cascadeclip.data.words import check_embeddings, positions_of
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.contours import boundary_width, rim
@@ -79,7 +79,8 @@ def read_out(
 
     Args:
         model: put into eval mode here, and back afterwards.
-        batches: images (B, 3, H, W) uint8 and labels (B, H, W) integer, indices into `names` or 255.
+        batches: images (B, 3, H, W) uint8 and labels (B, H, W) integer, indices into `names` or the label of ignored
+            pixels.
         text: (C, E) float, in the order of `names`.
         present_only: tell the model which classes each picture holds; it chooses among those alone.
         window, stride: as in `evaluation.predict`.
@@ -132,8 +133,9 @@ def _present(labels: Tensor, classes: int) -> Tensor:
 
 def right_unseen_names(readout: Readout, hidden: Sequence[int]) -> float:
     """Share of the pixels of the unseen classes `hidden` whose best unseen class is right, as pseudo labels need."""
-    where = torch.isin(readout.labels.long(), torch.tensor(list(hidden), device=readout.labels.device))
-    return (readout.unseen_class[where] == readout.labels[where]).double().mean().item()
+    labels = wide_labels(readout.labels)
+    where = torch.isin(labels, torch.tensor(list(hidden), device=labels.device))
+    return (readout.unseen_class[where] == labels[where]).double().mean().item()
 
 
 # --- one offset, many offsets ---------------------------------------------------------------------------------------
@@ -165,7 +167,7 @@ def sweep_offsets(
 
 @checked(classes=Count)
 def picture_counts(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Counts (3, n, C) over whole masks; pixels labelled 255 count nowhere.
+    """Counts (3, n, C) over whole masks; ignored pixels count nowhere.
 
     Raises:
         InputError: shapes that differ or are not (n, H, W), or an index out of range.
@@ -184,7 +186,7 @@ def boundary_counts(
     |G_d and P_d| / |G_d or P_d|. Here G_d and P_d are summed over the pictures first, as mIoU does.
 
     Args:
-        predicted, labels: (n, H, W) integer; labels may hold 255.
+        predicted, labels: (n, H, W) integer; labels may hold the label of ignored pixels.
         width: d in px; None takes the paper's 2 % of the picture's diagonal, at least 1.
         frame: the picture's edge counts as contour, as in the paper's code; see `contours.rim`.
 
@@ -204,7 +206,7 @@ def through_grid(labels: Tensor, classes: int, side: int) -> Tensor:
     that mask logits take. Ignored pixels belong to no class.
 
     Args:
-        labels: (n, H, W) integer, or 255.
+        labels: (n, H, W) integer, class indices or the label of ignored pixels.
 
     Returns:
         (n, H, W) int64.
@@ -230,6 +232,7 @@ def _check_maps(predicted: Tensor, labels: Tensor) -> None:
 
 def _counts(predicted: Tensor, labels: Tensor, classes: int, in_guess: Tensor, in_truth: Tensor) -> Tensor:
     _check_maps(predicted, labels)
+    predicted, labels = wide_labels(predicted), wide_labels(labels)
     counted = labels != ignored_label(classes)
     check_indices(labels[counted], predicted[counted], classes)
     guessed, truth = in_guess & counted, in_truth & counted
@@ -307,9 +310,10 @@ def _hidden_mask(counts: Tensor, names: Sequence[str], unseen: Sequence[str]) ->
 def error_kinds(predicted: Tensor, labels: Tensor, names: Sequence[str], unseen: Sequence[str]) -> Tensor:
     """Wrong pixels of each picture by kind: (n, 4) int64 in the order of `ERROR_KINDS`."""
     _check_maps(predicted, labels)
+    predicted, labels = wide_labels(predicted), wide_labels(labels)
     hidden = torch.tensor(positions_of(unseen, names), dtype=torch.int64, device=labels.device)
     wrong = (predicted != labels) & (labels != ignored_label(len(names)))
-    kind = 2 * torch.isin(labels.long(), hidden).long() + torch.isin(predicted.long(), hidden).long()
+    kind = 2 * torch.isin(labels, hidden).long() + torch.isin(predicted, hidden).long()
     # seen/seen 0, seen/unseen 1, unseen/seen 2, unseen/unseen 3: the order of ERROR_KINDS
     return torch.stack([((kind == number) & wrong).flatten(1).sum(1) for number in range(4)], dim=1)
 

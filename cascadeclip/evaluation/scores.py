@@ -194,7 +194,8 @@ class ConfusionMatrix:
             raise InputError(f"predicted {tuple(predicted.shape)} and labels {tuple(labels.shape)} differ in shape")
         if predicted.is_floating_point() or labels.is_floating_point():
             raise InputError(f"predicted {predicted.dtype} and labels {labels.dtype}: class indices are integers")
-        truth, guess, counted = labels.long(), predicted.long(), labels != self.ignore_index
+        truth, guess = labels.long(), predicted.long()  # wide, see `wide_labels`
+        counted = truth != self.ignore_index
         # all on the device, with one number more for what is ignored and one for what is wrong, and then read at once
         ignored, wrong = self.classes**2, self.classes**2 + 1
         valid = (truth >= 0) & (truth < self.classes) & (guess >= 0) & (guess < self.classes)
@@ -228,8 +229,9 @@ def _occurrences(numbers: Tensor, limit: int) -> tuple[Tensor, Tensor]:
 def check_indices(labels: Tensor, predicted: Tensor, classes: int) -> None:
     """An `InputError` unless all values, those of ignored pixels left out before, are class indices."""
     for what, values in (("labels", labels), ("predicted", predicted)):
-        if len(values) and not 0 <= values.min() <= values.max() < classes:
-            raise InputError(f"{what} hold {values.min()}..{values.max()}; expected 0..{classes - 1}")
+        low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
+        if not 0 <= low <= high < classes:
+            raise InputError(f"{what} hold {low}..{high}; expected 0..{classes - 1}")
 
 
 def iou_of_counts(right: Tensor, true: Tensor, guessed: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cascadeclip.config import ModelConfig
+from cascadeclip.data.labels import ignored_label
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.scores import predict
 from cascadeclip.files import exists
@@ -246,7 +247,7 @@ def training_step(model: CascadeCLIP, text: Tensor, preset: Preset, case: Case) 
         target = pseudo_labels(logits.detach(), labels, unseen) if settings.transductive else labels
         loss = segmentation_loss(
             logits, target, focal_weight=settings.focal_weight, dice_weight=settings.dice_weight,
-            ignored_are_negatives=settings.ignored_are_negatives, trusted=True,
+            ignored_are_negatives=settings.ignored_are_negatives, trusted=True, ignore_index=ignored_label(classes),
         )  # fmt: skip
         scaler.scale(loss["total"]).backward()
         scaler.step(optimiser)

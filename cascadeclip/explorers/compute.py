@@ -18,7 +18,8 @@ from cascadeclip.analysis.lenses import Tower, block_inputs, block_tokens, raw_l
 from cascadeclip.analysis.pictures import Picture, grid_of, one_batch, to_batch
 from cascadeclip.analysis.surgery import attention_weights
 from cascadeclip.data.emojiscenes import CLASSES
-from cascadeclip.data.labels import IGNORE
+from cascadeclip.data.labels import WIDE_IGNORE, ignored_label
+from cascadeclip.data.words import as_written, positions_written
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import Readout
 from cascadeclip.evaluation.refine import pamr
@@ -47,14 +48,15 @@ def shown_size(image: np.ndarray, longest: int = 160) -> tuple[int, int]:
 def truth_among(picture: Picture, classes: Sequence[str], names: Sequence[str], size: tuple[int, int]) -> np.ndarray:
     """A picture's labels as indices into `names` instead of `classes`, at another size: (h, w) int64.
 
-    What is none of `names` is 255, as is everything where nobody knows the truth.
+    What is none of `names` is the label of ignored pixels, as is everything where nobody knows the truth.
     """
+    ignored, place = ignored_label(len(names)), {as_written(name): index for index, name in enumerate(classes)}
     if picture.labels is None:
-        return np.full(size, IGNORE)
-    table = np.full(2**16, IGNORE)  # labels have at most 16 bits
-    for position, name in enumerate(names):
-        if name in classes:
-            table[list(classes).index(name)] = position
+        return np.full(size, ignored)
+    table = np.full(WIDE_IGNORE + 1, ignored)  # labels have at most 16 bits
+    for position, name in enumerate(map(as_written, names)):
+        if name in place:
+            table[place[name]] = position
     labels = torch.as_tensor(picture.labels)[None, None].float()
     return table[F.interpolate(labels, size, mode="nearest-exact")[0, 0].long().numpy()]
 
@@ -207,7 +209,7 @@ class WordMasks:
         on: which of the S stages count in the sum.
         masks: (S + 1, C, h, w) float32, mask logits; the sum comes last, but for a method `beside` it.
         best: (S + 1, h, w) int64, the word chosen at each place, the seen offset taken off.
-        truth: (h, w) int64, the right word, or 255 where it is none of them or unknown.
+        truth: (h, w) int64, the right word, or the label of ignored pixels where it is none of them or unknown.
         beside: a training-free method whose masks stand in one column more.
     """
 
@@ -219,9 +221,14 @@ class WordMasks:
     truth: np.ndarray
     beside: str | None = None
 
+    @property
+    def known(self) -> np.ndarray:
+        """(h, w) bool: where one of the words is the right one."""
+        return self.truth != ignored_label(len(self.names))
+
     def right(self) -> list[float]:
         """Share of the pixels with a known word that each stage and the sum give it; nan if there are none."""
-        known = self.truth != IGNORE
+        known = self.known
         return [float((one == self.truth)[known].mean()) if known.any() else float("nan") for one in self.best]
 
 
@@ -247,8 +254,8 @@ def word_masks(
     if logits is None:
         logits = read_words(segmenter, encode(segmenter.model, [picture.image]), names)
     columns = with_sum(logits, on)
-    size, unseen = shown_size(picture.image), tuple(name for name in names if name not in segmenter.seen)
-    seen = [position for position, name in enumerate(names) if name not in unseen]
+    size, seen = shown_size(picture.image), positions_written(names, segmenter.seen)
+    unseen = tuple(name for position, name in enumerate(names) if position not in seen)
     best = probabilities(columns, size, seen, segmenter.seen_offset).argmax(1).numpy()
     truth, masks = truth_among(picture, classes, names, size), resized(columns, size).numpy()
     if beside is not None:

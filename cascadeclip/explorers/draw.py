@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cascadeclip.colours import HARMONIC_COLOUR, OTHER_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR, class_colours
-from cascadeclip.data.labels import IGNORE
+from cascadeclip.data.labels import ignored_label
 from cascadeclip.explorers.canvas import WIDTH, Box, Drawing, Plot, heat, inside
 from cascadeclip.explorers.compute import WordMasks
 
@@ -126,7 +126,7 @@ def draw_words(image: np.ndarray, found: WordMasks, stages: Sequence[str]) -> Dr
     drawing = Drawing(max(wide[1] + wide[3] + 26, below + 17 * (len(names) + 2) + 10))
     drawing.montage(place, rows, left, above, gap)
     step = wide[2] / (len(above) * (width + gap) - gap) * (width + gap)
-    for c, right in enumerate(found.right() if (found.truth != IGNORE).any() else ()):
+    for c, right in enumerate(found.right() if found.known.any() else ()):
         drawing.text(wide[0] + step * (c + 0.5) - 4, wide[1] + wide[3] + 4, f"right: {100 * right:.0f} %", 11, "ma")
     drawing.panel(picture, image, "picture")
     masks = [("#b2182b", f"mask: the word is here (logit up to {reach:.1f})"),
@@ -160,17 +160,18 @@ def draw_cascade(
 
     Args:
         image: (H, W, 3) uint8.
-        maps: title -> (h, w) indices into `names`, or 255; up to three. The key names the classes of the first map
-            first; in each, unseen ones are outlined.
+        maps: title -> (h, w) indices into `names`, or the label of ignored pixels; up to three. The key names the
+            classes of the first map first; in each, unseen ones are outlined.
         weights: `as trained` and `now`: stage (from 0) -> one per block.
         blocks: numbers of the blocks of each stage.
         offset: the seen offset now.
         curves: `as trained` and `now`: `mIoU_seen`, `mIoU_unseen` and `hIoU` as fractions at each of `offsets`; None
             without labelled pictures.
     """
-    named = _classes_to_name(list(maps.values()))
-    palette = np.tile(np.array(OTHER_COLOUR), (256, 1))
-    palette[named], palette[IGNORE] = class_colours([names[position] for position in named]), 1.0
+    ignored = ignored_label(len(names))
+    named = _classes_to_name(list(maps.values()), ignored)
+    palette = np.tile(np.array(OTHER_COLOUR), (ignored + 1, 1))
+    palette[named], palette[ignored] = class_colours([names[position] for position in named]), 1.0
     hidden, (*_, tall) = [list(names).index(name) for name in unseen], inside((0, 0, 182, 182), *image.shape[1::-1])
     below = max(30 + tall, 32 + 17 * (len(named) + 1)) + 50
     drawing = Drawing(below + 208)
@@ -179,7 +180,7 @@ def draw_cascade(
         drawing.panel(box, panel if panel.ndim == 3 else _outlined(palette[panel], np.isin(panel, hidden)), title)
     entries = [(palette[c], names[c] + (" (unseen)" if c in hidden else "")) for c in named]
     shown = np.concatenate([np.unique(panel) for panel in maps.values()])
-    if not np.isin(shown, [*named, IGNORE]).all():
+    if not np.isin(shown, [*named, ignored]).all():
         entries.append((OTHER_COLOUR, "other words"))
     drawing.key(800, 32, entries, room=WIDTH - 830)
     _draw_weights(drawing, (50, below, 330, 150), weights, blocks)
@@ -190,11 +191,11 @@ def draw_cascade(
     return drawing
 
 
-def _classes_to_name(maps: Sequence[np.ndarray]) -> list[int]:
+def _classes_to_name(maps: Sequence[np.ndarray], ignored: int) -> list[int]:
     """Up to `NAMED` classes: those of the first map by their pixels, then those of the next ones."""
     named: list[int] = []
     for one in maps:
-        found, pixels = np.unique(one[one != IGNORE], return_counts=True)
+        found, pixels = np.unique(one[one != ignored], return_counts=True)
         named += [c for c in found[np.argsort(-pixels, kind="stable")].tolist() if c not in named]
     return named[:NAMED]
 

@@ -15,7 +15,7 @@ from cascadeclip.analysis.dense.trunk import Trunk
 from cascadeclip.analysis.layers import patch_labels
 from cascadeclip.analysis.lenses import Tower
 from cascadeclip.analysis.pictures import Picture, grid_of, one_batch
-from cascadeclip.data.labels import IGNORE
+from cascadeclip.data.labels import ignored_label, wide_labels
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import confusion_of
 from cascadeclip.evaluation.scores import iou_of_counts
@@ -84,7 +84,11 @@ def bench_scores(
 
 def own_words_only(similarity: Tensor, labels: Tensor) -> Tensor:
     """(n, N, C) -> the likeliest class of each patch among those that its picture holds, (n, N) int64."""
-    present = torch.stack([torch.bincount(row[row != IGNORE], minlength=similarity.shape[2]) > 0 for row in labels])
+    classes, labels = similarity.shape[2], wide_labels(labels)
+    counted = labels != ignored_label(classes)
+    present = torch.stack([
+        torch.bincount(row[known], minlength=classes) > 0 for row, known in zip(labels, counted, strict=True)
+    ])  # fmt: skip
     return similarity.masked_fill(~present[:, None], -torch.inf).argmax(-1)
 
 

@@ -19,7 +19,7 @@ from cascadeclip.analysis.dense.trunk import Trunk, check_blocks
 from cascadeclip.analysis.pictures import Picture, scene_pictures, to_batch
 from cascadeclip.clip.load import Clip, load_clip
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES
-from cascadeclip.data.words import check_names
+from cascadeclip.data.words import check_names, positions_written
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.diagnostics import sweep_offsets
 from cascadeclip.explorers import compute, draw
@@ -150,7 +150,8 @@ class CascadeExplorer(Explorer):
         self.trained = compute.trained_weights(model)
         if not self.trained:
             raise InputError(f"no stage of {model.config.stages} is aggregated by NGA: there are no weights to move")
-        self.unseen = [name for name in self.classes if name not in self.segmenter.seen]
+        seen = positions_written(self.classes, self.segmenter.seen)
+        self.unseen = [name for position, name in enumerate(self.classes) if position not in seen]
         self.text = self.segmenter.clip.class_embeddings(self.classes, self.segmenter.templates)
         self._labelled = tuple(picture for picture in pictures if picture.labels is not None)[:scored]
         self._encoded = lru_cache(4)(lambda those: compute.encode(model, [picture.image for picture in those]))

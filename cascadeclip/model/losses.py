@@ -36,7 +36,8 @@ def segmentation_loss(
 
     Args:
         mask_logits: (B, C, h, w) float, upsampled bilinearly to the labels' size here.
-        labels: (B, H, W) int64, classes 0..C-1 or `ignore_index`.
+        labels: (B, H, W) integer, classes 0..C-1 or `ignore_index`.
+        ignore_index: label of pixels of no class, and no class's index.
         ignored_are_negatives: True is a quirk of the authors' code: ignored pixels, and with them every pixel of an
             unseen class, are negatives of every class. False leaves them out.
         pairs: M to divide by, where this batch is one part of a larger one (`mean_over_ranks`, where several processes
@@ -47,7 +48,7 @@ def segmentation_loss(
         `focal` and `dice` (both weighted) and `total`, their sum; scalars, float32.
 
     Raises:
-        InputError: shapes that do not belong together, or a label out of range.
+        InputError: shapes that do not belong together, a label out of range, or an `ignore_index` that is a class's.
     """
     labels = _checked(mask_logits, labels, ignore_index, trusted)
     logits, positive = mask_logits.float(), labels != ignore_index
@@ -75,7 +76,9 @@ def segmentation_loss(
 
 
 def present_pairs(labels: Tensor, classes: int, ignore_index: int = 255) -> Tensor:
-    """How many (image, class) pairs have a pixel: labels (B, H, W) int64, in range or ignored -> scalar int64."""
+    """How many (image, class) pairs have a pixel: labels (B, H, W) integer, in range or ignored -> scalar int64."""
+    _check_ignored(ignore_index, classes)
+    labels = labels.long()  # PyTorch would bring `ignore_index` to a narrower dtype before it compares
     found = torch.where(labels != ignore_index, labels, classes).flatten(1)  # the ignored ones in a place of their own
     present = torch.zeros(len(labels), classes + 1, dtype=torch.bool, device=labels.device)
     return present.scatter_(1, found, True)[:, :classes].sum()
@@ -170,6 +173,7 @@ def _checked(mask_logits: Tensor, labels: Tensor, ignore_index: int, trusted: bo
             "expected (B, C, h, w) and (B, H, W)"
         )
     labels, classes = labels.long(), mask_logits.shape[1]
+    _check_ignored(ignore_index, classes)
     if trusted:
         return labels
     wrong = (labels != ignore_index) & ((labels < 0) | (labels >= classes))
@@ -177,3 +181,12 @@ def _checked(mask_logits: Tensor, labels: Tensor, ignore_index: int, trusted: bo
         found = labels[wrong].unique().tolist()
         raise InputError(f"labels hold {found[:10]}; expected 0..{classes - 1}, or {ignore_index} for ignored pixels")
     return labels
+
+
+def _check_ignored(ignore_index: int, classes: int) -> None:
+    """The default, 255, would take the 256th of many classes for none."""
+    if 0 <= ignore_index < classes:
+        raise InputError(
+            f"ignore_index={ignore_index} is the index of one of the {classes} classes: give the label of pixels that "
+            "belong to none, data.ignored_label(classes)"
+        )

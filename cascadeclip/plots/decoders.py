@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from cascadeclip.colours import HARMONIC_COLOUR, SEEN_COLOUR, UNSEEN_COLOUR
 from cascadeclip.config import TrainConfig
+from cascadeclip.data.labels import ignored_label
 from cascadeclip.data.transforms import normalise
 from cascadeclip.data.words import shortened
 from cascadeclip.errors import InputError
@@ -209,7 +210,7 @@ class TrainingWatch:
 
     Args:
         images: (B, 3, H, W) uint8, scenes held out from training.
-        labels: (B, H, W) integer, indices into `names` or 255.
+        labels: (B, H, W) integer, indices into `names` or the label of ignored pixels.
         text: (C, E) float, text embeddings in the order of `names`.
         names, unseen: as for `train`.
         config: the run's settings; `validate_every` is the distance between two calls.
@@ -276,6 +277,7 @@ class TrainingWatch:
             focal_weight=self.config.focal_weight,
             dice_weight=self.config.dice_weight,
             ignored_are_negatives=self.config.ignored_are_negatives,
+            ignore_index=ignored_label(len(self.seen)),
         )
         return {f"held_out_{name}": value.item() for name, value in losses.items()}
 
@@ -283,7 +285,7 @@ class TrainingWatch:
         logits = F.interpolate(logits, self.labels.shape[1:], mode="bilinear", align_corners=False)
         right = (logits.sigmoid() - self.offset).argmax(1) == self.labels
         of_seen = torch.isin(self.labels, torch.tensor(self.seen))
-        of_unseen = ~of_seen & (self.labels != 255)
+        of_unseen = ~of_seen & (self.labels != ignored_label(len(self.offset)))
         return {
             "pAcc_seen": right[of_seen].float().mean().item(),
             "pAcc_unseen": right[of_unseen].float().mean().item(),

@@ -1,6 +1,7 @@
 """Figures of an evaluation. Each function draws and returns one matplotlib figure; none shows or saves it.
 
-Scores come in as fractions and are drawn in per cent; maps are integer arrays (H, W) of class indices, 255 for ignored.
+Scores come in as fractions and are drawn in per cent; maps are integer arrays (H, W) of class indices, or the
+label of ignored pixels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -42,10 +43,10 @@ def plot_maps(
 
     Args:
         images: n arrays (H, W, 3) uint8.
-        columns: title -> n maps (H, W) integer; 255 is drawn grey, unseen classes are outlined in black.
+        columns: title -> n maps (H, W) integer; ignored pixels are drawn grey, unseen classes outlined in black.
         names, unseen: class words, and those without mask labels in training.
         rows: n texts that stand left of the rows.
-        grey: what the legend calls 255.
+        grey: what the legend calls ignored pixels.
         panel: width of one picture, in inches.
         title: what the figure shows; the columns keep theirs.
 

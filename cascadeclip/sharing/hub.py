@@ -27,7 +27,7 @@ from cascadeclip.checkpoints.own import (
 from cascadeclip.clip.load import Clip, resize_positions
 from cascadeclip.config import ModelConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
-from cascadeclip.data.words import check_words, shortened
+from cascadeclip.data.words import check_words, positions_written, shortened
 from cascadeclip.errors import DamagedFile, InputError
 from cascadeclip.files import check_writable, is_folder, parse_json_object, read_text, write_json
 from cascadeclip.model.cascade import CascadeCLIP
@@ -99,7 +99,7 @@ class HubMixin(ModelHubMixin):
         return cls._from_pretrained(model_id=where, **options)
 
     def _check(self) -> None:
-        both = sorted(set(self.seen) & set(self.unseen))
+        both = sorted(self.seen[position] for position in positions_written(self.seen, self.unseen))
         if both:
             raise InputError(f"words both seen and unseen: {', '.join(map(shortened, both))}")
         model, visual = self.model, self.clip.visual

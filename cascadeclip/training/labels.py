@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cascadeclip.data.labels import positions_among
+from cascadeclip.data.labels import positions_among, wide_labels
 from cascadeclip.data.words import seen_positions
 from cascadeclip.schema import Count, checked
 
@@ -30,13 +30,13 @@ def pseudo_labels(mask_logits: Tensor, labels: Tensor, unseen: Sequence[int] | T
 
     Args:
         mask_logits: (B, C, h, w), current scores of all classes.
-        labels: (B, H, W) int64, true classes.
+        labels: (B, H, W) integer, true classes.
         unseen: their indices.
 
     Returns:
         (B, H, W) int64: a pixel whose true class is unseen takes the unseen class with the highest probability.
     """
-    unseen = torch.as_tensor(unseen, device=labels.device)
+    unseen, labels = torch.as_tensor(unseen, device=labels.device), wide_labels(labels)
     scores = mask_logits.index_select(1, unseen).float()
     scores = F.interpolate(scores, labels.shape[1:], mode="bilinear", align_corners=False)
     return torch.where(torch.isin(labels, unseen), unseen[scores.argmax(1)], labels)

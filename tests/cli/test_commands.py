@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,6 +108,16 @@ def test_checkpoint_of_another_split_is_not_scored_as_if_it_were_this_one(tmp_pa
     save_checkpoint(path, cascadeclip.load("mini").model, clip=MINI.clip, seen=("cat",))
     with pytest.raises(InputError, match="saw other classes"):
         CliRunner().invoke(app, ["evaluate", "--checkpoint", str(path)], catch_exceptions=False)
+
+
+def test_words_of_a_checkpoint_are_the_presets_however_they_are_written(monkeypatch):
+    from cascadeclip.cli import scoring
+
+    seen = tuple(name.upper() for name in reversed(MINI.seen))
+    loaded = SimpleNamespace(seen=seen, clip=None, model=None, origins=())
+    monkeypatch.setattr(scoring, "load", lambda *_, **__: loaded)
+    monkeypatch.setattr(scoring, "score", lambda *_, **__: "scores")
+    assert scoring.score_checkpoint(MINI, "file", {}, False, None, 0, {})[1] == "scores"
 
 
 def test_help_works_as_a_module():

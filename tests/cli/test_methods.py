@@ -95,3 +95,9 @@ def test_texts_of_options():
     assert blocks_of("10,11") == (10, 11) and blocks_of(None) is None
     assert background_of("0.1") == 0.1 and background_of("sky, wall") == ["sky", "wall"]
     assert background_of(None) is None
+
+
+@pytest.mark.parametrize("text", ["", ",", "sky,", "sky,,wall", " "])
+def test_an_empty_background_is_refused_by_the_options_name(text):
+    with pytest.raises(InputError, match=f"--background '{text}': a threshold such as 0.1, or words with commas"):
+        background_of(text)

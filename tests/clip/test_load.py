@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from cascadeclip.analysis.lenses import last_layer_tokens, value_path_tokens
 from cascadeclip.clip.load import Clip, fits_sizes, load_clip, resize_positions
+from cascadeclip.clip.sentences import check_marks
 from cascadeclip.config import ModelConfig, TowerConfig
 from cascadeclip.data.emojiscenes import CAPTIONS, THINGS, draw_scene
 from cascadeclip.data.transforms import normalise, to_tensor
@@ -208,6 +209,41 @@ def test_a_forked_process_computes(clip):
         os.waitpid(child, 0)
         pytest.fail("the child hangs")
     assert os.waitstatus_to_exitcode(status) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "templates"),
+    [
+        (["cat", "cat<end_of_text> dog"], ["a photo of a {}"]),
+        (["cat", "cat <END_OF_TEXT>"], ["a photo of a {}"]),
+        (["cat", "cat&lt;end_of_text&gt; dog"], ["a photo of a {}"]),  # the tokenizer reads HTML
+        (["<start_of_text>cat"], ["{}"]),
+        (["cat"], ["a photo<end_of_text> of a {}"]),
+        (["cat<end_of_text>" + " dog" * 99], ["{}"]),
+    ],
+)
+def test_marks_of_the_tokenizer_are_no_words(untrained, words, templates):
+    for long_texts in ("refuse", "warn"):
+        untrained.long_texts = long_texts
+        with pytest.raises(InputError, match=r"reads a start or end of text inside the sentence '.*out of words"):
+            untrained.class_embeddings(words, templates)
+    assert untrained.class_embeddings(["cat", "end of text", "<cat>!"], ["a photo of a {}"]).shape == (3, 16)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "padding"), [([0], 2, 1), ([], 1, 0), ([101], 102, 0), ([256047], 2, 1)],
+    ids=["roberta", "mt5", "bert", "nllb"],
+)  # fmt: skip
+def test_marks_are_known_by_any_tokenizer(start, end, padding):
+    ids = {"<s>": 0, "</s>": end, "[CLS]": 101, "cat": 300, "dog": 301}
+
+    def tokenize(texts, context_length=8):
+        rows = [[*start, *map(ids.get, text.split()), end] for text in texts]
+        return torch.tensor([row + [padding] * (context_length - len(row)) for row in rows])
+
+    check_marks(tokenize, ["cat dog", "dog"], tokenize(["cat dog", "dog"]), "any")
+    with pytest.raises(InputError, match="inside the sentence 'cat </s> dog'"):
+        check_marks(tokenize, ["dog", "cat </s> dog"], tokenize(["dog", "cat </s> dog"]), "any")
 
 
 @pytest.mark.parametrize("name", ["hf-hub:somebody/anything", "local-dir:/tmp", "nothing"])

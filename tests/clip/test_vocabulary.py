@@ -36,7 +36,7 @@ def test_templates_by_name_as_sentences_and_by_default(clip):
 def test_a_class_has_the_best_score_of_its_words(clip):
     found = read_vocabulary(clip, ["cat|tiger", "owl", "sand|grass|snow"])
     assert found.names == ("cat", "owl", "sand") and found.background is None
-    assert found.words == ("cat", "tiger", "owl", "sand", "grass", "snow")
+    assert found.words == (("cat",), ("tiger",), ("owl",), ("sand",), ("grass",), ("snow",))
     assert found.owners.tolist() == [0, 0, 1, 2, 2, 2]
     scores = torch.tensor([0.1, 0.4, 0.3, 0.2, 0.0, 0.25]).view(1, 6, 1)
     assert found.per_class(scores).flatten().tolist() == pytest.approx([0.4, 0.3, 0.25])
@@ -45,23 +45,47 @@ def test_a_class_has_the_best_score_of_its_words(clip):
 def test_or_the_mean_of_their_embeddings(clip):
     found = read_vocabulary(clip, ["cat|tiger", "owl"], synonyms="mean")
     each = clip.class_embeddings(["cat", "tiger"])
-    assert found.names == found.words == ("cat", "owl") and found.owners.tolist() == [0, 1]
+    assert found.names == ("cat", "owl") and found.owners.tolist() == [0, 1]
+    assert found.words == (("cat", "tiger"), ("owl",))
     torch.testing.assert_close(found.embeddings[0], F.normalize(each.mean(0), dim=-1))
     torch.testing.assert_close(found.embeddings[1], clip.class_embeddings(["owl"])[0])
 
 
 def test_background_by_threshold_wins_where_no_word_reaches_it(clip):
     found = read_vocabulary(clip, ["cat", "owl"], background=0.1)
-    assert found.names == ("cat", "owl", "background") and found.words == ("cat", "owl")
+    assert found.names == ("cat", "owl", "background") and found.words == (("cat",), ("owl",))
     scores = torch.tensor([[0.05, 0.3], [0.09, 0.2]])[None]  # two words, two pixels
     assert found.per_class(scores).argmax(1).tolist() == [[2, 0]]
+
+
+def test_background_by_threshold_beside_a_class_of_two_words(clip):
+    found = read_vocabulary(clip, ["cat|tiger"], background=0.1)  # as many words as there are classes
+    assert found.per_class(torch.tensor([[0.05, 0.3], [0.09, 0.2]])[None]).tolist() == [
+        [pytest.approx([0.09, 0.3]), pytest.approx([0.1, 0.1])]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "settings", "rows", "seen"),
+    [
+        (["owl|cat", "sand"], dict(synonyms="mean"), [0], ("owl",)),
+        (["cat|owl", "sand"], dict(synonyms="mean"), [0], ("cat",)),
+        (["owl|cat", "sand"], {}, [0, 1], ("owl",)),
+        (["owl|cat", "sand"], dict(background=0.1), [0, 1], ("owl",)),
+        (["owl", "sand"], dict(background=["snow", " CAT "]), [3], ()),  # of a background each word for itself
+        (["Horse", "cat"], {}, [0, 1], ("Horse", "cat")),
+        (["owl"], {}, [], ()),
+    ],
+)
+def test_a_class_is_seen_if_any_of_its_words_is(clip, names, settings, rows, seen):
+    assert read_vocabulary(clip, names, **settings).seen_among(("cat", "HORSE")) == (rows, seen)
 
 
 @pytest.mark.parametrize("synonyms", ["best", "mean"])
 def test_background_by_words_is_a_class_of_them(clip, synonyms):
     found = read_vocabulary(clip, ["cat|tiger"], background=["sand", "grass|snow"], synonyms=synonyms)
     assert found.names == ("cat", "background") and found.background == "background" and found.threshold is None
-    assert found.words[-3:] == ("sand", "grass", "snow")
+    assert found.words[-3:] == (("sand",), ("grass",), ("snow",))
     scores = torch.arange(len(found.words)).float()[None]
     assert found.per_class(scores).tolist() == [[float(len(found.words) - 4), float(len(found.words) - 1)]]
 
@@ -73,7 +97,10 @@ def test_background_by_words_is_a_class_of_them(clip, synonyms):
         (dict(names=["cat|tiger", "Tiger"]), "given twice: tiger"),
         (dict(names=["cat"], background=["cat"]), "given twice: cat"),
         (dict(names=["cat"], background=[]), "names no words"),
+        (dict(names=["cat"], background=""), "background words must be text that is not empty"),
+        (dict(names=["cat"], background=["sand", " "]), "background words must be text that is not empty"),
         (dict(names=["cat", "background"], background=0.1), "leave that word out"),
+        (dict(names=["cat", "Back\u00adground "], background=0.1), "leave that word out"),  # a hyphen without width
         (dict(names=["cat"], background=1.5), "background=1.5: a threshold on scores lies in 0..1"),
         (dict(names=["cat"], background=-0.1), "lies in 0..1"),
         (dict(names=["cat"], background=float("nan")), "lies in 0..1"),

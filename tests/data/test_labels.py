@@ -155,7 +155,7 @@ def test_class_255_is_learnt_and_counted_like_any_other(tmp_path):
     seen, table = seen_only(names, ["3"])
     known = table[torch.tensor([[[255, 299, 3, WIDE_IGNORE]]])]
     assert known.tolist() == [[[254, 298, WIDE_IGNORE, WIDE_IGNORE]]]
-    assert present_pairs(known, ignored_label(len(seen))) == 2
+    assert present_pairs(known, len(seen), ignored_label(len(seen))) == 2
     losses = segmentation_loss(torch.zeros(1, 299, 1, 4), known, ignored_label(len(seen)))
     assert losses["dice"] > 0 and losses["total"].isfinite()
     confusion = ConfusionMatrix(300)

@@ -29,7 +29,7 @@ def plain():
         def __call__(self, image, labels):
             return super().__call__(image, labels)[:2]
 
-    return Plain(SIDE)
+    return Plain(SIDE, IGNORE)
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -120,14 +120,14 @@ def test_only_the_crop_is_computed_and_is_that_of_the_whole(seed):
     labels = labels.repeat_interleave(4, 0).repeat_interleave(4, 1)[:height, :width].contiguous()
     labels[:3] = IGNORE
     torch.manual_seed(seed)
-    found = Augment(SIDE)(image, labels)
+    found = Augment(SIDE, IGNORE)(image, labels)
     torch.manual_seed(seed)
-    for one, other in zip(found, slowly(Augment(SIDE), image, labels), strict=True):
+    for one, other in zip(found, slowly(Augment(SIDE, IGNORE), image, labels), strict=True):
         assert one.dtype == other.dtype and torch.equal(one, other)
 
 
 def test_the_change_of_colours_is_for_the_picture_without_its_padding():
-    augment, sizes = Augment(SIDE), set()
+    augment, sizes = Augment(SIDE, IGNORE), set()
     for seed in range(30):
         torch.manual_seed(seed)
         image, _, change = augment(*scene())
@@ -143,7 +143,7 @@ def test_the_same_seed_augments_alike():
     results = []
     for _ in range(2):
         torch.manual_seed(4)
-        results.append(Augment(SIDE)(*scene()))
+        results.append(Augment(SIDE, IGNORE)(*scene()))
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 

@@ -37,22 +37,22 @@ def test_counts_are_those_of_a_loop(width):
     predicted[:, 3:6, 4:9] = 2
     labels[1, :2, :2] = 255
     expected = torch.tensor([slowly(*pair, width) for pair in zip(predicted, labels, strict=True)]).double().T
-    assert torch.equal(contour_counts(predicted, labels, width), expected)
+    assert torch.equal(contour_counts(predicted, labels, 3, width), expected)
 
 
 def test_the_truth_itself_scores_one_and_one_mask_for_all_scores_zero():
     labels = torch.zeros(1, 10, 10, dtype=torch.long)
     labels[:, 3:7, 3:7] = 1
-    assert contour_f(contour_counts(labels, labels)) == 1
-    assert contour_f(contour_counts(torch.zeros_like(labels), labels)) == 0
-    assert math.isnan(contour_f(contour_counts(labels, torch.zeros_like(labels))))
-    moved = contour_counts(labels.roll(2, 1), labels, 1)
-    assert 0 < contour_f(moved) < 1 and contour_f(contour_counts(labels.roll(2, 1), labels, 2)) == 1
+    assert contour_f(contour_counts(labels, labels, 2)) == 1
+    assert contour_f(contour_counts(torch.zeros_like(labels), labels, 2)) == 0
+    assert math.isnan(contour_f(contour_counts(labels, torch.zeros_like(labels), 2)))
+    moved = contour_counts(labels.roll(2, 1), labels, 2, 1)
+    assert 0 < contour_f(moved) < 1 and contour_f(contour_counts(labels.roll(2, 1), labels, 2, 2)) == 1
 
 
 def test_shapes_and_widths_that_do_not_fit_are_refused():
     maps = torch.zeros(1, 4, 4, dtype=torch.long)
     with pytest.raises(InputError, match="expected one"):
-        contour_counts(maps, maps[0])
+        contour_counts(maps, maps[0], 1)
     with pytest.raises(InputError, match="width=0"):
-        contour_counts(maps, maps, 0)
+        contour_counts(maps, maps, 1, 0)

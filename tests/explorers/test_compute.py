@@ -103,6 +103,18 @@ def test_truth_in_the_words_given():
     assert (compute.truth_among(unknown, ["sky"], ["sky"], (2, 3)) == np.full((2, 3), 255)).all()
 
 
+def test_truth_in_words_however_they_are_written():
+    picture = Picture("", np.zeros((2, 2, 3), np.uint8), labels=np.array([[0, 1], [2, 255]], np.uint8))
+    found = compute.truth_among(picture, ["Hot dog", "sea", "sand"], [" SAND", "hot  Dog"], (2, 2))
+    assert found.tolist() == [[1, 255], [0, 255]]
+
+
+def test_truth_among_more_classes_than_a_byte_has_numbers_for():
+    names = [f"word {i}" for i in range(300)]
+    picture = Picture("", np.zeros((2, 2, 3), np.uint8), labels=np.array([[0, 255], [299, 65_535]], np.uint16))
+    assert compute.truth_among(picture, names, names, (2, 2)).tolist() == [[0, 255], [299, 65_535]]
+
+
 # --- layers ---
 
 
@@ -189,6 +201,16 @@ def test_readouts_are_those_of_a_whole_pass(segmenter, text):
     for offset in (0.0, 0.1, 0.4):
         assert (found.segmentation(offset) == expected.segmentation(offset)).float().mean() > 0.999
     torch.testing.assert_close(found.seen_score, expected.seen_score, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("names", [("Balloon", "sand"), ("balloon", "GRASS "), (" BALLOON", "Umbrella")])
+def test_words_mean_the_same_however_they_are_written(segmenter, pictures, names):
+    plain = tuple(name.strip().lower() for name in names)
+    one, other = (compute.word_masks(segmenter, pictures[3], words, [True] * 3) for words in (names, plain))
+    assert np.array_equal(one.best, other.best) and np.array_equal(one.truth, other.truth)
+    assert one.unseen == tuple(name for name, word in zip(names, plain, strict=True) if word in other.unseen)
+    whole = segmenter.segment(pictures[3].image, [name.strip() for name in names])
+    assert (one.best[3] == whole.labels).mean() > 0.999
 
 
 def test_word_masks_of_all_stages_are_what_the_segmenter_says(segmenter, pictures):

@@ -131,6 +131,15 @@ def test_a_click_on_any_map_finds_its_patch(grid, drawn):
         assert draw.patch_at(x, y, blocks, grid) is None
 
 
+def test_maps_of_many_classes_are_drawn(drawn):
+    names, truth = [f"word {i}" for i in range(300)], np.full((4, 4), 65_535)
+    truth[0], truth[1] = 255, 299
+    weights = {"as trained": {0: [1.0]}, "now": {0: [1.0]}}
+    draw.draw_cascade(np.zeros((4, 4, 3), np.uint8), {"truth": truth}, names, [], weights, [[1]], 0.1, None, [])
+    panel = drawn.panels[1][1]
+    assert (panel[2:] == 1).all() and not (panel[0] == 1).all() and "word 255" in drawn.texts
+
+
 def test_words_figure_has_a_row_a_word_and_pale_stages_that_are_off(drawn):
     logits = np.random.default_rng(0).normal(size=(3, 2, 16, 16))
     best, truth = logits.argmax(1), np.full((16, 16), 255)

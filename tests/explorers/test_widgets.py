@@ -192,6 +192,12 @@ def test_a_cascade_without_nga_has_nothing_to_move(make_model):
         widgets.CascadeExplorer(SimpleNamespace(model=model, seen=()), [])
 
 
+def test_classes_are_seen_however_they_are_written():
+    segmenter, classes = widgets.load("mini/cascade"), ("Cat", "tiger ", "GRASS")
+    found = widgets.CascadeExplorer(segmenter, scene_pictures(1), classes, scored=0)
+    assert found.unseen == ["tiger "]
+
+
 @each
 def test_pictures_without_truth_are_explored_without_scores(kind, made):
     unknown = [Picture("one", picture.image, picture.words) for picture in scene_pictures(2)]

@@ -194,6 +194,19 @@ def test_ignored_pixels_count_in_no_accuracy():
     assert watch._accuracy(logits)["pAcc_unseen"] == 1.0
 
 
+def test_class_255_of_many_is_watched_like_any_other():
+    names = [str(index) for index in range(300)]
+    images, labels = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.full((1, 4, 4), 255)
+    labels[0, 0], labels[0, 1] = 299, 65_535
+    logits = torch.full((1, 300, 4, 4), -9.0)
+    logits[:, 255] = 9.0
+    watch = TrainingWatch(images, labels, torch.zeros(300, 2), names, ["255", "299"], replace(CONFIG, loss_size=None))
+    assert watch._accuracy(logits)["pAcc_unseen"] == pytest.approx(8 / 12)
+    watch = TrainingWatch(images, labels, torch.zeros(300, 2), names, ["3"], replace(CONFIG, loss_size=None))
+    wanted = segmentation_loss(logits[:, watch.seen], watch.table[labels], 65_535)["total"]
+    assert watch._held_out_loss(logits)["held_out_total"] == pytest.approx(wanted.item(), rel=1e-4)
+
+
 def test_the_seen_offset_moves_pixels_to_unseen_classes():
     logits = torch.zeros(3, 3, 16, 16)
     logits[:, 0] += 0.05

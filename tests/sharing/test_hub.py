@@ -152,6 +152,8 @@ def test_another_tower_is_refused_before_anything_is_written(tmp_path):
 def test_a_word_both_seen_and_unseen_is_refused(tmp_path):
     with pytest.raises(InputError, match="both seen and unseen: cat"):
         kept(unseen=("cat",)).save_pretrained(tmp_path)
+    with pytest.raises(InputError, match="both seen and unseen: sand"):
+        kept(unseen=(" Sand", "owl")).save_pretrained(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):

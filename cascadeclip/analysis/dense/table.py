@@ -17,7 +17,6 @@ from cascadeclip.analysis.dense.trunk import Trunk, check_blocks
 from cascadeclip.analysis.layers import patch_labels
 from cascadeclip.clip.load import Clip
 from cascadeclip.clip.vocabulary import chosen_templates
-from cascadeclip.data.labels import ignored_label
 from cascadeclip.data.words import positions_of
 from cascadeclip.errors import InputError
 from cascadeclip.evaluation.bands import argmax_at
@@ -77,7 +76,7 @@ class Judge:
         pixels = argmax_at(scores, tuple(labels.shape[1:]))
         self._patches.append(picture_counts(flat.argmax(-1)[:, None], by_patch[:, None], classes))
         self._pixels.append(picture_counts(pixels, labels.long(), classes))
-        self._contours.append(contour_counts(pixels, labels.long(), ignored=ignored_label(classes)))
+        self._contours.append(contour_counts(pixels, labels, classes))
         self._found.append(localise(flat, by_patch))
 
     def measures(self, repeats: int = 200, seed: int = 0) -> dict[str, Resampled]:
