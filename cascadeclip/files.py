@@ -14,7 +14,7 @@ import socket
 import stat
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -23,6 +23,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from cascadeclip.errors import DamagedFile, InputError
+from cascadeclip.utf8 import as_utf8
 
 MOST_TEXT = 2**26  # bytes of the longest text that is read
 _HOST = hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
@@ -66,8 +67,8 @@ def replace_together(path: str | Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """A text as UTF-8, in one step."""
-    replace_file(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
+    """A text as UTF-8, in one step; see `utf8` for names in it that are none."""
+    replace_file(path, lambda scratch: scratch.write_text(as_utf8(text), encoding="utf-8"))
 
 
 def write_json(path: str | Path, values: dict[str, Any] | list[Any]) -> None:
@@ -92,6 +93,22 @@ def check_writable(folder: str | Path, *names: str) -> None:
         raise InputError(
             f"cannot write into {folder}: {error.__cause__ or error}; choose another output folder"
         ) from error
+
+
+def check_apart(outputs: Iterable[str | Path], inputs: Iterable[str | Path | None]) -> None:
+    """An `InputError` if one of the outputs is there and is one of the inputs: by a link or in other capitals, too.
+
+    Args:
+        inputs: names of nothing that is there are passed over; not looked at if none of the outputs is there.
+    """
+    there = {(found.st_dev, found.st_ino): path for path in outputs if (found := _found(path)) is not None}
+    for path in inputs if there else ():
+        output = None
+        with suppress(InputError):  # what the system does not show is told of where it is read
+            if path is not None and (found := _found(path)) is not None:
+                output = there.get((found.st_dev, found.st_ino))
+        if output is not None:
+            raise InputError(f"cannot write {output}: that is {path}, which is read here; choose another output")
 
 
 def check_no_folder(path: str | Path) -> None:
@@ -139,7 +156,7 @@ def _scratch_for(path: Path) -> Iterator[Path]:
                 sweep(path.parent)
                 _swept.add(path.parent)
         yield scratch
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, UnicodeError) as error:
         raise InputError(f"cannot write {path}: {error}; choose a folder you may write to") from error
     finally:
         with suppress(OSError):

@@ -272,7 +272,7 @@ def own_preset(
 PATHS = ("images", "masks", "val_images", "val_masks", "pairs", "val_pairs", "coco", "val_coco")
 
 
-def own_arguments(path: Path) -> dict[str, Any]:
+def own_arguments(path: str | Path) -> dict[str, Any]:
     """Arguments of `own_preset` out of a JSON file that holds them; its paths start at the file's folder.
 
     Raises:
@@ -285,11 +285,11 @@ def own_arguments(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: unknown {', '.join(map(repr, strange))}; its keys are: {', '.join(sorted(known))}")
     for key in PATHS:
         if isinstance(arguments.get(key), str):
-            arguments[key] = path.parent / arguments[key]
+            arguments[key] = Path(path).parent / arguments[key]
     return arguments
 
 
-def read_own_preset(path: Path, *, image_size: int | None = None) -> Preset:
+def read_own_preset(path: str | Path, *, image_size: int | None = None) -> Preset:
     """The preset that a JSON file with the arguments of `own_preset` describes.
 
     Raises:

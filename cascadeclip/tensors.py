@@ -3,26 +3,40 @@
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from cascadeclip.errors import DamagedFile, InputError
-from cascadeclip.files import check_file, replace_file, size_of
+from cascadeclip.files import check_file, open_file, replace_file, size_of
+from cascadeclip.utf8 import is_utf8
 
 TOWER = "encoder.visual."  # the frozen tower's tensors in a `CascadeCLIP`: CLIP's, not trained
 # What weights are kept in. PyTorch has more formats, of 8 and 4 bits, and few of its functions take them.
 REAL = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[Any]:
+    """`safetensors.safe_open`, which by itself opens no path that is not UTF-8."""
+    if is_utf8(str(path)):
+        with safe_open(path, "pt") as file:
+            yield file
+    else:  # only Unix has such names; there an open file has another one
+        with open_file(path, "safetensors file") as content, safe_open(f"/dev/fd/{content.fileno()}", "pt") as file:
+            yield file
+
+
 def read_safetensors(path: str | Path, what: str = "checkpoint") -> tuple[dict[str, str], dict[str, Tensor]]:
     """Metadata and tensors of a file; an `InputError` if there is none, a `DamagedFile` if it is cut short."""
     path = check_file(path, what)
     try:
-        with safe_open(path, "pt") as file:
+        with open_safetensors(path) as file:
             return file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise DamagedFile(f"{path} is not a whole safetensors file ({error}); copy or download it again") from error

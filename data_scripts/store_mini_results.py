@@ -16,6 +16,7 @@ from pathlib import Path
 
 from cascadeclip.checkpoints import save_checkpoint
 from cascadeclip.experiments import COMPARISONS, get_comparison, read_report, trained_run, write_index
+from cascadeclip.files import check_apart
 from cascadeclip.presets import FROZEN
 from cascadeclip.segmenter import load
 
@@ -29,6 +30,7 @@ def store_reports(runs):
     for path in (runs / f"{name}.json" for name in COMPARISONS):
         if not path.exists():
             continue
+        check_apart((ASSETS / "results" / path.name, SHOWN / path.name), (path,))
         report = read_report(path)
         budget = FROZEN.training.steps, FROZEN.training.batch_size
         if (report["steps"], report["batch_size"]) != budget or report["limit"] is not None:

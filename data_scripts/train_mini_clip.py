@@ -28,7 +28,7 @@ from cascadeclip.analysis import last_layer_tokens, patch_labels, value_path_tok
 from cascadeclip.clip import Clip, MiniTokenizer, build_mini_clip
 from cascadeclip.data.emojiscenes import CAPTIONS, CLASSES, STUFF, STYLES, THINGS, collate, draw_scene
 from cascadeclip.data.transforms import normalise, to_tensor
-from cascadeclip.files import replace_file
+from cascadeclip.files import check_apart, replace_file
 
 HELD_OUT_SEED = 900_003
 CURRICULUM = ((0.2, (1, 1)), (0.4, (1, 2)), (1.0, (1, 3)))  # until this share of the steps: objects per scene
@@ -188,6 +188,8 @@ def ship(model, path: Path, metadata: dict):
 
 def main(arguments):
     arguments.out.mkdir(parents=True, exist_ok=True)
+    shipped = arguments.out / "mini_clip.safetensors"
+    check_apart((shipped,), (arguments.init,))
     state_path, log_path = arguments.out / "state.pt", arguments.out / "log.jsonl"
     torch.manual_seed(arguments.seed)
     model = build_mini_clip(patch_dropout=0.75)
@@ -228,7 +230,7 @@ def main(arguments):
                 seconds=time.time() - started, rng=torch.get_rng_state(),
             )  # fmt: skip
             replace_file(state_path, lambda scratch, state=state: torch.save(state, scratch))
-    ship(model, arguments.out / "mini_clip.safetensors", figures | {"batch": arguments.batch, "seed": arguments.seed})
+    ship(model, shipped, figures | {"batch": arguments.batch, "seed": arguments.seed})
 
 
 if __name__ == "__main__":

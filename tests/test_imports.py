@@ -14,9 +14,9 @@ from tests.support.imports import circle, imports_of, running_up
 
 PACKAGE = Path(cascadeclip.__file__).parent
 ORDER = (
-    "_version", "_lazy", "errors", "schema", "config", "colours", "files", "locks", "tensors", "processes", "model",
-    "data", "clip", "checkpoints", "presets", "evaluation", "training", "sharing", "segmenter", "analysis", "plots",
-    "experiments", "explorers", "exercises", "cli", "__main__",
+    "_version", "_lazy", "errors", "utf8", "schema", "config", "colours", "files", "locks", "tensors", "processes",
+    "model", "data", "clip", "checkpoints", "presets", "evaluation", "training", "sharing", "segmenter", "analysis",
+    "plots", "experiments", "explorers", "exercises", "cli", "__main__",
 )  # fmt: skip
 HEAVY = {"torch", "torchvision", "open_clip", "matplotlib", "accelerate", "sklearn", "scipy", "numpy", "safetensors"}
 

@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import json
 import os
 import re
 import sys
@@ -36,7 +37,7 @@ from cascadeclip.experiments.report import read_report, write_index
 from cascadeclip.files import check_writable, listed, move, open_file, read_json, replace_together, write_text
 from cascadeclip.locks import locked
 from cascadeclip.plots.figure import Figure, save_figure
-from cascadeclip.presets import MINI, get_preset, own_preset, read_own_preset
+from cascadeclip.presets import MINI, get_preset, own_arguments, own_preset, read_own_preset
 from cascadeclip.sharing.onnx import difference
 from cascadeclip.tensors import write_pth
 from cascadeclip.training.run import fit
@@ -235,6 +236,33 @@ def test_commands_end_in_one_line(command, kind, alone, monkeypatch):
         main()
     said = str(stop.value.code)
     assert said.startswith("cascadeclip: ") and "the system refuses" not in said and names(said, path)
+
+
+def test_paths_may_be_text(alone):
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    for folder, content in (("pictures", noise), ("masks", noise[..., 0] // 128)):
+        (alone / folder).mkdir()
+        for number in range(4):
+            Image.fromarray(content).save(alone / folder / f"{number}.png")
+    (alone / "pictures" / "0.png").rename(alone / "pictures" / "0.jpg")
+    (alone / "list.txt").write_text("0\n")
+    (alone / "pairs.csv").write_text("1.png,1.png\n")
+    (alone / "own.json").write_text('{"images": "pictures", "masks": "masks", "names": ["a", "b"]}')
+    segments = [{"image_id": 1, "file_name": "1.png", "segments_info": []}]
+    content = {"categories": [{"id": 1, "name": "a"}], "images": [{"id": 1, "file_name": "1.png"}]}
+    (alone / "coco.json").write_text(json.dumps(content | {"annotations": segments}))
+    for call, *names in (
+        (own_arguments, "own.json"), (lambda path: read_own_preset(path).names, "own.json"), (describe_folder, "."),
+        (find_pairs, "pictures", "masks"), (matching_pairs, "pictures", "masks"), (read_categories, "coco.json"),
+        (lambda listing, images, masks: listed_pairs(listing, images, [masks]), "list.txt", "pictures", "masks"),
+        (read_pairs, "pairs.csv", "pictures", "masks"),
+        (lambda *paths: coco_pairs(*paths, LabelMap(1))[0].pairs, "coco.json", "pictures", "masks"),
+        (lambda path: LabelMap(2).read(path).tolist(), "masks/1.png"),
+        (lambda *pair: FolderDataset([pair], LabelMap(2)).files, "pictures/1.png", "masks/1.png"),
+        (lambda path: save_figure(Figure(), path), "figure.png"),
+    ):  # fmt: skip
+        paths = [alone / name for name in names]
+        assert call(*map(str, paths)) == call(*paths)
 
 
 def test_one_picture_that_cannot_be_read_does_not_end_a_verification(tmp_path):

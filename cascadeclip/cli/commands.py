@@ -1,6 +1,5 @@
 """Command line: `cascadeclip demo | train | evaluate | experiments | bench | segment | info | data`."""
 
-import io
 import json
 import logging
 import shlex
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cascadeclip.cli.data import app as data_app
-from cascadeclip.cli.ending import Commands, end_bars, in_words
+from cascadeclip.cli.ending import Commands, check_here, end_bars, in_words
 from cascadeclip.cli.options import (
     Background,
     Blocks,
@@ -36,9 +35,11 @@ from cascadeclip.cli.options import (
     blocks_of,
     changed,
     chosen_preset,
+    read_by,
     stages_of,
 )
 from cascadeclip.errors import InputError
+from cascadeclip.utf8 import print_every_letter
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -121,9 +122,9 @@ def train(
 ) -> None:
     """Train a cascade. The same command, given again, goes on with a run that was stopped."""
     from cascadeclip.checkpoints.own import TRAINED
-    from cascadeclip.files import without_nan
+    from cascadeclip.files import check_apart, without_nan
     from cascadeclip.segmenter import load
-    from cascadeclip.training.run import fit, open_clip_of
+    from cascadeclip.training.run import fit, open_clip_of, written
 
     chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen)
     model = changed(chosen.model, stages=stages_of(stages), aggregation=aggregation, prompt_tokens=prompt_tokens)
@@ -134,6 +135,7 @@ def train(
         gradient_checkpointing=gradient_checkpointing,
     )  # fmt: skip
     data = chosen.training_data(training.seed)  # first, so that missing files are told of before CLIP is fetched
+    check_apart((out / name for name in written(training)), read_by(from_checkpoint, clip_weights, own, lambda: data))
     start = load(from_checkpoint, preset=chosen).model if from_checkpoint is not None else None
     _, log = fit(
         chosen, open_clip_of(chosen), model, training, out, data=data, start=start, validate=True,
@@ -180,15 +182,14 @@ def evaluate(
     With --method, a frozen CLIP without any training, on the pictures of any preset; `--preset training-free` reads
     them as the papers do.
     """
-    from cascadeclip.cli.scoring import SCORES, score_checkpoint, score_method, show_scores
-    from cascadeclip.files import check_writable
+    from cascadeclip.cli.scoring import check_folder, score_checkpoint, score_method, show_scores
 
     chosen = chosen_preset(preset, data_root, own, image_size, clip, clip_weights, unseen, trained=method is None)
     how = changed(chosen.training, precision=precision, compile=compile, workers=workers)
     chosen = replace(chosen, training=how)
     origins: tuple[str, ...] = ()
     if out is not None:
-        check_writable(out, *SCORES)
+        check_folder(out, read_by(checkpoint, clip_weights, own, lambda: chosen.eval_data(split or chosen.final_split)))
     run = dict(split=split, limit=limit, out=out, predictions=predictions, progress=True)
     if method is not None:
         name, scores = method, score_method(chosen, method, checkpoint, cross, blocks, pamr, run)
@@ -292,13 +293,10 @@ def segment(
 
     With --method, a frozen CLIP does it without training; `--method all` draws all methods side by side.
     """
-    from cascadeclip.cli.segmenting import print_shares, segment_by_method, segment_by_model
-    from cascadeclip.files import check_writable
+    from cascadeclip.cli.segmenting import check_out, print_shares, segment_by_method, segment_by_model
     from cascadeclip.plots.figure import save_figure
 
-    if out.suffix.lower() != ".png":
-        raise InputError(f"--out {out}: the result is a PNG picture, give a name that ends in .png")
-    check_writable(out.parent, out.name)
+    check_out(out, image, checkpoint, clip_weights)
     how: dict[str, Any] = dict(background=background_of(background), pamr=pamr)
     if method is None:
         if (clip, blocks, templates) != (None,) * 3:
@@ -333,9 +331,9 @@ def _process() -> "PartialState":
 def main() -> None:
     """Entry point: bad input ends in one clear line and exit status 1."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    if isinstance(sys.stdout, io.TextIOWrapper):  # a console that lacks a letter, as cp1252 does many, gets its number
-        sys.stdout.reconfigure(errors="backslashreplace")
+    print_every_letter()
     try:
+        check_here()
         app()
     except (InputError, OSError, MemoryError, RuntimeError) as error:
         if (words := in_words(error)) is None:

@@ -1,5 +1,6 @@
 """How a command ends that is interrupted, gets bad input or runs out of memory: one line says what happened."""
 
+import os
 import re
 import sys
 from typing import Any
@@ -24,6 +25,14 @@ class Commands(TyperGroup):
             raise typer.Exit(130) from None
         except EOFError as error:  # typer takes it for an interrupt
             raise InputError(f"a file ended before its time ({error or 'nothing more is known'})") from error
+
+
+def check_here() -> None:
+    """An `InputError` if the folder that the shell is in was deleted: PyTorch's libraries end a process there."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError(f"no folder here ({error.strerror}), it was deleted: go to another one with cd") from error
 
 
 def in_words(error: Exception) -> str | None:

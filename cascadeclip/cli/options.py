@@ -1,5 +1,6 @@
 """What the command line's options are called, say and mean: types of `typer`, and how presets are made of them."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -79,6 +80,23 @@ def chosen_preset(
     if unseen is not None:
         chosen = chosen.with_unseen([word.strip() for word in unseen.split(",") if word.strip()])
     return chosen
+
+
+def read_by(
+    checkpoint: str | Path | None, weights: str | None, own: Path | None, data: Callable[[], object]
+) -> Iterator[str | Path | None]:
+    """The files that a command reads, as its options and the data set that `data` makes say."""
+    from cascadeclip.checkpoints.own import TRAINED
+    from cascadeclip.data.folders import files_of
+    from cascadeclip.presets import PATHS, own_arguments
+
+    yield from (checkpoint, weights, own)
+    if checkpoint is not None:
+        yield Path(checkpoint) / TRAINED  # of a folder
+    if own is not None:
+        described = own_arguments(own)
+        yield from (described.get(key) for key in PATHS)
+    yield from files_of(data())
 
 
 def weights_of(clip: str, given: str | None, otherwise: str | None) -> str | None:

@@ -1,5 +1,6 @@
 """What `evaluate` does: scores a checkpoint, or a frozen CLIP by a `--method`, on a preset's pictures."""
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,9 @@ from cascadeclip.analysis.dense.scoring import score_training_free
 from cascadeclip.cli.options import blocks_of
 from cascadeclip.data.words import as_written
 from cascadeclip.errors import InputError
-from cascadeclip.evaluation.run import score, summarise, table
+from cascadeclip.evaluation.run import counts_file, score, summarise, table
 from cascadeclip.evaluation.scores import Scores
-from cascadeclip.files import write_json
+from cascadeclip.files import check_apart, check_writable, write_json
 from cascadeclip.plots.evaluation import plot_class_iou
 from cascadeclip.plots.figure import save_figure
 from cascadeclip.presets import Preset
@@ -19,6 +20,14 @@ from cascadeclip.processes import this_process
 from cascadeclip.segmenter import Segmenter, load
 
 SCORES = ("scores.json", "scores.png")  # files of an evaluation
+
+
+def check_folder(out: Path, inputs: Iterable[str | Path | None]) -> None:
+    """An `InputError` if the files of an evaluation cannot be written, or would take the place of one of the inputs.
+    Its segmentations look after themselves, see `Predictions`."""
+    check_writable(out, *SCORES)
+    counts = map(counts_file, range(this_process().num_processes))
+    check_apart((out / name for name in (*SCORES, *counts)), inputs)
 
 
 def score_checkpoint(

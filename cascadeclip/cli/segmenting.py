@@ -8,6 +8,8 @@ from cascadeclip.analysis.dense.registry import METHODS, get_method
 from cascadeclip.analysis.dense.segment import segment_by_methods
 from cascadeclip.cli.options import weights_of
 from cascadeclip.clip.load import MINI, load_clip
+from cascadeclip.errors import InputError
+from cascadeclip.files import check_apart, check_writable
 from cascadeclip.plots.dense import plot_methods
 from cascadeclip.plots.figure import Figure
 from cascadeclip.presets import get_preset
@@ -15,6 +17,14 @@ from cascadeclip.processes import this_process
 from cascadeclip.segmenter import Segmentation, load
 
 OPENAI = ("ViT-B-16", "openai")  # what is taken where only half is said
+
+
+def check_out(out: Path, *inputs: str | Path | None) -> None:
+    """An `InputError` unless `out` can become a PNG picture, in place of none of the inputs."""
+    if out.suffix.lower() != ".png":
+        raise InputError(f"--out {out}: the result is a PNG picture, give a name that ends in .png")
+    check_writable(out.parent, out.name)
+    check_apart((out,), inputs)
 
 
 def segment_by_model(

@@ -147,13 +147,13 @@ def _unpacked(text: bytes) -> list[int]:
     return runs
 
 
-def read_categories(path: Path) -> dict[int, str]:
+def read_categories(path: str | Path) -> dict[int, str]:
     """Number -> word of a COCO file's categories, in its order; an `InputError` if one number has two words."""
     categories = _list(read_coco(path), "categories", path)
     return _by_number([(_whole(one, "id", path), _text(one, "name", path)) for one in categories], "categories", path)
 
 
-def check_same_categories(first: Path, other: Path, classes: Sequence[int]) -> None:
+def check_same_categories(first: str | Path, other: str | Path, classes: Sequence[int]) -> None:
     """An `InputError` unless the numbers that are classes stand for the same words in both COCO files, as far as the
     other has these numbers and words."""
     words, others = read_categories(first), read_categories(other)
@@ -168,12 +168,14 @@ def check_same_categories(first: Path, other: Path, classes: Sequence[int]) -> N
             )
 
 
-def read_coco(path: Path) -> dict[str, Any]:
+def read_coco(path: str | Path) -> dict[str, Any]:
     """The content of a COCO file."""
     return parse_json_object(read_text(path, "COCO file", MOST_BYTES), str(path))
 
 
-def coco_pairs(path: Path, images: Path, masks: Path | None, label_map: LabelMap) -> tuple[Found, CocoMasks]:
+def coco_pairs(
+    path: str | Path, images: str | Path, masks: str | Path | None, label_map: LabelMap
+) -> tuple[Found, CocoMasks]:
     """The pictures of a COCO file with their labels.
 
     Args:
@@ -185,13 +187,14 @@ def coco_pairs(path: Path, images: Path, masks: Path | None, label_map: LabelMap
     Raises:
         InputError: a file of another kind, names that lead out of the folders, or masks too large to be meant.
     """
+    path, images = Path(path), Path(images)
     content, reader, found = read_coco(path), CocoMasks(label_map), Found()
     pictures = _by_number([(_whole(one, "id", path), one) for one in _list(content, "images", path)], "images", path)
     annotations = _list(content, "annotations", path)
     panoptic = any("segments_info" in one for one in annotations)
     if panoptic and masks is None:
         raise InputError(f"{path} is a panoptic file, whose labels are PNGs: name their folder as masks")
-    folder = masks or path.parent  # of a panoptic file's PNGs
+    folder = Path(masks or path.parent)  # of a panoptic file's PNGs
     with_labels, taken = set(), set()
     for one in annotations:
         number = _whole(one, "image_id", path)
@@ -235,7 +238,7 @@ def picture_size(picture: Mapping[str, Any], path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _by_number(pairs: Sequence[tuple[int, Any]], what: str, path: Path) -> dict[int, Any]:
+def _by_number(pairs: Sequence[tuple[int, Any]], what: str, path: str | Path) -> dict[int, Any]:
     """Number -> what has it; an `InputError` for a number that two have: the labels of one would be the other's."""
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -244,20 +247,20 @@ def _by_number(pairs: Sequence[tuple[int, Any]], what: str, path: Path) -> dict[
     return found
 
 
-def _list(values: Mapping[str, Any], key: str, path: Path) -> Sequence[Mapping[str, Any]]:
+def _list(values: Mapping[str, Any], key: str, path: str | Path) -> Sequence[Mapping[str, Any]]:
     found = values.get(key)
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise InputError(f"{path} is no COCO file: it has no list of {key}")
     return found
 
 
-def _whole(values: Mapping[str, Any], key: str, path: Path) -> int:
+def _whole(values: Mapping[str, Any], key: str, path: str | Path) -> int:
     if type(values.get(key)) is not int:
         raise InputError(f"{path}: {key} is {values.get(key)!r}, expected a whole number")
     return values[key]
 
 
-def _text(values: Mapping[str, Any], key: str, path: Path) -> str:
+def _text(values: Mapping[str, Any], key: str, path: str | Path) -> str:
     if not isinstance(values.get(key), str):
         raise InputError(f"{path}: {key} is {values.get(key)!r}, expected text")
     return values[key]

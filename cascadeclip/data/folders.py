@@ -73,11 +73,11 @@ class FolderDataset(Dataset[tuple[Tensor, ...]]):
 
     def __init__(
         self,
-        pairs: Sequence[tuple[Path, Path]] | Found,
+        pairs: Sequence[tuple[str | Path, str | Path]] | Found,
         label_map: LabelReader,
         transform: Callable[[Tensor, Tensor], tuple[Tensor, ...]] | None = None,
     ):
-        self.found = pairs if isinstance(pairs, Found) else Found(list(pairs))
+        self.found = pairs if isinstance(pairs, Found) else Found([(Path(one), Path(other)) for one, other in pairs])
         if not self.found.pairs:
             raise InputError("a data set without a picture" + (f": {self.found}" if self.found.left else ""))
         self.pairs, self.label_map, self.transform = self.found.pairs, label_map, transform
@@ -130,13 +130,24 @@ class FolderDataset(Dataset[tuple[Tensor, ...]]):
         return str(self.pairs[index][0])
 
 
+def files_of(data: object) -> Iterator[Path]:
+    """The files that the pictures and labels of a data set are read from, if they are read from files."""
+    if isinstance(data, FolderDataset):
+        yield from (path for files in data.files for path in files)
+
+
 def collate(items: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """A batch of pictures of one size: (B, 3, H, W) uint8, labels (B, H', W') int32, and what else the items hold."""
     return tuple(torch.stack(part) for part in zip(*items, strict=True))
 
 
 def find_pairs(
-    images: Path, masks: Path, *, mask_name: str = "{stem}.png", picture_name: str = STEM, deep: bool = True
+    images: str | Path,
+    masks: str | Path,
+    *,
+    mask_name: str = "{stem}.png",
+    picture_name: str = STEM,
+    deep: bool = True,
 ) -> Found:
     """Every picture of a folder with its mask; what has none, or is no picture, is left out and told of.
 
@@ -153,6 +164,7 @@ def find_pairs(
     for what, pattern in (("mask", mask_name), ("picture", picture_name)):
         if pattern.count(STEM) != 1 or "/" in pattern or "\\" in pattern:
             raise InputError(f"{what} name {pattern!r}: it holds {STEM} once, and no folder: '{{stem}}_mask.png'")
+    images, masks = Path(images), Path(masks)
     files, mask_files = _listed(images, deep), _listed(masks, deep)
     there = {_key(path, masks): path for path in reversed(mask_files)}
     there |= {str(path.relative_to(masks)): path for path in mask_files}  # the exact name goes first
@@ -202,7 +214,7 @@ def _listed(folder: Path, deep: bool) -> list[Path]:
     return sorted(path for _, files in walked(folder, deep=deep) for path in files)
 
 
-def walked(folder: Path, *, deep: bool = True) -> Iterator[tuple[Path, list[Path]]]:
+def walked(folder: str | Path, *, deep: bool = True) -> Iterator[tuple[Path, list[Path]]]:
     """A folder and, if `deep`, those below it, each with its files; linked folders are followed, once each, and hidden
     ones left out.
 
@@ -227,7 +239,7 @@ def _key(path: Path, folder: Path) -> str:
     return unicodedata.normalize("NFC", str(path.relative_to(folder))).casefold()
 
 
-def matching_pairs(images: Path, labels: Path, label_suffix: str = ".png") -> list[tuple[Path, Path]]:
+def matching_pairs(images: str | Path, labels: str | Path, label_suffix: str = ".png") -> list[tuple[Path, Path]]:
     """Every picture of a folder with the label map of the same name; sorted.
 
     Raises:
@@ -236,14 +248,14 @@ def matching_pairs(images: Path, labels: Path, label_suffix: str = ".png") -> li
     found = find_pairs(images, labels, mask_name=STEM + label_suffix, deep=False)
     missing = found.left.get("without a mask", [])
     if missing:
-        raise _missing([str(labels / f"{Path(name).stem}{label_suffix}") for name in missing])
+        raise _missing([str(Path(labels) / f"{Path(name).stem}{label_suffix}") for name in missing])
     if not found.pairs:
         raise InputError(f"no picture ({', '.join(IMAGE_SUFFIXES)}) in {images}")
     return found.pairs
 
 
 def listed_pairs(
-    listing: Path, images: Path, labels: Sequence[Path], label_suffix: str = ".png"
+    listing: str | Path, images: str | Path, labels: Sequence[str | Path], label_suffix: str = ".png"
 ) -> list[tuple[Path, Path]]:
     """The pictures that a text file names, one stem per line; each label map from the first folder that has it.
 
@@ -252,15 +264,16 @@ def listed_pairs(
     """
     pairs = []
     for stem in listed_stems(listing):
-        candidates = [folder / f"{stem}{label_suffix}" for folder in labels]
-        pairs.append((images / f"{stem}.jpg", next((path for path in candidates if is_file(path)), candidates[0])))
+        candidates = [Path(folder) / f"{stem}{label_suffix}" for folder in labels]
+        labelled = next((path for path in candidates if is_file(path)), candidates[0])
+        pairs.append((Path(images) / f"{stem}.jpg", labelled))
     missing = [str(path) for pair in pairs for path in pair if not is_file(path)]
     if missing:
         raise _missing(missing)
     return pairs
 
 
-def listed_stems(listing: Path, *, empty_allowed: bool = False) -> list[str]:
+def listed_stems(listing: str | Path, *, empty_allowed: bool = False) -> list[str]:
     """The first word of every line of a list of pictures, as it may become a path.
 
     Raises:

@@ -113,7 +113,7 @@ class LabelMap:
         table[self._known[0]] = self._known[1]
         return table
 
-    def read(self, path: Path) -> np.ndarray:
+    def read(self, path: str | Path) -> np.ndarray:
         """(H, W) int32: class indices 0..C-1, or `ignore`.
 
         Raises:
@@ -162,18 +162,18 @@ def _few(values: Sequence[object], most: int = 10) -> str:
     return f"[{', '.join(map(str, values[:most]))}]{more}"
 
 
-def open_mask(path: Path, *, colours: bool = False) -> np.ndarray:
+def open_mask(path: str | Path, *, colours: bool = False) -> np.ndarray:
     """A mask as it lies on disk: (H, W) integers, the index for a palette, or (H, W, 3) uint8 with `colours`.
 
     Raises:
         InputError: no picture, no numbers, or compressed with loss.
     """
-    check_file(path, "label map")
+    path = check_file(path, "label map")
     try:
         with Image.open(path) as file:
             if kind := _lossy(file, path):
                 raise InputError(f"{path} is a {kind}, which changes numbers and colours: save label maps as PNG")
-            step = 1 if colours else _step(file)
+            step = 1 if colours else spread_of(file)
             values = np.asarray(file.convert("RGB") if colours else file)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, InputError):
@@ -199,7 +199,7 @@ def _lossy(file: Image.Image, path: Path) -> str | None:
     return None
 
 
-def _step(file: Image.Image) -> int:
+def spread_of(file: Image.Image) -> int:
     """What Pillow multiplies the numbers of a file with that has fewer than 8 bits for each; before it is loaded."""
     for tile in getattr(file, "tile", ()):
         mode = tile[3] if isinstance(tile[3], str) else tile[3][0] if isinstance(tile[3], tuple) and tile[3] else None

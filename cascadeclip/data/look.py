@@ -33,12 +33,13 @@ class _Match:
     count: int
 
 
-def describe_folder(folder: Path) -> dict[str, Any]:
+def describe_folder(folder: str | Path) -> dict[str, Any]:
     """Arguments of `own_preset` for what lies in a folder, its paths relative to it; the words are to be edited.
 
     Raises:
         InputError: no folder, or no pictures with masks in it.
     """
+    folder = Path(folder)
     matches = _matches(folder)
     if not matches:
         raise InputError(

@@ -175,7 +175,7 @@ def _share(pairs: list[tuple[Path, Path]], root: Path, share: float, split: str)
     return [pair for pair in pairs if (pair in chosen) == (split == "val")]
 
 
-def read_pairs(listing: Path, images: Path, masks: Path) -> Found:
+def read_pairs(listing: str | Path, images: str | Path, masks: str | Path) -> Found:
     """The pictures and masks that a list names.
 
     Args:
@@ -187,6 +187,7 @@ def read_pairs(listing: Path, images: Path, masks: Path) -> Found:
         InputError: no list, a line that holds no two names, a picture as its own mask, or a name that leads out of the
             folders.
     """
+    listing, images, masks = Path(listing), Path(images), Path(masks)
     text, found, taken = read_text(listing, "list of pictures"), Found(), set()
     rows = _json_rows(text, listing) if listing.suffix.lower() == ".json" else _csv_rows(text, listing)
     for number, row in rows:

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cascadeclip.colours import class_colours
+from cascadeclip.data.folders import files_of
+from cascadeclip.data.images import check_own_png
 from cascadeclip.data.labels import IGNORE
-from cascadeclip.files import check_no_folder, check_writable, listed, replace_file
+from cascadeclip.files import check_apart, check_writable, listed, replace_file
 
 logger = logging.getLogger(__name__)
 
@@ -31,17 +33,18 @@ class Predictions:
         identity: of the evaluation, which tells its files from those that another one left there.
 
     Raises:
-        InputError: a folder that cannot be written, or a folder in place of a file.
+        InputError: a folder that cannot be written, or in place of a file a folder, a file of somebody else's, or a
+            picture or mask of `data`.
     """
 
     def __init__(self, folder: Path, data: Dataset[Any], wanted: range, names: Sequence[str], identity: str):
         self.folder, self.wanted, self.names, self.identity = folder, wanted, names, identity
         self.name = _file_names(data, wanted)
         check_writable(folder)
-        own = self.own_names()
-        for path in listed(folder):
-            if path.name in own:
-                check_no_folder(path)
+        own = [folder / name for name in self.own_names()]
+        for path in own:
+            check_own_png(path, OF)
+        check_apart(own, files_of(data))  # segmentations of another evaluation may be this one's masks
 
     def own_names(self) -> set[str]:
         """The names of all its files."""

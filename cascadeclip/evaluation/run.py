@@ -135,7 +135,7 @@ def _score(
         whole = digest_of(which)
         if predictions:
             predicted = Predictions(Path(out) / "predictions", data, wanted, preset.names, whole)
-        kept = _Kept(Path(out) / f"counts-{state.process_index}.safetensors", confusion, whole)
+        kept = _Kept(Path(out) / counts_file(state.process_index), confusion, whole)
         done = kept.load(own, predicted)
     workers = readers(preset.training.workers) if len(own) > SAVE_EVERY else 0
     collate = CheckedCollate(preset.collate, len(preset.names), training=False)
@@ -158,6 +158,11 @@ def _score(
         if predicted:
             predicted.warn_of_others()
     return confusion.scores(preset.names, preset.unseen)
+
+
+def counts_file(process: int) -> str:
+    """What a process's counts so far are kept in."""
+    return f"counts-{process}.safetensors"
 
 
 class _Kept:

@@ -69,7 +69,7 @@ def bench_table(rows: Sequence[dict[str, Any]]) -> str:
 def run_bench(
     presets: Sequence[str],
     settings: dict[str, Any],
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     growth: bool = False,
     show: Callable[[str], None] = print,
@@ -92,6 +92,7 @@ def run_bench(
     for case in cases:
         sized_preset(case)  # refuses what does not fit before anything is measured
     if out is not None:
+        out = Path(out)
         check_writable(out, "bench.json", "growth.json", "growth.png")
     rows = bench(cases, lambda row: print(f"{row['preset']} {row['work']}: measured", file=sys.stderr, flush=True))
     for case, row in zip(cases, rows, strict=True):

@@ -85,7 +85,7 @@ def _train(name: str, steps: int, seed: int, out: Path, clip: Clip) -> Curve:
     return read_curve(folder)
 
 
-def draw_predictions(preset: Preset, clip: Clip, model: CascadeCLIP, path: Path, rows: int = 6) -> None:
+def draw_predictions(preset: Preset, clip: Clip, model: CascadeCLIP, path: str | Path, rows: int = 6) -> None:
     """A sheet of the first test scenes with an unseen thing that covers at least a tenth of the picture."""
     unseen = [preset.names.index(name) for name in preset.unseen_groups["things"]]
     data, scenes = preset.eval_data("test"), []

@@ -37,7 +37,7 @@ from cascadeclip.schema import check_value
 
 logger = logging.getLogger(__name__)
 
-INDEX = "README.md"  # of all tables
+INDEX, HEADING = "README.md", "# Comparisons\n"  # of all tables, and how it begins
 
 
 def written(comparison: Comparison) -> tuple[str, ...]:
@@ -50,10 +50,14 @@ def can_be_written(comparisons: Sequence[Comparison], out: str | Path) -> bool:
     read: finished ones can then be looked at.
 
     Raises:
-        InputError: a folder in place of a report's file, or an `out` that cannot be written and holds no runs.
+        InputError: a folder in place of a report's file, a `README.md` of somebody else's, or an `out` that cannot be
+            written and holds no runs.
     """
     for name in (INDEX, *(name for comparison in comparisons for name in written(comparison))):
         check_no_folder(Path(out) / name)
+    index = Path(out) / INDEX
+    if exists(index) and not read_text(index).startswith(HEADING):
+        raise InputError(f"cannot write {index}: a file of yours is there; choose another output folder")
     try:
         check_writable(out)
     except InputError as error:
@@ -184,7 +188,7 @@ def write_index(out: str | Path, reports: str | Path | None = None) -> Path:
     told = "\n\n".join(f"{place}: {', '.join(names)}." for place, names in places.items())
     commands = "\n".join(dict.fromkeys(report["command"] for report in read))
     same = "No row was tuned for itself: all rows of a table have the same schedule, data, seeds and test pictures."
-    head = f"# Comparisons\n\n```bash\n{commands}\n```\n\n{told}\n\n{same}\n"
+    head = f"{HEADING}\n```bash\n{commands}\n```\n\n{told}\n\n{same}\n"
     write_text(out / INDEX, "\n".join([head, *parts]))
     return out / INDEX
 

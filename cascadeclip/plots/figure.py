@@ -3,6 +3,7 @@
 import io
 import logging
 import unicodedata
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -122,6 +123,7 @@ def _characters(path: str) -> frozenset[int]:
         return frozenset()
 
 
-def save_figure(figure: matplotlib.figure.Figure, path: Path) -> None:
-    """Write a matplotlib figure as PNG, in one step."""
-    replace_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=120))
+def save_figure(figure: matplotlib.figure.Figure, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a matplotlib figure as PNG, in one step; `metadata` are texts that the file holds, by name."""
+    said = None if metadata is None else dict(metadata)
+    replace_file(path, lambda scratch: figure.savefig(scratch, format="png", dpi=120, metadata=said))

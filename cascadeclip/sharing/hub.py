@@ -29,9 +29,11 @@ from cascadeclip.config import ModelConfig
 from cascadeclip.data.emojiscenes import CAPTIONS
 from cascadeclip.data.words import check_words, positions_written, shortened
 from cascadeclip.errors import DamagedFile, InputError
-from cascadeclip.files import check_writable, is_folder, parse_json_object, read_text, write_json
+from cascadeclip.files import check_apart, check_writable, exists, is_folder, parse_json_object, read_text, write_json
 from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.tower import tower_config
 from cascadeclip.schema import check_value
+from cascadeclip.utf8 import as_utf8
 
 FORMAT = "cascadeclip-hub-1"
 WEIGHTS = constants.SAFETENSORS_SINGLE_FILE
@@ -63,8 +65,8 @@ class HubMixin(ModelHubMixin):
                 `model_card_kwargs=dict(license="mit")` states a licence.
 
         Raises:
-            InputError: a folder that cannot be written, a tower that is not the one of the CLIP named, or a word both
-                seen and unseen.
+            InputError: a folder that cannot be written or holds a model of another kind, as training writes it; a tower
+                that is not the one of the CLIP named, or a word both seen and unseen.
 
         Example:
             >>> import cascadeclip
@@ -72,6 +74,7 @@ class HubMixin(ModelHubMixin):
         """
         self._check()
         check_writable(save_directory, *FILES)
+        _check_ours(Path(save_directory), self.clip.pretrained)
         try:
             return super().save_pretrained(save_directory, **options)
         except OSError as error:
@@ -106,7 +109,8 @@ class HubMixin(ModelHubMixin):
         if self.clip.tower.image_size != model.config.tower.image_size:
             visual = deepcopy(visual)
             resize_positions(visual, model.config.tower.image_size)
-        if fingerprint(visual) != fingerprint(model.encoder.visual):
+        settings = {tower_config(tower) for tower in (visual, model.encoder.visual)}
+        if len(settings) > 1 or fingerprint(visual) != fingerprint(model.encoder.visual):
             raise InputError(
                 f"the model's tower is not that of CLIP {self.clip.name!r} ({self.clip.pretrained}), nor stored; "
                 "the folder could not be loaded. Write a file that holds the tower: checkpoints.save_authors"
@@ -155,7 +159,7 @@ class HubMixin(ModelHubMixin):
         return ModelCard(
             CARD.format(
                 data=data.to_yaml(),
-                clip=f"{clip['name']} ({clip['pretrained'] or self.clip.weights})",
+                clip=as_utf8(f"{clip['name']} ({clip['pretrained'] or self.clip.weights})"),
                 sha256=fingerprint(self.model.encoder.visual),
                 stages=[list(stage) for stage in config.stages],
                 side=config.tower.image_size,
@@ -199,6 +203,15 @@ Words are put into these sentences:
 
 Method: Li et al., *Cascade-CLIP*, ICML 2024, arXiv 2406.00670.
 """
+
+
+def _check_ours(folder: Path, weights: str | None) -> None:
+    """An `InputError` if saving would write over the weights of CLIP, or a model that `save_pretrained` did not write:
+    a training's folder tells where its CLIP lies, which a shared one leaves out."""
+    check_apart((folder / name for name in FILES), (weights,))
+    described = read_text(folder / CONFIG) if exists(folder / CONFIG) else ""
+    if any(exists(folder / name) for name in FILES) and f'"{FORMAT}"' not in described:
+        raise InputError(f"{folder} holds a {WEIGHTS} or {CONFIG} of another kind; choose another output folder")
 
 
 def _config(info: CheckpointInfo, unseen: tuple[str, ...]) -> dict[str, Any]:

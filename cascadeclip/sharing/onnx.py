@@ -14,8 +14,9 @@ from torch.nn import functional as F
 
 from cascadeclip.data.transforms import IMAGE_MEAN, IMAGE_STD
 from cascadeclip.errors import InputError
-from cascadeclip.files import check_file, replace_together
+from cascadeclip.files import check_apart, check_file, replace_together
 from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.utf8 import is_utf8
 
 if TYPE_CHECKING:
     from cascadeclip.segmenter import Segmenter
@@ -80,12 +81,14 @@ def export_onnx(
         The largest difference from PyTorch that the check saw, at most `TOLERANCE`.
 
     Raises:
-        InputError: missing packages, unfit sizes or names, an unwritable place, a file that computes something else.
+        InputError: missing packages, unfit sizes or names, an unwritable place, or one that CLIP's weights lie in,
+            a file that computes something else.
     """
     path, tower = Path(path), segmenter.model.config.tower
     image_size = tower.image_size if image_size is None else image_size
     size = image_size if size is None else size
     _check(path, image_size, size, output, tower.patch_size)
+    check_apart((path, f"{path}.data"), (segmenter.clip.pretrained,))
     device = next(segmenter.model.parameters()).device
     masks = Masks(segmenter.model, size, output).float().cpu().eval()
     differences: list[float] = []
@@ -130,6 +133,8 @@ def _check(path: Path, image_size: int, size: int, output: str, patch: int) -> N
         raise InputError(f"export needs {', '.join(missing)}: pip install 'cascadeclip[export]'")
     if path.suffix != ".onnx":
         raise InputError(f"{path}: the result is an ONNX file, give a name that ends in .onnx")
+    if not is_utf8(str(path)):
+        raise InputError(f"{path}: onnxruntime opens no file whose name is not UTF-8; choose another name or folder")
     if output not in OUTPUTS:
         raise InputError(f"output={output!r}: choose from {', '.join(OUTPUTS)}")
     if image_size < patch or image_size % patch:

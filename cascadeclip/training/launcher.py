@@ -9,6 +9,7 @@ from accelerate.utils import is_tensorboard_available, parse_flag_from_env
 
 from cascadeclip.errors import InputError
 from cascadeclip.processes import on_cpu
+from cascadeclip.utf8 import is_utf8
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +19,8 @@ def accelerator_for(out: Path | None, tensorboard: bool) -> Accelerator:
     _hear_launcher()
     if tensorboard and (out is None or not is_tensorboard_available()):
         raise InputError("TensorBoard needs an output folder, and the package: pip install 'cascadeclip[train]'")
+    if tensorboard and not is_utf8(str(out)):
+        raise InputError(f"TensorBoard writes into no folder whose name is not UTF-8, {out}: choose another --out")
     how = {"log_with": "tensorboard", "project_dir": out} if tensorboard else {}
     try:
         accelerator = Accelerator(cpu=on_cpu(), mixed_precision="no", dynamo_backend="no", **how)

@@ -12,14 +12,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from cascadeclip.checkpoints.own import fingerprint
 from cascadeclip.config import ModelConfig
+from cascadeclip.errors import InputError
 from cascadeclip.files import replace_file
 from cascadeclip.model.cascade import CascadeCLIP
+from cascadeclip.model.tower import tower_config
+from cascadeclip.tensors import open_safetensors
 
 
 def recallable(model: ModelConfig) -> bool:
@@ -47,10 +50,10 @@ def _upper_half(model: ModelConfig) -> tuple[int, ...]:
 class Recall:
     """Stands in for `PromptedEncoder.run_tower`: tokens come from a folder, or are computed and put there.
 
-    One file a picture, named by a digest of its pixels, in a folder named by a digest of what the tokens depend on
-    besides. They are computed in float32 and kept in float16 (relative error 5e-4 at most), and a training reads them
-    as they are kept, whether they were there before or not; a file whose checksum is wrong is computed anew. Several
-    processes may share the folder; whoever wants the space back deletes it.
+    One file a picture, named by a digest of its pixels and shape, in a folder named by a digest of what the tokens
+    depend on besides. They are computed in float32 and kept in float16 (relative error 5e-4 at most), and a training
+    reads them as they are kept, whether they were there before or not; a file whose checksum is wrong is computed anew.
+    Several processes may share the folder; whoever wants the space back deletes it.
 
     Args:
         model: one that is `recallable`.
@@ -59,35 +62,41 @@ class Recall:
 
     def __init__(self, model: CascadeCLIP, folder: str | Path):
         self.encoder, self.blocks = model.encoder, _upper_half(model.config)
-        depends = f"{fingerprint(model.encoder.visual)} {model.config.class_embedding_twice} {self.blocks}"
-        self.folder = Path(folder) / _digest(depends.encode())
+        visual = model.encoder.visual
+        # the weights do not tell the activation, the number of heads, nor a norm's epsilon: two towers may share them
+        depends = (tower_config(visual), visual, fingerprint(visual), model.config.class_embedding_twice, self.blocks)
+        self.folder = Path(folder) / _digest(" ".join(map(repr, depends)).encode())
 
     @torch.no_grad()
     def __call__(self, images: Tensor, read: tuple[int, ...]) -> tuple[dict[int, Tensor], tuple[int, int]]:
-        paths = [self.folder / f"{_digest(image.tobytes())}.safetensors" for image in images.float().cpu().numpy()]
-        kept = [_read(path, read) for path in paths]
-        if new := [number for number, tokens in enumerate(kept) if tokens is None]:
-            self._compute(images[new], [paths[number] for number in new])
-            kept = [tokens or _read(path, read) for tokens, path in zip(kept, paths, strict=True)]
+        pixels = images.float().cpu().numpy()
+        shape = f"{pixels.dtype} {pixels.shape[1:]} ".encode()  # the same bytes may be another picture
+        paths = [self.folder / f"{_digest(shape + image.tobytes())}.safetensors" for image in pixels]
+        kept = {number: tokens for number, path in enumerate(paths) if (tokens := _read(path, read)) is not None}
+        if new := [number for number in range(len(paths)) if number not in kept]:
+            kept |= zip(new, self._compute(images[new], [paths[number] for number in new]), strict=True)
         (height, width), (ph, pw) = images.shape[2:], self.encoder.visual.patch_size
-        tokens = {b: torch.stack([one[b].float() for one in kept if one]).to(images.device) for b in read}
+        tokens = {b: torch.stack([kept[n][b].float() for n in range(len(paths))]).to(images.device) for b in read}
         return tokens, (height // ph, width // pw)
 
-    def _compute(self, images: Tensor, paths: list[Path]) -> None:
+    def _compute(self, images: Tensor, paths: list[Path]) -> Iterator[dict[int, Tensor]]:
+        """Tokens by block, each (1 + N, D) float16, of one picture after the other, which are then kept."""
         with torch.autocast(images.device.type, enabled=False):
             tokens, _ = self.encoder.run_tower(images.float(), self.blocks)
         for number, path in enumerate(paths):
-            one = {str(block): kept[number].half().cpu().contiguous() for block, kept in tokens.items()}
-            sums = {block: _sum(path, block, kept) for block, kept in one.items()}
-            replace_file(path, partial(save_file, one, metadata=sums), sync=False)
+            one = {block: of_all[number].half().cpu().contiguous() for block, of_all in tokens.items()}
+            named = {str(block): of_block for block, of_block in one.items()}
+            sums = {block: _sum(path, block, of_block) for block, of_block in named.items()}
+            replace_file(path, partial(save_file, named, metadata=sums), sync=False)
+            yield one
 
 
 def _read(path: Path, blocks: tuple[int, ...]) -> dict[int, Tensor] | None:
     """Tokens (1 + N, D) of one picture; None if they are not there, or damaged."""
     try:
-        with safe_open(path, "pt") as file:
+        with open_safetensors(path) as file:
             sums, kept = file.metadata() or {}, {block: file.get_tensor(str(block)) for block in blocks}
-    except (OSError, SafetensorError):
+    except (OSError, InputError, SafetensorError):
         return None
     return kept if all(sums.get(str(b)) == _sum(path, str(b), tokens) for b, tokens in kept.items()) else None
 

@@ -14,10 +14,10 @@ from tqdm import tqdm
 from cascadeclip.checkpoints.own import TRAINED, load_own_state, own_state, save_checkpoint
 from cascadeclip.clip.load import Clip, load_clip, scaled_stages
 from cascadeclip.config import ModelConfig, TrainConfig
-from cascadeclip.data.folders import FolderDataset
+from cascadeclip.data.folders import FolderDataset, files_of
 from cascadeclip.data.identity import data_identity, tensor_digest
 from cascadeclip.errors import InputError
-from cascadeclip.files import check_no_folder, check_writable, exists, listed
+from cascadeclip.files import check_apart, check_no_folder, check_writable, exists, listed
 from cascadeclip.locks import locked
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.presets import Preset
@@ -31,6 +31,18 @@ from cascadeclip.training.validation import Validation
 logger = logging.getLogger(__name__)
 
 _KEPT = re.compile(r"model-\d+\.safetensors")  # what is kept every so many steps
+
+
+def written(training: TrainConfig) -> tuple[str, ...]:
+    """Names of the files that a training writes."""
+    every = training.keep_every
+    kept = range(every, training.steps + 1, every) if every else ()
+    return (TRAINED, LOG, STATE, PREVIOUS, *map(kept_model, kept))
+
+
+def kept_model(step: int) -> str:
+    """Name of the model that is kept after a step."""
+    return f"model-{step}.safetensors"
 
 
 def open_clip_of(preset: Preset) -> Clip:
@@ -76,7 +88,7 @@ def fit(
 
     Raises:
         InputError: settings that do not fit the preset's CLIP, self-training from nothing or without pictures of unseen
-            classes, or an `out` that cannot be written.
+            classes, an `out` that cannot be written, or one that holds CLIP's weights or the data under names of ours.
     """
     if training.transductive and start is None:
         raise InputError(
@@ -89,11 +101,13 @@ def fit(
         )
     out, state = Path(out), this_process()
     with locked(out) if state.is_main_process else nullcontext():
+        data = preset.training_data(training.seed) if data is None else data
         if state.is_main_process:
             check_writable(out, TRAINED, LOG)
             for path in listed(out):
                 if _KEPT.fullmatch(path.name):
                     check_no_folder(path)
+            check_apart((out / name for name in written(training)), (clip.pretrained, *files_of(data)))
             _set_aside(out)
         how = _How(validate, validate_limit, recall, until, tensorboard, progress)
         return _fit(preset, clip, model, training, out, data, start, how)
@@ -123,7 +137,7 @@ class _How:
 
 
 def _fit(
-    preset: Preset, clip: Clip, model: ModelConfig, training: TrainConfig, out: Path, data: Dataset[Any] | None,
+    preset: Preset, clip: Clip, model: ModelConfig, training: TrainConfig, out: Path, data: Dataset[Any],
     start: CascadeCLIP | None, how: _How,
 ) -> tuple[CascadeCLIP, list[dict[str, float]]]:  # fmt: skip
     """`fit`, once the folder is ours."""
@@ -134,7 +148,6 @@ def _fit(
         load_own_state(cascade, own_state(start))
     cascade.to(state.device)
     text = clip.class_embeddings(preset.names, preset.templates)
-    data = preset.training_data(training.seed) if data is None else data
     depends_on = data_identity(data, preset.collate) | {
         "templates": list(preset.templates),
         "model to start from": None if start is None else tensor_digest(own_state(start)),
@@ -156,7 +169,7 @@ def _fit(
             cascade, data, text, preset.names, preset.unseen, training,
             collate=preset.collate, out=out, tensorboard=how.tensorboard, progress=how.progress,
             depends_on=depends_on, until=how.until,
-            keep=lambda current, step: save(current, f"model-{step}.safetensors"),
+            keep=lambda current, step: save(current, kept_model(step)),
             validate=judge, finished=lambda current: save(current, TRAINED),
         )  # fmt: skip
     if state.is_main_process and (

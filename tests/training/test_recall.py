@@ -1,5 +1,6 @@
 """Tokens of a frozen tower kept on disk: the same training, without the forward passes of the tower."""
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,7 @@ from safetensors.torch import save_file
 
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.training.loop import train
-from cascadeclip.training.recall import _read, recallable, recalling
+from cascadeclip.training.recall import Recall, _read, recallable, recalling
 from tests.support.noise import MODEL, NAMES, TEXT, UNSEEN, Noise, collate
 from tests.training.test_loop import CONFIG
 
@@ -119,3 +120,47 @@ def test_pictures_of_any_size_and_precision(tmp_path):
                 torch.testing.assert_close(
                     kept.features[4].float(), plain.features[4], rtol=0, atol=3e-2 if half else 2e-3
                 )
+
+
+def test_towers_of_the_same_weights_that_compute_otherwise_do_not_share_tokens(tmp_path):
+    one, image = CascadeCLIP(FROZEN).eval(), torch.randn(1, 3, 16, 16)
+    activation = replace(FROZEN, tower=replace(FROZEN.tower, quick_gelu=not FROZEN.tower.quick_gelu))
+    heads = replace(FROZEN, tower=replace(FROZEN.tower, heads=2 * FROZEN.tower.heads))
+    others = [CascadeCLIP(config).eval() for config in (activation, heads, FROZEN)]
+    for norm in (part for part in others[-1].encoder.visual.modules() if isinstance(part, torch.nn.LayerNorm)):
+        norm.eps = 0.1
+    for model in (one, *others):
+        model.load_state_dict(one.state_dict())
+        plain, _ = model.encoder.run_tower(image, (4,))
+        kept, _ = Recall(model, tmp_path)(image, (4,))
+        torch.testing.assert_close(kept[4], plain[4], rtol=0, atol=5e-3)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_pictures_of_the_same_bytes_in_another_shape_do_not_share_tokens(tmp_path):
+    model = CascadeCLIP(FROZEN).eval()
+    recall, images = Recall(model, tmp_path), torch.full((1, 3, 16, 32), 0.3)
+    for shape in ((1, 3, 16, 32), (1, 3, 32, 16), (1, 3, 16, 32)):
+        plain, grid = model.encoder.run_tower(images.view(shape), (4,))
+        kept, its_grid = recall(images.view(shape), (4,))
+        assert grid == its_grid
+        torch.testing.assert_close(kept[4], plain[4], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("place", ["kept", b"caf\xe9"])
+def test_a_batch_is_whole_even_if_its_files_vanish(tmp_path, monkeypatch, place):
+    """As where somebody deletes the folder meanwhile."""
+    model, images = CascadeCLIP(FROZEN).eval(), torch.randn(3, 3, 16, 16)
+    recall = Recall(model, tmp_path / os.fsdecode(place))
+    recall(images[:1], (4,))
+    monkeypatch.setattr("cascadeclip.training.recall.replace_file", lambda path, write, sync: None)
+    kept, _ = recall(images, (4,))
+    plain, _ = model.encoder.run_tower(images, (4,))
+    torch.testing.assert_close(kept[4], plain[4], rtol=0, atol=2e-3)
+
+
+def test_a_folder_whose_name_is_not_utf8_keeps_tokens(tmp_path, passes):
+    recall, images = Recall(CascadeCLIP(FROZEN).eval(), tmp_path / os.fsdecode(b"caf\xe9")), torch.randn(2, 3, 16, 16)
+    for _ in range(2):
+        recall(images, (4,))
+    assert passes == [2]

@@ -15,7 +15,8 @@ from cascadeclip.data.folders import listed_stems
 from cascadeclip.data.prepare.fetch import digest, download, extract, members
 from cascadeclip.data.prepare.verifying import in_parallel, verify
 from cascadeclip.errors import InputError
-from cascadeclip.files import check_file, is_file, replace_file
+from cascadeclip.files import check_file, is_file, replace_file, write_text
+from cascadeclip.utf8 import print_every_letter
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ def read_list(path: Path) -> list[str]:
 
 def write_list(path: Path, stems: Sequence[str]) -> None:
     text = "".join(f"{stem}\n" for stem in stems)
-    replace_file(path, lambda scratch: scratch.write_text(text, encoding="utf-8"))
+    write_text(path, text)
     print(f"{path}: {len(stems):,} pictures")
 
 
@@ -183,6 +184,7 @@ def main(
     parser.add_argument("--subset", action="store_true", help="with --verify: fewer pictures than in all are meant")
     parser.add_argument("--jobs", type=int, default=4, metavar="N", help="threads; default: 4")
     options = parser.parse_args(arguments)
+    print_every_letter()
     if options.jobs < 1:
         parser.error(f"--jobs {options.jobs}: at least 1")
     try:
