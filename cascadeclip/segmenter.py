@@ -151,7 +151,8 @@ class Segmenter(HubMixin):
     Args:
         model: the cascade.
         clip: the CLIP it was trained on.
-        seen: words that had mask labels in training; only classes with one of them are lowered by `seen_offset`.
+        seen: words that had mask labels in training; only those, and means with one of them, are lowered by
+            `seen_offset`.
         seen_offset: see `evaluation.predict`.
         templates: sentences that the words are put into.
         origins: for people: which of the model's tensors came from where.

@@ -213,12 +213,19 @@ def test_the_order_of_synonyms_changes_no_score(segmenter, scene, synonyms, back
     assert one.called("umbrella") == "umbrella" and plain.called("umbrella") == "umbrella (unseen)"
 
 
-def test_the_offset_is_taken_off_a_class_with_any_seen_word(segmenter, scene, monkeypatch):
-    one = [segmenter.segment(scene.image, "umbrella|cat", synonyms=how).scores for how in ("best", "mean")]
+def test_the_offset_is_taken_off_seen_words_and_off_a_mean_with_one(segmenter, scene, monkeypatch):
+    def scores():
+        best, mean = (
+            segmenter.segment(scene.image, "umbrella|cat", synonyms=how).scores[0] for how in ("best", "mean")
+        )
+        return best, mean, segmenter.segment(scene.image, ["umbrella", "cat"]).scores
+
+    best, mean, apart = scores()
+    assert np.allclose(best, apart.max(0), atol=1e-5)
     monkeypatch.setattr(segmenter, "seen_offset", 0.0)
-    other = [segmenter.segment(scene.image, "umbrella|cat", synonyms=how).scores for how in ("best", "mean")]
-    for lowered, whole in zip(one, other, strict=True):
-        assert np.allclose(whole - lowered, 0.1, atol=1e-5)
+    _, whole, raised = scores()
+    assert np.allclose(whole - mean, 0.1, atol=1e-5)
+    assert np.allclose(raised - apart, [[[0.0]], [[0.1]]], atol=1e-5)
 
 
 def test_a_class_of_two_words_and_a_threshold_are_two_classes(segmenter, scene):

@@ -61,17 +61,15 @@ class Vocabulary:
         return torch.stack(classes, dim=1)
 
     def seen_among(self, seen: Sequence[str]) -> tuple[list[int], tuple[str, ...]]:
-        """What counts as seen, if some words had mask labels in training: a class does if any of its words is seen.
-
-        A background is no class: of its words each counts for itself.
+        """What counts as seen, if some words had mask labels in training: an embedding does if any of its words had,
+        and a class if any of its embeddings does. A background is no class.
 
         Returns:
             indices of the embeddings that the seen offset is taken off, and the names of the seen classes.
         """
-        own = [place for place, words in enumerate(self.words) if positions_written(words, seen)]
+        rows = [place for place, words in enumerate(self.words) if positions_written(words, seen)]
         owners, background = self.owners.tolist(), len(self.names) - 1 if self.background is not None else None
-        classes = {owners[place] for place in own} - {background}
-        rows = [place for place, owner in enumerate(owners) if owner in classes or place in own]
+        classes = {owners[place] for place in rows} - {background}
         return rows, tuple(self.names[owner] for owner in sorted(classes))
 
 

@@ -114,7 +114,8 @@ def test_words_of_a_checkpoint_are_the_presets_however_they_are_written(monkeypa
     from cascadeclip.cli import scoring
 
     seen = tuple(name.upper() for name in reversed(MINI.seen))
-    loaded = SimpleNamespace(seen=seen, clip=None, model=None, origins=())
+    own = {"templates": MINI.templates, "seen_offset": MINI.seen_offset}
+    loaded = SimpleNamespace(seen=seen, clip=None, model=None, origins=(), **own)
     monkeypatch.setattr(scoring, "load", lambda *_, **__: loaded)
     monkeypatch.setattr(scoring, "score", lambda *_, **__: "scores")
     assert scoring.score_checkpoint(MINI, "file", {}, False, None, 0, {})[1] == "scores"

@@ -73,9 +73,10 @@ def test_a_ground_that_is_called_a_thing_costs_the_thing_only_while_its_pixels_c
     whole[0, 0, stuff[0]] = whole[2, 0, stuff[0]] = 5  # which got half of its own
     without = whole.clone()
     without[:, 0, stuff], without[2, 0, things[0]] = 0, 10
-    of_things, of_others, of_stuff, called = study_stuff.measured(whole, without, torch.tensor([[20], [5]]))
+    of_things, of_others, of_stuff, called, unseen = study_stuff.measured(whole, without, torch.tensor([[20], [5]]))
     assert of_things == pytest.approx((len(things) - 1 + 0.25) / len(things)) and of_others == 1
     assert of_stuff == pytest.approx(0.75) and called == 0.25
+    assert unseen == pytest.approx((len(things) - 1 + 0.25 + 2 * 0.75) / (len(things) + 2))
 
 
 def test_the_page_says_what_its_rows_say(rows):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cascadeclip import files as door
 from cascadeclip.data.benchmarks import BENCHMARKS
 from cascadeclip.data.prepare import fetch, originals
 from cascadeclip.data.prepare.verifying import verify
@@ -53,7 +54,7 @@ def test_a_stopped_run_goes_on(prepared, script, built, monkeypatch, kind, tmp_p
             replace_file(path, write_and_stop, **options)
 
         with monkeypatch.context() as patch, pytest.raises(Stopped):
-            for module in (fetch, originals):
+            for module in (fetch, originals, door):
                 patch.setattr(module, "replace_file", stopping)
             script(benchmark_of(kind).script, *arguments(root, built(kind)))
         before = snapshot(root)
