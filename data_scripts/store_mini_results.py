@@ -3,9 +3,10 @@
     cascadeclip experiments all --jobs 2 --out runs/experiments
     python data_scripts/store_mini_results.py --runs runs/experiments
 
-Copies the reports to `cascadeclip/assets/results/`, their tables and figures to `notebooks/results/`, and ships
-the four models of the comparison `fusion`, trained with seed 0, as `mini/last-layer`, `mini/sum`, `mini/concat` and
-`mini/cascade` (float16, without the frozen tower). Then `python data_scripts/fill_in_results.py` rewrites the texts.
+Copies the reports to `cascadeclip/assets/results/`, their tables and figures to `notebooks/results/`, and ships, if it
+is among them, the four models of the comparison `fusion`, trained with seed 0, as `mini/last-layer`, `mini/sum`,
+`mini/concat` and `mini/cascade` (float16, without the frozen tower). Then `python data_scripts/fill_in_results.py`
+rewrites the texts.
 """
 
 import argparse
@@ -59,5 +60,6 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=Path, default=Path("runs/experiments"))
     arguments = parser.parse_args()
     store_reports(arguments.runs)
-    ship_models(arguments.runs)
+    if (arguments.runs / "fusion.json").exists():
+        ship_models(arguments.runs)
     write_index(SHOWN, ASSETS / "results")

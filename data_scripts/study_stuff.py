@@ -91,7 +91,9 @@ def by_setting(folder):
     last, cascade = (
         {variant.name: variant for variant in get_comparison(name).variants} for name in ("beyond-last-layer", "beyond")
     )
-    return {name: study({"last layer": last[name], "cascade": cascade[name]}, folder) for name in last}
+    same = last["preset mini-frozen"]  # to a single stage, the last one, nothing else can be done
+    names = [name for name, variant in cascade.items() if not variant.calibrated]
+    return {name: study({"last layer": last.get(name, same), "cascade": cascade[name]}, folder) for name in names}
 
 
 if __name__ == "__main__":

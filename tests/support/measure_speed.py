@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from torch.profiler import profile
 from yardsticks import PlainCascade, TowerAlone, plain_loss, plain_predict
 
 from cascadeclip.config import ModelConfig
+from cascadeclip.data.labels import ignored_label
 from cascadeclip.evaluation.scores import predict
 from cascadeclip.model.cascade import CascadeCLIP
 from cascadeclip.model.losses import segmentation_loss
@@ -138,7 +140,8 @@ def loss_peaks(options) -> dict:
     for classes in options.classes:
         logits = torch.randn(options.batch, classes, options.side // 16, options.side // 16, requires_grad=True)
         _, _, labels = inputs(options.batch, classes, options.side)
-        loss = plain_loss if options.plain else lambda *x: segmentation_loss(*x)["total"]
+        ours = partial(segmentation_loss, ignore_index=ignored_label(classes))
+        loss = plain_loss if options.plain else lambda *x, ours=ours: ours(*x)["total"]
         small = torch.zeros(1, 1, 2, 2, requires_grad=True)
         loss(small, torch.zeros(1, 8, 8, dtype=torch.int64)).backward()  # code that is loaded on first use
         Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew from here

@@ -125,7 +125,7 @@ def twice(notebook: NotebookNode) -> None:
 
 def flood(notebook: NotebookNode) -> None:
     """Prints far too much: in a cell, from a function, and as a value."""
-    before("run_prompted", "for line in range(400_000):\n    print(line, 'x' * 40)\nprint('y' * 20_000_000)")(notebook)
+    before("run_prompted", "for line in range(150_000):\n    print(line, 'x' * 40)\nprint('y' * 20_000_000)")(notebook)
     cell = cells_of(notebook)["mask_loss"]
     cell.source = re.sub(r"(\"\"\"\n)", r"\1    print('z' * 1_000_000)\n", cell.source, count=1)
     cells_of(notebook)["attend"].source += "\n\n'w' * 10_000_000"
