@@ -213,7 +213,7 @@ class _Run:
         entry = self.log[-1] if self.log else {}
         due = self.done == self.until or _due(self.done, self.config.validate_every)
         scored = entry.keys() - {"step", "learning_rate", *LOSSES}
-        if due and entry.get("step") == self.done and not scored:
+        if self.validate is not None and due and entry.get("step") == self.done and not scored:
             self._score(entry, save=True)
 
     def _step(self, step: int, batches: list[tuple[Tensor, ...]]) -> None:

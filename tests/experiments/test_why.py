@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cascadeclip.experiments import claims_table, stored_report
+from cascadeclip.experiments import claims_table, get_comparison, stored_report
 from cascadeclip.presets import FROZEN
 from cascadeclip.segmenter import RECOMMENDED
 from tests.data.prepare.test_scripts import load_script
@@ -105,6 +105,32 @@ def test_the_page_says_what_its_rows_say(rows):
     assert max(stages["paper"][stage]["unseen"] for stage in "123") < held_out("paper", "cascade") / 2
     for factor in ("mini preset", "random start"):
         assert stages[factor]["3"]["hIoU"] < 0.01
+
+
+def test_the_cascade_is_held_against_the_last_layer_of_the_same_settings(monkeypatch):
+    monkeypatch.setattr(study_stuff, "study", lambda variants, folder: variants)
+    pairs = study_stuff.by_setting(None)
+    single = {variant.name: variant for variant in get_comparison("beyond-last-layer").variants}
+    assert pairs.keys() == {*single, "last stage aligned"}
+    for setting, pair in pairs.items():
+        last, cascade = pair["last layer"], pair["cascade"]
+        assert last == single.get(setting, single["preset mini-frozen"])
+        if setting in single:
+            changed = {key: value for key, value in cascade.model.items() if key != "stages"}
+            assert changed == {key: value for key, value in last.model.items() if key != "stages"}
+            assert cascade.steps == last.steps
+
+
+def test_settings_with_a_row_that_still_learnt_are_not_compared(monkeypatch):
+    runs = {tell_why.UNSEEN: [0.6, 0.62], tell_why.WITHOUT: [0.5, 0.5], tell_why.CALLED: [0.1, 0.1]}
+    lead = {key: {"difference": -0.1, "low": -0.2, "high": -0.05} for key in runs}
+    pair = [{"runs": runs, "difference": None}, {"runs": runs, "difference": lead}]
+    trained = {"random start": [True, False], "raw text": [True, True]}
+    reported = {"rows": [{"name": name, "trained": seeds} for name, seeds in trained.items()]}
+    monkeypatch.setattr(tell_why, "stored_report", lambda name: reported)
+    _, _, random, raw = tell_why.by_setting({"random start": pair, "raw text": pair}).splitlines()
+    assert random.count("not compared") == 2 and "61.0 ± 1.4" in random
+    assert raw.count("-10.0 (-20.0 to -5.0)") == 2
 
 
 def test_rows_of_a_model_are_told_with_their_spread(rows):

@@ -116,6 +116,12 @@ def test_a_finished_run_is_not_run_again(tmp_path):
     assert [json.loads(line) for line in lines] == log
 
 
+def test_a_finished_run_without_validation_writes_nothing_more(tmp_path, monkeypatch):
+    _, log = run(out=tmp_path)
+    monkeypatch.setattr(training, "save_state", None)
+    assert run(out=tmp_path)[1] == log
+
+
 def test_a_state_of_other_settings_is_refused(tmp_path):
     run(out=tmp_path)
     with pytest.raises(InputError, match="other settings \\(learning_rate\\)"):

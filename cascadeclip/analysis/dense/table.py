@@ -75,7 +75,7 @@ class Judge:
         flat = scores.flatten(2).transpose(1, 2)  # (B, N, C)
         pixels = argmax_at(scores, tuple(labels.shape[1:]))
         self._patches.append(picture_counts(flat.argmax(-1)[:, None], by_patch[:, None], classes))
-        self._pixels.append(picture_counts(pixels, labels.long(), classes))
+        self._pixels.append(picture_counts(pixels, labels, classes))
         self._contours.append(contour_counts(pixels, labels, classes))
         self._found.append(localise(flat, by_patch))
 
